@@ -1,0 +1,3 @@
+fmt:
+	cargo fmt
+.PHONY: fmt

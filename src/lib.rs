@@ -1,0 +1,34 @@
+//! Assay proves which image a container is started from, verifies its signatures from a local cache and only
+//! then lets the OCI runtime start it.
+//!
+//! The rooms, in the order in which data flows; a module may use those above it, never those below:
+//!
+//! - [`digest`]: content digests, the only way a digest becomes a path.
+//! - [`store`]: directories and files of Assay's own state: owner and mode checks, bounded reads, atomic writes.
+//! - [`config`]: `/etc/assay/config.toml`.
+//! - [`oci`]: manifests, image configurations, chain IDs, image layouts, references.
+//! - [`trust`]: keys with their use, status and validity window.
+//! - [`evidence`]: the local cache of signatures and attestations: import and discovery.
+//! - [`attest`]: in-toto statements and simple-signing payloads.
+//! - [`verify`]: one file per signature carrier: bytes, digest and keys in, facts out.
+//! - [`policy`]: the administrator's rules: schema, diagnostics, activation, matching, evaluation.
+//! - [`identity`]: what a container really is, according to containerd and to the bytes that will be mounted.
+//! - [`admission`]: all of the above put together: request in, [`admission::Decision`] out.
+//! - [`runtime`]: the command line of the OCI runtime (runc, crun).
+//! - [`shim`]: the containerd runtime v2 shim.
+//! - [`cli`]: one file per `assay` command.
+
+pub mod admission;
+pub mod attest;
+pub mod cli;
+pub mod config;
+pub mod digest;
+pub mod evidence;
+pub mod identity;
+pub mod oci;
+pub mod policy;
+pub mod runtime;
+pub mod shim;
+pub mod store;
+pub mod trust;
+pub mod verify;
