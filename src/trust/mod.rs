@@ -1,1 +1,69 @@
-//! (to be filled)
+//! Keys that an administrator trusts, with their use, status and validity window.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The hash a key signs with. The message never chooses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HashAlgorithm {
+    /// SHA-256.
+    Sha256,
+    /// SHA-384.
+    Sha384,
+    /// SHA-512.
+    Sha512,
+}
+
+/// What a key's signatures count for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Use {
+    /// Image signatures.
+    Image,
+    /// Provenance attestations.
+    Provenance,
+    /// SBOM attestations.
+    Sbom,
+    /// VEX attestations.
+    Vex,
+    /// Policy and trust bundles.
+    Policy,
+    /// Break-glass grants.
+    Grant,
+    /// Seccomp profiles.
+    Profile,
+}
+
+/// Whether a key still counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// It does.
+    Active,
+    /// Only for signatures that a trusted time puts before its retirement.
+    Retired,
+    /// Never.
+    Distrusted,
+}
+
+/// A `[[key]]` of `trust.d`, with its file already read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Key {
+    /// Name by which policy refers to it.
+    pub id: String,
+    /// DER of the SubjectPublicKeyInfo, hexadecimal in JSON.
+    #[serde(with = "hex::serde")]
+    pub spki: Vec<u8>,
+    /// Hash it signs with; ignored for Ed25519.
+    pub hash: HashAlgorithm,
+    /// What its signatures count for.
+    pub r#use: Vec<Use>,
+    /// Start of its window.
+    pub from: Option<Timestamp>,
+    /// End of its window, exclusive.
+    pub until: Option<Timestamp>,
+    /// Whether it still counts.
+    pub status: Status,
+}
