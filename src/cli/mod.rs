@@ -1,1 +1,3 @@
-//! (to be filled)
+//! One file per `assay` command.
+
+pub mod evidence;
