@@ -139,7 +139,7 @@ fn require_absolute(reader: &mut Reader<'_>, key: &str, text: &Spanned<String>) 
             text.span(),
             format!("`{key}` is not an absolute path without `..`"),
             "",
-            "start it with /",
+            "start it with / and leave out `..`",
         );
     }
 }

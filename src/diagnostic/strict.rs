@@ -50,7 +50,7 @@ impl Table<'_> {
 
 fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
-        DeValue::String(_) => "a text",
+        DeValue::String(_) => "a string",
         DeValue::Integer(_) | DeValue::Float(_) => "a number",
         DeValue::Boolean(_) => "true or false",
         DeValue::Datetime(_) => "a time without quotes",
@@ -152,11 +152,11 @@ impl<'s> Reader<'s> {
             }
             DeValue::String(text) => Some(Spanned::new(span, text.clone().into_owned())),
             DeValue::Datetime(_) => {
-                self.wrong_type(what, "a text", &value, "put it in quotes");
+                self.wrong_type(what, "a string", &value, "put it in quotes");
                 None
             }
             _ => {
-                self.wrong_type(what, "a text", &value, "");
+                self.wrong_type(what, "a string", &value, "");
                 None
             }
         }
@@ -195,7 +195,7 @@ impl<'s> Reader<'s> {
         let span = value.span();
         let DeValue::Array(items) = value.get_ref() else {
             let help = format!("write {key} = [\"…\"]");
-            self.wrong_type(&format!("`{key}`"), "a list of texts", &value, &help);
+            self.wrong_type(&format!("`{key}`"), "a list of strings", &value, &help);
             return Vec::new();
         };
         if items.is_empty() {

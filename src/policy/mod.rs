@@ -1,1 +1,3 @@
-//! (to be filled)
+//! The administrator's rules.
+
+pub mod pattern;

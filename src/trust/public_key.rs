@@ -50,7 +50,7 @@ pub(super) enum Fault {
     #[error("holds a private key; put only the public key on a node")]
     Private,
     /// It is PEM of something else.
-    #[error("holds a {0}, not a PUBLIC KEY")]
+    #[error("holds a `{0}`, not a `PUBLIC KEY`")]
     Label(String),
     /// The bytes inside are not a public key.
     #[error("does not hold a valid {0} public key")]
@@ -72,6 +72,9 @@ pub(super) fn from_pem(text: &[u8]) -> Result<Vec<u8>, Fault> {
     if text.windows(11).filter(|window| window == b"-----BEGIN ").count() > 1 {
         return Err(Fault::NotPem("it holds more than one".to_owned()));
     }
+    if !contains(text, b"-----BEGIN ") {
+        return Err(Fault::NotPem("it has no -----BEGIN line".to_owned()));
+    }
     let (label, der) = pem::decode_vec(text).map_err(|e| Fault::NotPem(e.to_string()))?;
     if label != "PUBLIC KEY" {
         return Err(Fault::Label(label.to_owned()));
@@ -85,7 +88,7 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 }
 
 fn check(der: &[u8]) -> Result<(), Fault> {
-    let info = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| Fault::Malformed("SubjectPublicKeyInfo"))?;
+    let info = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| Fault::Malformed("PKIX"))?;
     let algorithm: (&'static dyn signature::VerificationAlgorithm, &'static str) = match info.algorithm.oid {
         EC => {
             let curve = info
@@ -203,10 +206,7 @@ mod tests {
             Err(Fault::NotPem(_))
         ));
         let truncated = P256_PEM.replace("MFkw", "MFkA");
-        assert_eq!(
-            from_pem(truncated.as_bytes()),
-            Err(Fault::Malformed("SubjectPublicKeyInfo"))
-        );
+        assert_eq!(from_pem(truncated.as_bytes()), Err(Fault::Malformed("PKIX")));
         // A point that is not on the curve.
         let der = from_pem(P256_PEM.as_bytes()).unwrap();
         let mut off_curve = der.clone();
