@@ -35,6 +35,11 @@ impl Table<'_> {
         self.entries.contains_key(key)
     }
 
+    /// Takes a key out unread and tells where it was.
+    pub fn discard(&mut self, key: &str) -> Option<Range<usize>> {
+        self.entries.remove_entry(key).map(|(key, _)| key.span())
+    }
+
     /// Where it is: its header, or its braces.
     #[must_use]
     pub fn span(&self) -> Range<usize> {

@@ -12,8 +12,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest image name that is matched by anything but `**`: the longest repository, a tag and a digest fit.
-const MAX_NAME: usize = 512;
+use crate::oci::Reference;
 
 /// Longest pattern.
 const MAX_PATTERN: usize = 512;
@@ -106,45 +105,22 @@ enum Shape {
 
 /// An image name in the form in which it is compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageName {
-    host: String,
-    path: Vec<String>,
-    tag: Option<String>,
-}
+pub struct ImageName(Reference);
 
 impl ImageName {
     /// Normalises a name as the user wrote it. `None` for a text that is not an image name (an image ID, for
     /// example), which only `**` matches.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        if text.len() > MAX_NAME {
+        if is_image_id(text) {
             return None;
         }
-        let (name, digest) = match text.split_once('@') {
-            Some((name, digest)) => (name, Some(digest)),
-            None => (text, None),
-        };
-        let digest_is_sound = digest.is_none_or(|digest| {
-            digest.split_once(':').is_some_and(|(algorithm, hex)| {
-                !algorithm.is_empty() && hex.len() >= 32 && hex.bytes().all(|b| b.is_ascii_hexdigit())
-            })
-        });
-        if !digest_is_sound || is_image_id(name) {
-            return None;
-        }
-        let (name, tag) = split_tag(name);
-        let (host, path) = split_host(name);
-        let path: Vec<_> = normal_path(&host, path).into_iter().map(str::to_owned).collect();
-        let sound = is_host(&host, false)
-            && path.iter().all(|component| is_component(component, false))
-            && tag.is_none_or(|tag| is_tag(tag, false));
-        // A name without tag or digest means the tag `latest`, as everywhere.
-        let tag = tag.or(if digest.is_none() { Some("latest") } else { None });
-        sound.then(|| Self {
-            host,
-            path,
-            tag: tag.map(str::to_owned),
-        })
+        // Only what is a host for certain: `Acme/web` is no repository, and must not become one.
+        let lower = text
+            .split_once('/')
+            .filter(|(host, _)| host.contains(['.', ':']))
+            .map(|(host, path)| format!("{}/{path}", host.to_ascii_lowercase()));
+        lower.as_deref().unwrap_or(text).parse().ok().map(Self)
     }
 }
 
@@ -158,13 +134,19 @@ impl ImagePattern {
         let Some(name) = name else {
             return false;
         };
-        let components: Vec<_> = name.path.iter().map(|component| Some(component.as_str())).collect();
-        let tag_matches = match (tag, &name.tag) {
+        let components: Vec<_> = name.0.repository().split('/').map(Some).collect();
+        let tag_matches = match (tag, name.0.tag()) {
             (None, _) => true,
             (Some(pattern), Some(tag)) => pattern.matches(tag),
             (Some(_), None) => false,
         };
-        tag_matches && host_matches(host, &name.host) && path_matches(path, &components)
+        tag_matches && host_matches(host, name.0.registry()) && path_matches(path, &components)
+    }
+
+    /// Whether it is `**`.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.shape == Shape::Everything
     }
 
     /// Whether it certainly matches all that `other` matches. May say no where the answer is yes.
@@ -179,7 +161,7 @@ impl ImagePattern {
             },
         ) = (&self.shape, &other.shape)
         else {
-            return self.shape == Shape::Everything;
+            return self.is_everything();
         };
         let components: Vec<_> = other_path
             .iter()
@@ -263,7 +245,7 @@ impl TryFrom<String> for ImagePattern {
         }
         let (name, tag) = split_tag(&text);
         let (host, path) = pattern_host(name)?;
-        if !is_host(&host, true) {
+        if !is_host(&host) {
             return Err(InvalidPattern::Host);
         }
         let mut components = Vec::new();
@@ -272,13 +254,13 @@ impl TryFrom<String> for ImagePattern {
                 components.push(Component::Several);
             } else if component.contains("**") {
                 return Err(InvalidPattern::PartialComponents);
-            } else if is_component(component, true) {
+            } else if is_component(component) {
                 components.push(Component::One(Glob(component.to_owned())));
             } else {
                 return Err(InvalidPattern::Component);
             }
         }
-        if !tag.is_none_or(|tag| is_tag(tag, true)) {
+        if !tag.is_none_or(|tag| is_tag(tag)) {
             return Err(InvalidPattern::Tag);
         }
         let tag = tag.map(|tag| Glob(tag.to_owned()));
@@ -318,12 +300,12 @@ fn split_tag(name: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The first component is a registry when it looks like a host (distribution's reference grammar); otherwise the
-/// name is one of Docker Hub.
+/// As [`Reference`] does for names: the first component is a registry when it looks like a host; otherwise the name
+/// is one of Docker Hub.
 fn split_host(name: &str) -> (String, &str) {
-    let host = name.split_once('/').filter(|(first, _)| {
-        first.contains(['.', ':']) || *first == "localhost" || first.bytes().any(|b| b.is_ascii_uppercase())
-    });
+    let host = name
+        .split_once('/')
+        .filter(|(first, _)| first.contains(['.', ':']) || *first == "localhost");
     match host {
         Some((host, path)) => {
             let host = host.to_ascii_lowercase();
@@ -342,13 +324,13 @@ fn normal_path<'a>(host: &str, path: &'a str) -> Vec<&'a str> {
     components
 }
 
-fn is_host(host: &str, wildcard: bool) -> bool {
+fn is_host(host: &str) -> bool {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
         _ => (host, None),
     };
     let port_is_sound =
-        port.is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit() || (wildcard && b == b'*')));
+        port.is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit() || b == b'*'));
     let name_is_sound = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => name.split('.').all(|label| {
@@ -357,26 +339,24 @@ fn is_host(host: &str, wildcard: bool) -> bool {
                 && !label.ends_with('-')
                 && label
                     .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || (wildcard && b == b'*'))
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'*')
         }),
     };
     port_is_sound && name_is_sound
 }
 
 /// Lower-case letters and digits, joined by one `.`, one or two `_`, or any number of `-`.
-fn is_component(component: &str, wildcard: bool) -> bool {
-    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || (wildcard && c == '*');
+fn is_component(component: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '*';
     let ends = component.starts_with(is_word) && component.ends_with(is_word);
     ends && component
         .split(is_word)
         .all(|joint| matches!(joint, "" | "." | "_" | "__") || joint.bytes().all(|b| b == b'-'))
 }
 
-fn is_tag(tag: &str, wildcard: bool) -> bool {
-    let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || (wildcard && b == b'*');
-    tag.len() <= 128
-        && tag.bytes().next().is_some_and(is_word)
-        && tag.bytes().all(|b| is_word(b) || b == b'.' || b == b'-')
+fn is_tag(tag: &str) -> bool {
+    let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'*';
+    tag.bytes().next().is_some_and(is_word) && tag.bytes().all(|b| is_word(b) || b == b'.' || b == b'-')
 }
 
 impl From<ImagePattern> for String {
