@@ -1,5 +1,7 @@
 //! Identity, policy, evidence and verification put together: a [`Request`] in, a [`Decision`] out.
 
+pub mod sandbox;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
