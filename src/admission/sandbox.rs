@@ -5,8 +5,8 @@
 //! nothing else on the node has, no capability and no way to get one, an empty network and IPC namespace, limits on
 //! memory, time and files, and a list of about forty system calls that only read, allocate and end.
 //!
-//! The directory's own files have to be readable by others (folders 0755, files 0644): the parser is not their owner.
-//! What keeps them private is the 0700 directory above them, which the parser never sees.
+//! The files below the directory stay root's own, modes 0600 and 0700: the parser's *file-system* user id, which counts
+//! for opening files and nothing else, remains 0, and without any capability root is merely the owner of those files.
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -182,20 +182,35 @@ fn become_nobody() -> Result<(), SandboxError> {
     rustix::thread::set_thread_groups(&[]).map_err(failed("drop groups"))?;
     let gid = Gid::from_raw(id);
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("change the group"))?;
+    // The one capability that outlives the change of user, for the one call after it.
+    rustix::thread::set_keep_capabilities(true).map_err(failed("change the user"))?;
     let uid = Uid::from_raw(id);
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("change the user"))?;
-    rustix::thread::set_capabilities(
-        None,
-        CapabilitySets {
-            effective: CapabilitySet::empty(),
-            permitted: CapabilitySet::empty(),
-            inheritable: CapabilitySet::empty(),
-        },
-    )
-    .map_err(failed("drop capabilities"))?;
+    set_capabilities(CapabilitySet::SETUID)?;
+    // SAFETY: takes a number and returns the number before it.
+    let changed = unsafe {
+        libc::setfsuid(0);
+        libc::setfsuid(u32::MAX)
+    };
+    if changed != 0 {
+        return Err(failed("keep the file-system user")(io::Error::from_raw_os_error(libc::EPERM)));
+    }
+    set_capabilities(CapabilitySet::empty())?;
     rustix::thread::set_no_new_privs(true).map_err(failed("forbid new privileges"))?;
     // After the change of user, which resets it.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("bind to the broker"))
+}
+
+fn set_capabilities(set: CapabilitySet) -> Result<(), SandboxError> {
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets {
+            effective: set,
+            permitted: set,
+            inheritable: CapabilitySet::empty(),
+        },
+    )
+    .map_err(failed("drop capabilities"))
 }
 
 /// System calls that only read, allocate, or end the process. Everything else answers EPERM: a library that probes for
