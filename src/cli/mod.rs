@@ -202,14 +202,31 @@ mod tests {
     #[test]
     fn terminals_get_a_drawing() {
         let diagnostic = sample("[[rule]]\nname = \"x\"\nmatch = { imgae = [\"**\"] }\nmode = \"off\"\n");
-        insta::assert_snapshot!(draw(&diagnostic, false), @"");
+        insta::assert_snapshot!(draw(&diagnostic, false), @r#"
+        unknown-key
+
+          × `match` has no key `imgae`
+           ╭─[/etc/assay/policy.d/50-prod.toml:3:11]
+         2 │ name = "x"
+         3 │ match = { imgae = ["**"] }
+           ·           ──┬──
+           ·             ╰── not a key of it
+         4 │ mode = "off"
+           ╰────
+          help: its keys are `image` and `namespace`
+        "#);
         assert!(draw(&diagnostic, true).contains('\u{1b}'));
         let folder = Diagnostic::without_place(
             Code::NoRules,
             "/etc/assay/policy.d holds no rule".to_owned(),
             "write one",
         );
-        insta::assert_snapshot!(draw(&folder, false), @"");
+        insta::assert_snapshot!(draw(&folder, false), @"
+        no-rules
+
+          × /etc/assay/policy.d holds no rule
+          help: write one
+        ");
     }
 
     #[test]

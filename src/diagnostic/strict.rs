@@ -88,15 +88,15 @@ impl<'s> Reader<'s> {
             // The parser tells this error from the others by its text alone; a test holds the text.
             let duplicate = error.message().starts_with("duplicate key");
             let code = if duplicate { Code::DuplicateKey } else { Code::Syntax };
-            let help = if duplicate { "keep one of the two" } else { "" };
             let end = source.text.len();
-            reader.fault(
-                code,
-                error.span().unwrap_or(end..end),
-                error.message().to_owned(),
-                "",
-                help,
-            );
+            let span = error.span().unwrap_or(end..end);
+            let (message, help) = if duplicate {
+                let key = source.text.get(span.clone()).unwrap_or("a key");
+                (format!("`{key}` appears twice"), "keep one of the two")
+            } else {
+                (error.message().to_owned(), "")
+            };
+            reader.fault(code, span, message, "", help);
         }
         if !errors.is_empty() {
             return Err(reader.into_faults());

@@ -55,9 +55,9 @@ pub(super) fn invalid_pattern(reader: &mut Reader<'_>, text: &Spanned<String>, f
     reader.fault(
         Code::InvalidPattern,
         text.span(),
-        format!("`{}` is no pattern that can match as written", text.get_ref()),
+        format!("`{}` cannot be a pattern: {fault}", text.get_ref()),
         "",
-        &fault.to_string(),
+        fault.help(),
     );
 }
 
