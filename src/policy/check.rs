@@ -364,7 +364,7 @@ mod tests {
           |        ^
         ");
         insta::assert_snapshot!(said(&rule(&format!("mode = \"off\"\n{SIGNED}"))), @r#"
-        error[duplicate-key]: duplicate key
+        error[duplicate-key]: `mode` appears twice
          --> /etc/assay/policy.d/50.toml:5:1
           |
         5 | mode = "off"
@@ -619,26 +619,26 @@ mod tests {
         insta::assert_snapshot!(
             said("[[rule]]\nname = \"a\"\nmatch = { image = [\"*\", \"registry.example\"], namespace = [\"a/b\"], kind = \"pod\", digest = [\"sha256:00\"] }\nmode = \"off\""),
             @r#"
-        error[invalid-pattern]: `*` is no pattern that can match as written
+        error[invalid-pattern]: `*` cannot be a pattern: it does not spell out the registry
          --> /etc/assay/policy.d/50.toml:3:20
           |
         3 | match = { image = ["*", "registry.example"], namespace = ["a/b"], kind = "pod", digest = ["sha256:00"] }
           |                    ^^^
-         help: it must spell out the registry, as in `registry.example/**`; `**` alone is every image
+         help: write it as in `registry.example/**`; `**` alone is every image
 
-        error[invalid-pattern]: `registry.example` is no pattern that can match as written
+        error[invalid-pattern]: `registry.example` cannot be a pattern: it names a registry and no repository
          --> /etc/assay/policy.d/50.toml:3:25
           |
         3 | match = { image = ["*", "registry.example"], namespace = ["a/b"], kind = "pod", digest = ["sha256:00"] }
           |                         ^^^^^^^^^^^^^^^^^^
-         help: it names no repository; for everything in that registry write `…/**`
+         help: for everything in that registry write `registry.example/**`
 
-        error[invalid-pattern]: `a/b` is no pattern that can match as written
+        error[invalid-pattern]: `a/b` cannot be a pattern: no namespace looks like that
          --> /etc/assay/policy.d/50.toml:3:59
           |
         3 | match = { image = ["*", "registry.example"], namespace = ["a/b"], kind = "pod", digest = ["sha256:00"] }
           |                                                           ^^^^^
-         help: no namespace looks like that; `*` is the only wildcard
+         help: letters, digits, . _ and -; `*` is the only wildcard
 
         error[invalid-value]: `pod` is no value of `kind`
          --> /etc/assay/policy.d/50.toml:3:74
