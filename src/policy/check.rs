@@ -5,7 +5,7 @@ use std::path::Path;
 use super::schema::{self, SourcePolicy, SourceRule};
 use super::{Deny, Mode, Rule, diags};
 use crate::diagnostic::{self, Diagnostic, Place, Severity, Source};
-use crate::trust::{self, Key, SourceFile, Status, Trust, Use};
+use crate::trust::{self, Key, SourceFile, Trust, Use};
 
 /// Policy and trust that hold together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,18 +115,17 @@ fn check_keys(policy: &SourcePolicy, trust: &Trust, found: &mut Vec<Diagnostic>)
             match find(id) {
                 None => found.push(unknown(named)),
                 Some(key) if !key.r#use.contains(&Use::Image) => found.push(diags::key_use(id, place.clone())),
-                Some(key) if key.status != Status::Active => found.push(diags::key_inactive(key, place.clone())),
-                Some(_) => {}
+                Some(key) => found.extend(diags::key_inactive(key, place)),
             }
         }
     }
-    found.extend(
-        policy
-            .denied_keys
-            .iter()
-            .filter(|(id, _)| find(id).is_none())
-            .map(unknown),
-    );
+    for named in &policy.denied_keys {
+        let (id, place) = named;
+        match find(id) {
+            None => found.push(unknown(named)),
+            Some(key) => found.extend(diags::denied_key_inactive(key, place)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -150,6 +149,12 @@ mod tests {
         status = "retired"
 
         [[key]]
+        id = "windowed"
+        file = "windowed.pem"
+        use = ["image"]
+        until = "2099-01-01T00:00:00Z"
+
+        [[key]]
         id = "sbom-only"
         file = "sbom.pem"
         use = ["sbom"]
@@ -167,6 +172,7 @@ mod tests {
                     ("keys.toml", TRUST),
                     ("release.pem", include_str!("../trust/testdata/p256.pem")),
                     ("old.pem", include_str!("../trust/testdata/ed25519.pem")),
+                    ("windowed.pem", include_str!("../trust/testdata/rsa2048.pem")),
                     ("sbom.pem", include_str!("../trust/testdata/p384.pem")),
                 ],
             ),
@@ -307,13 +313,23 @@ mod tests {
                 key: vec!["old".to_owned()]
             }
         );
-        assert_eq!(checked.keys.len(), 3);
+        assert_eq!(checked.keys.len(), 4);
         let names: Vec<_> = checked
             .sources
             .iter()
             .filter_map(|file| file.path.rsplit('/').next())
             .collect();
-        assert_eq!(names, ["50.toml", "keys.toml", "release.pem", "old.pem", "sbom.pem"]);
+        assert_eq!(
+            names,
+            [
+                "50.toml",
+                "keys.toml",
+                "release.pem",
+                "old.pem",
+                "windowed.pem",
+                "sbom.pem"
+            ]
+        );
         // The stored form reads back as what was checked.
         let stored = serde_json::to_string(&checked.rules).unwrap();
         assert_eq!(serde_json::from_str::<Vec<Rule>>(&stored).unwrap(), checked.rules);
@@ -706,7 +722,7 @@ mod tests {
           |
         6 | any = [{ key = "relaese" }]
           |                ^^^^^^^^^
-         help: trust holds release, old, sbom-only
+         help: trust holds release, old, windowed, sbom-only
         "#);
         insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = [{ key = \"sbom-only\" }]")), @r#"
         error[key-use]: trust does not allow key `sbom-only` for image signatures
@@ -716,13 +732,29 @@ mod tests {
           |                ^^^^^^^^^^^
          help: add "image" to its `use` in trust.d, if it signs images
         "#);
+        insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = [{ key = \"windowed\" }]")), @r#"
+        warning[key-inactive]: no signature by key `windowed` counts: it has a validity window, and no trusted time can say when it signed
+         --> /etc/assay/policy.d/50.toml:6:16
+          |
+        6 | any = [{ key = "windowed" }]
+          |                ^^^^^^^^^^
+         help: remove it from the rule, or change the key in trust.d
+        "#);
         insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = [{ key = \"old\" }]")), @r#"
-        warning[key-inactive]: key `old` is retired: its signatures do not count
+        warning[key-inactive]: no signature by key `old` counts: it is retired, and no trusted time can say that it signed before
          --> /etc/assay/policy.d/50.toml:6:16
           |
         6 | any = [{ key = "old" }]
           |                ^^^^^
-         help: remove it from the rule, or correct its `status` in trust.d
+         help: remove it from the rule, or change the key in trust.d
+        "#);
+        insta::assert_snapshot!(said(&format!("{}\n[[deny]]\nkey = [\"old\"]", rule(SIGNED))), @r#"
+        warning[key-inactive]: [[deny]] does not see what key `old` signed: it is retired, and no trusted time can say that it signed before
+         --> /etc/assay/policy.d/50.toml:9:8
+          |
+        9 | key = ["old"]
+          |        ^^^^^
+         help: to refuse what it signed, keep it active in trust.d; it cannot allow anything while it is denied
         "#);
         insta::assert_snapshot!(said(&format!("{}\n[[deny]]\nkey = [\"stolen\"]", rule(SIGNED))), @r#"
         error[key-unknown]: trust holds no key `stolen`
@@ -730,7 +762,7 @@ mod tests {
           |
         9 | key = ["stolen"]
           |        ^^^^^^^^
-         help: trust holds release, old, sbom-only
+         help: trust holds release, old, windowed, sbom-only
         "#);
         let folder = folder(&[("50.toml", &rule(SIGNED))]);
         fs::remove_dir_all(folder.path().join("trust.d")).unwrap();
