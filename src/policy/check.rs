@@ -907,4 +907,83 @@ mod tests {
         }
         check_in(&folder).unwrap();
     }
+
+    const PAGE: &str = include_str!("../../docs/policy.md");
+
+    /// The page's examples of this kind: what stands between "```toml KIND" and "```".
+    fn examples(kind: &str) -> Vec<&'static str> {
+        let opening = format!("```toml {kind}\n");
+        PAGE.split(opening.as_str())
+            .skip(1)
+            .filter_map(|rest| rest.split("```").next())
+            .collect()
+    }
+
+    #[test]
+    fn every_example_of_the_page_is_right() {
+        let trust = examples("trust");
+        assert_eq!(trust.len(), 1);
+        let policies = examples("policy");
+        assert_eq!(policies.len() + trust.len(), PAGE.matches("```toml").count());
+        assert!(policies.len() >= 4);
+        for example in policies {
+            let folder = folder(&[("50.toml", example)]);
+            let keys = folder.path().join("trust.d");
+            fs::write(keys.join("keys.toml"), trust[0]).unwrap();
+            for (name, pem) in [
+                ("release-2026.pub", include_str!("../trust/testdata/p256.pem")),
+                ("release-2025.pub", include_str!("../trust/testdata/rsa2048.pem")),
+                ("security-team.pub", include_str!("../trust/testdata/ed25519.pem")),
+            ] {
+                fs::write(keys.join(name), pem).unwrap();
+            }
+            let checked = check_in(&folder).unwrap_or_else(|found| panic!("{}", show(&folder, &found)));
+            // The page shows an audit rule without requirements once, as the last of a first policy.
+            assert!(
+                checked
+                    .warnings
+                    .iter()
+                    .all(|warning| warning.code == Code::AuditRequiresNothing),
+                "{}",
+                show(&folder, &checked.warnings)
+            );
+        }
+    }
+
+    #[test]
+    fn the_patterns_of_the_page_match_as_it_says() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let rows = PAGE.lines().skip_while(|line| !line.starts_with("| pattern |")).skip(2);
+        let quoted = |cell: &str| -> Vec<String> {
+            let odd = cell.split('`').skip(1).step_by(2);
+            odd.map(|name| name.replace("sha256:…", &digest)).collect()
+        };
+        let mut count = 0;
+        for row in rows.take_while(|line| line.starts_with('|')) {
+            let cells: Vec<_> = row.split('|').map(quoted).collect();
+            let [_, pattern, hits, misses, _] = cells.as_slice() else {
+                panic!("{row}")
+            };
+            let pattern = crate::policy::ImagePattern::try_from(pattern[0].clone()).unwrap();
+            for (names, expected) in [(hits, true), (misses, false)] {
+                for name in names {
+                    let name_read = crate::policy::ImageName::parse(name);
+                    assert!(name_read.is_some(), "{name}");
+                    assert_eq!(pattern.matches(name_read.as_ref()), expected, "{pattern} {name}");
+                    count += 1;
+                }
+            }
+        }
+        assert!(count >= 12, "{count}");
+    }
+
+    #[test]
+    fn the_page_lists_every_code() {
+        for code in Code::ALL {
+            assert!(
+                PAGE.contains(&format!("`{code}`")),
+                "{code} is missing in docs/policy.md"
+            );
+        }
+    }
 }
