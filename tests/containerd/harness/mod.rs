@@ -13,7 +13,7 @@ pub mod stdio;
 use std::env;
 use std::time::{Duration, Instant};
 
-pub use client::{Client, assert_code};
+pub use client::{Client, assert_code, assert_refused};
 pub use container::{Container, Exec};
 pub use daemon::{BUSYBOX, Daemon, Version};
 pub use stdio::GLANCE;

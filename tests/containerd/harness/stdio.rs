@@ -1,14 +1,15 @@
 //! The test's ends of a process's standard streams.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 
 use super::eventually;
@@ -26,13 +27,14 @@ pub struct Stdio {
 #[derive(Debug)]
 struct Collector {
     bytes: Arc<Mutex<Vec<u8>>>,
+    stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Stdio {
     /// Makes the pipes and starts to read.
     pub fn new(folder: PathBuf, terminal: bool) -> Self {
-        std::fs::create_dir_all(&folder).unwrap();
+        fs::create_dir_all(&folder).unwrap();
         let mut stdio = Self {
             folder,
             terminal,
@@ -85,6 +87,14 @@ impl Stdio {
         }
     }
 
+    /// Closes the output pipes.
+    pub fn detach(&mut self) {
+        for collector in [self.stdout.take(), self.stderr.take()].into_iter().flatten() {
+            collector.stop.store(true, Ordering::SeqCst);
+            collector.finish();
+        }
+    }
+
     pub fn write(&mut self, bytes: &[u8]) {
         self.stdin.as_mut().expect("stdin was closed").write_all(bytes).unwrap();
     }
@@ -127,6 +137,12 @@ impl Stdio {
     }
 }
 
+impl Drop for Stdio {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.folder));
+    }
+}
+
 impl Collector {
     fn start(path: &Path) -> Self {
         let mut file = OpenOptions::new()
@@ -135,13 +151,17 @@ impl Collector {
             .open(path)
             .unwrap();
         let bytes = Arc::new(Mutex::new(Vec::new()));
+        let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::spawn({
-            let bytes = Arc::clone(&bytes);
+            let (bytes, stop) = (Arc::clone(&bytes), Arc::clone(&stop));
             move || {
                 let mut buffer = vec![0; 64 * 1024];
-                loop {
+                while !stop.load(Ordering::SeqCst) {
                     // A pipe that nobody has opened for writing yet reports nothing here, but would read as ended.
-                    poll(&mut [PollFd::new(&file, PollFlags::IN)], None).unwrap();
+                    let limit = Timespec::try_from(GLANCE).unwrap();
+                    if poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&limit)).unwrap() == 0 {
+                        continue;
+                    }
                     match file.read(&mut buffer) {
                         Ok(0) => return,
                         Ok(count) => bytes.lock().unwrap().extend_from_slice(&buffer[..count]),
@@ -153,6 +173,7 @@ impl Collector {
         });
         Self {
             bytes,
+            stop,
             thread: Some(thread),
         }
     }
