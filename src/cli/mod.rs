@@ -1,6 +1,7 @@
 //! The operator's command line: one file per command. A command does its work in another room and says here what
 //! came of it; results go to standard output, everything else to standard error.
 
+pub mod evidence;
 pub mod policy;
 
 use std::fmt;

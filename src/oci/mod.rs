@@ -13,7 +13,7 @@ pub mod json;
 mod layout;
 mod reference;
 
-pub use layout::{Layout, LayoutError, MAX_LAYOUT_INDEX};
+pub use layout::{Files, Layout, LayoutError, MAX_LAYOUT_INDEX};
 pub use reference::{InvalidReference, Reference};
 
 /// Media type of an OCI image manifest.

@@ -7,6 +7,8 @@ use aws_lc_rs::rsa::PublicEncryptingKey;
 use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use ed25519_dalek::VerifyingKey;
+use sha2::{Digest as _, Sha512};
 use spki::SubjectPublicKeyInfoRef;
 use spki::der::asn1::ObjectIdentifier;
 
@@ -56,6 +58,8 @@ pub struct PublicKey {
     key: ParsedPublicKey,
     /// Whether it can verify a message of which only the SHA-256 is known.
     by_digest: bool,
+    /// The same key for the prehashed variant of Ed25519.
+    prehashed: Option<VerifyingKey>,
     fingerprint: String,
 }
 
@@ -78,7 +82,14 @@ impl PublicKey {
                 return Err(KeyError::RsaBits(bits));
             }
         }
+        let prehashed = match spki.subject_public_key.as_bytes().map(<[u8; 32]>::try_from) {
+            Some(Ok(point)) if name == "Ed25519" => {
+                Some(VerifyingKey::from_bytes(&point).map_err(|_| KeyError::Invalid(name))?)
+            }
+            _ => None,
+        };
         Ok(Self {
+            prehashed,
             key: ParsedPublicKey::new(algorithm, der).map_err(|_| KeyError::Invalid(name))?,
             by_digest: name != "Ed25519" && hash == HashAlgorithm::Sha256,
             fingerprint: BASE64_STANDARD.encode(digest::digest(&digest::SHA256, der)),
@@ -92,19 +103,32 @@ impl PublicKey {
     }
 
     /// Whether `signature` is this key's over `message`.
+    ///
+    /// An Ed25519 key signs in two ways that cannot be taken for each other (RFC 8032, section 2): plainly, or
+    /// with Ed25519ph as cosign 3 does. Both count.
     #[must_use]
     pub fn verifies(&self, message: &Message, signature: &[u8]) -> bool {
         match message {
-            Message::Bytes(bytes) => self.key.verify_sig(bytes, signature),
+            Message::Bytes(bytes) => {
+                self.key.verify_sig(bytes, signature).is_ok() || self.verifies_prehashed(bytes, signature)
+            }
             Message::Sha256(digest) => {
                 let Ok(bytes) = hex::decode(digest.hex()) else {
                     return false;
                 };
                 digest::Digest::import_less_safe(&bytes, &digest::SHA256)
                     .and_then(|digest| self.key.verify_digest_sig(&digest, signature))
+                    .is_ok()
             }
         }
-        .is_ok()
+    }
+
+    fn verifies_prehashed(&self, message: &[u8], signature: &[u8]) -> bool {
+        let (Some(key), Ok(signature)) = (&self.prehashed, ed25519_dalek::Signature::from_slice(signature)) else {
+            return false;
+        };
+        key.verify_prehashed_strict(Sha512::new_with_prefix(message), None, &signature)
+            .is_ok()
     }
 
     /// Whether this key can verify `message` at all: a message of which only the SHA-256 is known needs a key
