@@ -65,8 +65,8 @@ pub enum ParserFault {
     #[error("the evidence parser could not be started: {0}")]
     Start(#[source] io::Error),
     /// Its cage could not be closed, so it read nothing.
-    #[error("the evidence parser could not be shut in; this node's kernel or its limits forbid it")]
-    Sandbox,
+    #[error("the evidence parser could not be shut in: {0}")]
+    Sandbox(String),
     /// It did not finish in time.
     #[error("the evidence was not judged within {} ms", .0.as_millis())]
     Timeout(Duration),
@@ -90,7 +90,7 @@ impl ParserFault {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Start(_) => "parser-start",
-            Self::Sandbox => "parser-sandbox",
+            Self::Sandbox(_) => "parser-sandbox",
             Self::Timeout(_) => "parser-timeout",
             Self::Crashed(_) => "parser-crashed",
             Self::TooLarge => "parser-oversize",
@@ -104,7 +104,7 @@ impl ParserFault {
     pub fn fix(&self) -> &'static str {
         match self {
             Self::Start(_) => "free memory or processes on this node and start the container again",
-            Self::Sandbox => {
+            Self::Sandbox(_) => {
                 "use Linux 5.12 or newer, and let assay admit create mount, network and IPC namespaces"
             }
             Self::Timeout(_) => "raise admit_timeout in /etc/assay/config.toml, or find the slow evidence: assay verify IMAGE",
@@ -162,7 +162,11 @@ fn run(mut command: Command, question: &[u8], deadline: Instant) -> Result<Vec<u
     let answer = collected?;
     match (status.code(), status.signal()) {
         (Some(0), _) => Ok(answer),
-        (Some(code), _) if code == i32::from(NO_SANDBOX) => Err(ParserFault::Sandbox),
+        // It had not read anything untrusted yet, so what it said is its own.
+        (Some(code), _) if code == i32::from(NO_SANDBOX) => {
+            let text = String::from_utf8_lossy(&answer);
+            Err(ParserFault::Sandbox(printable(&text).chars().take(MAX_TEXT / 4).collect()))
+        }
         (Some(code), _) => Err(ParserFault::Crashed(format!("exit status {code}"))),
         (None, Some(signal)) => Err(ParserFault::Crashed(format!("signal {signal}"))),
         (None, None) => Err(ParserFault::Crashed(status.to_string())),
@@ -266,11 +270,17 @@ struct Reply {
 /// layout's descriptor, which this process has inherited.
 #[must_use]
 pub fn main(argument: &str) -> ExitCode {
-    let Some(layout) = inherited(argument) else {
-        return ExitCode::from(NO_SANDBOX);
+    let no_sandbox = |why: &dyn std::fmt::Display| {
+        // When not even this can be said, the exit status still says the most important part.
+        let _ = write!(io::stdout(), "{why}");
+        ExitCode::from(NO_SANDBOX)
     };
-    let Ok(layout) = sandbox::enter(layout) else {
-        return ExitCode::from(NO_SANDBOX);
+    let Some(layout) = inherited(argument) else {
+        return no_sandbox(&"its argument is not an inherited descriptor");
+    };
+    let layout = match sandbox::enter(layout) {
+        Ok(layout) => layout,
+        Err(error) => return no_sandbox(&error),
     };
     match answer(layout.as_fd()) {
         Ok(()) => ExitCode::SUCCESS,
