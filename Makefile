@@ -1,3 +1,34 @@
+.PHONY: fmt lint build test vm-test demo bench setup
+
+RELEASE = $(shell rustc --print host-tuple)/release
+
+# Debian packages, containerd 1.6, 1.7 and 2, images: what is missing is fetched and built, once.
+setup:
+	@tests/setup/install
+	@tests/setup/images
+
 fmt:
 	cargo fmt
-.PHONY: fmt
+
+lint: setup
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+# The static target gets its own folder from cargo; the programs are put where people look for them.
+build: setup
+	cargo build --release
+	@mkdir -p target/release
+	@cp -f --preserve=timestamps target/$(RELEASE)/assay target/$(RELEASE)/containerd-shim-assay-v1 target/release/
+
+test: lint
+	cargo test --no-fail-fast
+
+# Only the checks that need another kernel than this machine's.
+vm-test: setup
+	cargo test --test vm
+
+demo: build
+	@tests/demo/run target/release
+
+bench: build
+	cargo bench

@@ -5,6 +5,7 @@
 //!
 //! - [`digest`]: content digests, the only way a digest becomes a path.
 //! - [`store`]: directories and files of Assay's own state: owner and mode checks, bounded reads, atomic writes.
+//! - [`diagnostic`]: what is wrong with a file that an administrator wrote, where, and what to do; strict TOML.
 //! - [`config`]: `/etc/assay/config.toml`.
 //! - [`oci`]: manifests, image configurations, chain IDs, image layouts, references.
 //! - [`trust`]: keys with their use, status and validity window.
@@ -22,6 +23,7 @@ pub mod admission;
 pub mod attest;
 pub mod cli;
 pub mod config;
+pub mod diagnostic;
 pub mod digest;
 pub mod evidence;
 pub mod identity;

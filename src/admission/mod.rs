@@ -1,8 +1,13 @@
 //! Identity, policy, evidence and verification put together: a [`Request`] in, a [`Decision`] out.
 
+pub mod parser;
+pub mod sandbox;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+
+pub use crate::identity::{Image, Mount};
 
 /// Version of the [`Request`] and [`Decision`] documents. A reader refuses any other.
 pub const VERSION: u32 = 1;
@@ -25,20 +30,6 @@ pub struct Request {
     pub rootfs: Vec<Mount>,
     /// True when the task is restored from a checkpoint.
     pub checkpoint: bool,
-}
-
-/// A mount as containerd describes it (`containerd.types.Mount`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Mount {
-    /// File system type.
-    pub r#type: String,
-    /// Source.
-    pub source: String,
-    /// Target below the root file system; empty for the root itself.
-    pub target: String,
-    /// Options, one per entry.
-    pub options: Vec<String>,
 }
 
 /// Whether the container may start.
@@ -90,22 +81,6 @@ pub struct Decision {
     pub repeated: bool,
     /// Time spent by phase in microseconds, in the order in which the phases ran.
     pub phases: Vec<(String, u64)>,
-}
-
-/// The image a container was proved to be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Image {
-    /// Name as the user wrote it. It selects policy and proves nothing.
-    pub name: String,
-    /// Digest of the image configuration: what is mounted.
-    pub config: Digest,
-    /// Digests of the manifests that name this configuration.
-    pub manifests: Vec<Digest>,
-    /// Digests of the indexes that list one of these manifests.
-    pub indexes: Vec<Digest>,
-    /// Chain ID of the layers, equal to the parent of the mounted snapshot.
-    pub chain_id: Digest,
 }
 
 /// The word of an audit rule.
