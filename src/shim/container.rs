@@ -191,6 +191,9 @@ impl Container {
 
     async fn tell_end(&self, process: &Process, exit: Exit) {
         process.announced().await;
+        if let Some(io) = process.io() {
+            io.exited();
+        }
         self.tell_oom();
         let id = if process.exec_id.is_empty() {
             &self.id

@@ -22,7 +22,7 @@ pub enum InfoError {
     Bootstrap(#[from] BootstrapError),
     /// Assay's configuration.
     #[error(transparent)]
-    Config(#[from] crate::config::ConfigError),
+    Config(#[from] crate::diagnostic::Diagnostics),
     /// The answer could not be written.
     #[error("standard output: {0}")]
     Write(#[from] io::Error),

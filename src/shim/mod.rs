@@ -27,14 +27,15 @@ pub mod start;
 pub mod stats;
 pub mod task;
 
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
+use crate::diagnostic::Diagnostics;
 use options::Options;
 
 /// Assay's configuration for a handler with these options.
 ///
 /// # Errors
 /// When the file is wrong.
-pub fn config(options: &Options) -> Result<Config, ConfigError> {
+pub fn config(options: &Options) -> Result<Config, Diagnostics> {
     if options.config_path.is_empty() {
         Config::load()
     } else {
