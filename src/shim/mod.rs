@@ -1,2 +1,5 @@
 //! (to be filled)
 pub mod io;
+pub mod mount;
+pub mod oom;
+pub mod stats;
