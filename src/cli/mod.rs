@@ -92,7 +92,7 @@ pub fn show(diagnostics: &[Diagnostic]) {
         if terminal {
             complain(draw(diagnostic, color));
         } else {
-            complain(diagnostic);
+            complain(format_args!("{diagnostic}\n"));
         }
     }
 }
