@@ -330,7 +330,7 @@ mod tests {
         assert!(payload("Cosign container image signature", &good, "").is_err());
         assert!(payload(SIMPLE_SIGNING, HEX, "").is_err());
         assert!(payload(SIMPLE_SIGNING, &good.to_uppercase(), "").is_err());
-        insta::assert_snapshot!(refused(payload(SIMPLE_SIGNING, &good, r#","expires":"1970""#)), @"not acceptable JSON: unknown field `expires`, expected one of `identity`, `image`, `type` at line 1 column 215");
+        insta::assert_snapshot!(refused(payload(SIMPLE_SIGNING, &good, r#","expires":"1970""#)), @"not acceptable JSON: unknown field `expires`, expected one of `identity`, `image`, `type` at line 1 column 209");
         assert!(SimpleSigning::parse(b"{}").is_err());
         assert!(SimpleSigning::parse(br#"{"critical":{"type":"cosign container image signature"}}"#).is_err());
     }

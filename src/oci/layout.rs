@@ -1,7 +1,7 @@
-//! Reading an OCI image layout through a descriptor of its directory.
+//! Reading an OCI image layout.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 use serde::Deserialize;
 
@@ -75,18 +75,34 @@ impl LayoutError {
     }
 }
 
-/// An OCI image layout. Every file is read once, by descriptor, bounded and without following links, and every
-/// blob is hashed as it is read; what is returned can be relied on to have the digest that was asked for.
-#[derive(Debug, Clone, Copy)]
-pub struct Layout<'fd> {
-    dir: BorrowedFd<'fd>,
+/// Where the files of a layout are.
+pub trait Files {
+    /// The bytes of the file with this path in the layout, `limit` at most.
+    ///
+    /// # Errors
+    /// A file that is missing, too large or not regular.
+    fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, store::Error>;
 }
 
-impl<'fd> Layout<'fd> {
-    /// The layout in the directory `dir`.
+/// A directory, read without leaving it and without following links.
+impl Files for BorrowedFd<'_> {
+    fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, store::Error> {
+        store::read_beneath(*self, Path::new(""), Path::new(name), limit)
+    }
+}
+
+/// An OCI image layout. Every file is read once and bounded, and every blob is hashed as it is read; what is
+/// returned can be relied on to have the digest that was asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout<F> {
+    files: F,
+}
+
+impl<F: Files> Layout<F> {
+    /// The layout that is made of `files`.
     #[must_use]
-    pub fn new(dir: BorrowedFd<'fd>) -> Self {
-        Self { dir }
+    pub fn new(files: F) -> Self {
+        Self { files }
     }
 
     /// The entries of `index.json`, after a look at the layout's version.
@@ -106,7 +122,7 @@ impl<'fd> Layout<'fd> {
             manifests: Vec<Descriptor>,
         }
         let not_layout = |reason: String| LayoutError::NotLayout { reason };
-        let bytes = self.read("oci-layout", MAX_LAYOUT_FILE)?;
+        let bytes = self.files.read("oci-layout", MAX_LAYOUT_FILE)?;
         let version: Version = json::parse(&bytes).map_err(|e| not_layout(format!("its oci-layout is {e}")))?;
         if version.image_layout_version != "1.0.0" {
             return Err(not_layout(format!(
@@ -114,7 +130,7 @@ impl<'fd> Layout<'fd> {
                 super::shorten(&version.image_layout_version)
             )));
         }
-        let bytes = self.read("index.json", MAX_LAYOUT_INDEX)?;
+        let bytes = self.files.read("index.json", MAX_LAYOUT_INDEX)?;
         let entries: Entries = json::parse(&bytes).map_err(|e| LayoutError::Index(Error::Json(e)))?;
         if entries.schema_version != 2 {
             return Err(LayoutError::Index(Error::SchemaVersion(entries.schema_version)));
@@ -151,7 +167,7 @@ impl<'fd> Layout<'fd> {
     /// # Errors
     /// A blob that is missing, too large or of other content.
     pub fn blob_by_digest(&self, digest: Digest, limit: u64) -> Result<Vec<u8>, LayoutError> {
-        let bytes = self.read(&format!("blobs/sha256/{}", digest.hex()), limit)?;
+        let bytes = self.files.read(&format!("blobs/sha256/{}", digest.hex()), limit)?;
         let found = Digest::of(&bytes);
         if found != digest {
             return Err(LayoutError::Corrupt {
@@ -185,20 +201,12 @@ impl<'fd> Layout<'fd> {
             source,
         })
     }
-
-    fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, LayoutError> {
-        Ok(store::read_beneath(
-            self.dir.as_fd(),
-            &PathBuf::new(),
-            Path::new(name),
-            limit,
-        )?)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::os::fd::AsFd as _;
 
     use super::*;
     use crate::oci::MANIFEST;

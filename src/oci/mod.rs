@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::diagnostic::printable;
 use crate::digest::Digest;
 
 pub mod json;
 mod layout;
 mod reference;
 
-pub use layout::{Layout, LayoutError, MAX_LAYOUT_INDEX};
+pub use layout::{Files, Layout, LayoutError, MAX_LAYOUT_INDEX};
 pub use reference::{InvalidReference, Reference};
 
 /// Media type of an OCI image manifest.
@@ -289,12 +290,10 @@ fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), Error> 
     Ok(())
 }
 
-/// An error must not repeat a whole hostile document, nor carry its control characters into a log.
+/// The start of a text, safe to print: an error must not repeat a whole hostile document.
 pub(crate) fn shorten(text: &str) -> String {
-    text.chars()
-        .take(100)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    let start: String = text.chars().take(100).collect();
+    printable(&start).into_owned()
 }
 
 /// Go writes an empty map as `null`.

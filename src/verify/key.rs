@@ -7,6 +7,8 @@ use aws_lc_rs::rsa::PublicEncryptingKey;
 use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use ed25519_dalek::VerifyingKey;
+use sha2::{Digest as _, Sha512};
 use spki::SubjectPublicKeyInfoRef;
 use spki::der::asn1::ObjectIdentifier;
 
@@ -15,10 +17,10 @@ use crate::trust::HashAlgorithm;
 
 /// Largest SubjectPublicKeyInfo in bytes; an 8192-bit RSA key needs about 1060.
 pub const MAX_SPKI: usize = 2048;
-/// Shortest RSA modulus in bits.
-pub const MIN_RSA_BITS: usize = 2048;
 /// Longest RSA modulus in bits; the work of a check grows with it.
 pub const MAX_RSA_BITS: usize = 8192;
+
+const RSA_NAME: &str = "RSA (2048 to 8192 bits)";
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -43,9 +45,6 @@ pub enum KeyError {
         "keys with the algorithm or curve {0} are not supported: use ECDSA P-256, P-384, P-521, Ed25519 or RSA with 2048 to 8192 bits"
     )]
     Unsupported(String),
-    /// An RSA key that is too weak, or so large that it only costs time.
-    #[error("RSA with {0} bits is refused: {MIN_RSA_BITS} to {MAX_RSA_BITS} bits are accepted")]
-    RsaBits(usize),
     /// The bytes do not make a valid key of the algorithm that they name.
     #[error("not a valid {0} key")]
     Invalid(&'static str),
@@ -56,6 +55,8 @@ pub struct PublicKey {
     key: ParsedPublicKey,
     /// Whether it can verify a message of which only the SHA-256 is known.
     by_digest: bool,
+    /// The same key for the prehashed variant of Ed25519.
+    prehashed: Option<VerifyingKey>,
     fingerprint: String,
 }
 
@@ -70,15 +71,23 @@ impl PublicKey {
         }
         let spki = SubjectPublicKeyInfoRef::try_from(der).map_err(|e| KeyError::Der(e.to_string()))?;
         let (name, algorithm) = algorithm(&spki, hash)?;
-        if name == "RSA" {
+        if name == RSA_NAME {
             let bits = PublicEncryptingKey::from_der(der)
                 .map_err(|_| KeyError::Invalid(name))?
                 .key_size_bits();
-            if !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
-                return Err(KeyError::RsaBits(bits));
+            // The library refuses smaller ones itself.
+            if bits > MAX_RSA_BITS {
+                return Err(KeyError::Invalid(name));
             }
         }
+        let prehashed = match spki.subject_public_key.as_bytes().map(<[u8; 32]>::try_from) {
+            Some(Ok(point)) if name == "Ed25519" => {
+                Some(VerifyingKey::from_bytes(&point).map_err(|_| KeyError::Invalid(name))?)
+            }
+            _ => None,
+        };
         Ok(Self {
+            prehashed,
             key: ParsedPublicKey::new(algorithm, der).map_err(|_| KeyError::Invalid(name))?,
             by_digest: name != "Ed25519" && hash == HashAlgorithm::Sha256,
             fingerprint: BASE64_STANDARD.encode(digest::digest(&digest::SHA256, der)),
@@ -92,19 +101,32 @@ impl PublicKey {
     }
 
     /// Whether `signature` is this key's over `message`.
+    ///
+    /// An Ed25519 key signs in two ways that cannot be taken for each other (RFC 8032, section 2): plainly, or
+    /// with Ed25519ph as cosign 3 does. Both count.
     #[must_use]
     pub fn verifies(&self, message: &Message, signature: &[u8]) -> bool {
         match message {
-            Message::Bytes(bytes) => self.key.verify_sig(bytes, signature),
+            Message::Bytes(bytes) => {
+                self.key.verify_sig(bytes, signature).is_ok() || self.verifies_prehashed(bytes, signature)
+            }
             Message::Sha256(digest) => {
                 let Ok(bytes) = hex::decode(digest.hex()) else {
                     return false;
                 };
                 digest::Digest::import_less_safe(&bytes, &digest::SHA256)
                     .and_then(|digest| self.key.verify_digest_sig(&digest, signature))
+                    .is_ok()
             }
         }
-        .is_ok()
+    }
+
+    fn verifies_prehashed(&self, message: &[u8], signature: &[u8]) -> bool {
+        let (Some(key), Ok(signature)) = (&self.prehashed, ed25519_dalek::Signature::from_slice(signature)) else {
+            return false;
+        };
+        key.verify_prehashed_strict(Sha512::new_with_prefix(message), None, &signature)
+            .is_ok()
     }
 
     /// Whether this key can verify `message` at all: a message of which only the SHA-256 is known needs a key
@@ -139,7 +161,7 @@ fn algorithm(
     let unsupported = |oid: ObjectIdentifier| KeyError::Unsupported(oid.to_string());
     Ok(match spki.algorithm.oid {
         RSA => (
-            "RSA",
+            RSA_NAME,
             match hash {
                 Sha256 => &signature::RSA_PKCS1_2048_8192_SHA256,
                 Sha384 => &signature::RSA_PKCS1_2048_8192_SHA384,

@@ -3,7 +3,7 @@
 use super::key::PublicKey;
 use super::{Finding, Problem, Unverified};
 use crate::oci::shorten;
-use crate::trust::{Key, Status, Use};
+use crate::trust::{HashAlgorithm, Key, Status, Use};
 
 /// Most signature checks with keys that the signature does not name.
 const MAX_BLIND_CHECKS: usize = 1024;
@@ -69,7 +69,13 @@ impl<'a> Keyring<'a> {
                 return self.standing(key, needed);
             }
             if named {
-                refusal = Problem::SignatureInvalid(key.id.clone());
+                refusal = match other_hash(key, evidence) {
+                    Some(hash) => Problem::KeyHash {
+                        key: key.id.clone(),
+                        hash,
+                    },
+                    None => Problem::SignatureInvalid(key.id.clone()),
+                };
             }
         }
         Err(refusal)
@@ -95,6 +101,23 @@ impl<'a> Keyring<'a> {
             .find(|key| counts(key, needed).is_ok())
             .ok_or(refusal)
     }
+}
+
+/// The hash with which the key would verify, when it is not the one that it is trusted with: only to explain.
+fn other_hash(key: &Key, evidence: &Unverified) -> Option<&'static str> {
+    [
+        (HashAlgorithm::Sha256, "sha256"),
+        (HashAlgorithm::Sha384, "sha384"),
+        (HashAlgorithm::Sha512, "sha512"),
+    ]
+    .into_iter()
+    .filter(|(hash, _)| *hash != key.hash)
+    .find(|(hash, _)| {
+        PublicKey::from_spki(&key.spki, *hash).is_ok_and(|public| {
+            public.can_verify(&evidence.message) && public.verifies(&evidence.message, &evidence.signature)
+        })
+    })
+    .map(|(_, name)| name)
 }
 
 fn counts(key: &Key, needed: Use) -> Result<(), Problem> {

@@ -11,6 +11,8 @@ pub mod bundle_key;
 pub mod key;
 mod keyring;
 pub mod simple_signing;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use key::Message;
 pub use keyring::Keyring;
@@ -136,10 +138,10 @@ impl Claim {
 #[non_exhaustive]
 pub enum Problem {
     /// The evidence layout as a whole cannot be read.
-    #[error("the evidence cache cannot be used: {0}")]
+    #[error("the evidence cache cannot be used: {0}; an import (assay evidence import PATH) rebuilds it")]
     Cache(LayoutError),
     /// The evidence layout is empty.
-    #[error("the evidence cache is empty")]
+    #[error("the evidence cache is empty: nothing was imported yet (assay evidence import PATH)")]
     CacheEmpty,
     /// A manifest or layer cannot be read or is not what its descriptor says.
     #[error("it cannot be used: {0}")]
@@ -200,6 +202,14 @@ pub enum Problem {
     /// It names a trusted key and has another's signature.
     #[error("it names the key '{0}', but its signature is not by that key over this payload")]
     SignatureInvalid(String),
+    /// The key is listed with another hash than it signs with.
+    #[error("it is signed by the key '{key}' with {hash}: write hash = \"{hash}\" for this key in trust.d")]
+    KeyHash {
+        /// Identifier of the key.
+        key: String,
+        /// What it signs with.
+        hash: &'static str,
+    },
     /// The key cannot verify a digest.
     #[error("it names the key '{0}', which cannot verify a signature whose message is given by its SHA-256 only")]
     MessageNeeded(String),
@@ -271,6 +281,7 @@ impl Problem {
             Self::PredicateUnsupported(_) => "predicate-unsupported",
             Self::KeyUnknown(_) => "key-unknown",
             Self::SignatureInvalid(_) => "signature-invalid",
+            Self::KeyHash { .. } => "key-hash",
             Self::MessageNeeded(_) => "message-needed",
             Self::KeyUse { .. } => "key-use",
             Self::KeyDistrusted(_) => "key-distrusted",
