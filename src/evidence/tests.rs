@@ -197,7 +197,7 @@ fn cosigns_older_layout_is_found() {
     let cache = Cache::new();
     let report = cache.import(&["cosign-save-legacy"]);
     assert_eq!(report.imported.len(), 1);
-    insta::assert_snapshot!(report.skipped[0].reason, @"");
+    insta::assert_snapshot!(report.skipped[0].reason, @"its layers are of type 'application/vnd.dsse.envelope.v1+json', which this version does not verify");
     let answer = cache.judge(&keys(), &[recorded("manifest")]);
     assert_eq!(
         facts(&answer),
@@ -274,7 +274,14 @@ fn what_an_import_says() {
         words.push('\n');
         words
     };
-    insta::assert_snapshot!(shown(&legacy) + &shown(&again), @"");
+    insta::assert_snapshot!(shown(&legacy) + &shown(&again), @r#"
+    imported  sha256:… about sha256:…
+    skipped   sha256:… in FOLDER/cosign-save-legacy: its layers are of type 'application/vnd.dsse.envelope.v1+json', which this version does not verify
+    1 imported, 0 already present, 1 skipped
+    present   sha256:… about sha256:…
+    skipped   sha256:… in FOLDER/cosign-save-legacy: its layers are of type 'application/vnd.dsse.envelope.v1+json', which this version does not verify
+    0 imported, 1 already present, 1 skipped
+    "#);
 }
 
 fn tar_of(folder: &Path, prefix: &str) -> tempfile::NamedTempFile {
@@ -386,7 +393,16 @@ fn what_cannot_be_imported_is_refused_before_anything_is_written() {
         lines.push_str(&error.replace(&keep.path().display().to_string(), "DIR"));
         lines.push('\n');
     }
-    insta::assert_snapshot!(lines, @"");
+    insta::assert_snapshot!(lines, @r#"
+    cannot open DIR/missing: No such file or directory (os error 2)
+    DIR/docker is a 'docker save' archive, which holds no signatures; run: oras copy --recursive --to-oci-layout IMAGE FOLDER:TAG, or cosign save --dir FOLDER IMAGE, and import the folder
+    DIR/docker.tar is a 'docker save' archive, which holds no signatures; run: oras copy --recursive --to-oci-layout IMAGE FOLDER:TAG, or cosign save --dir FOLDER IMAGE, and import the folder
+    DIR/empty is not an OCI image layout: it has no file named oci-layout
+    DIR/image.tar.gz is compressed; run: gzip -d DIR/image.tar.gz
+    DIR/image.tar.zst is compressed; run: zstd -d DIR/image.tar.zst
+    DIR/text is not a readable tar: numeric field was not a number: xxxxxxxx when getting cksum for xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
+    DIR/fifo is not a regular file; remove it
+    "#);
     assert_eq!(cache.files(), []);
 }
 
