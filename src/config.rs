@@ -213,11 +213,11 @@ mod tests {
         let Diagnostics(faults) = parse(text).unwrap_err();
         let lines: Vec<_> = faults.iter().map(Diagnostic::line).collect();
         insta::assert_snapshot!(lines.join("\n"), @r#"
-        /etc/assay/config.toml:1:9: `state` is not an absolute path without `..` (path-not-absolute); start it with /
-        /etc/assay/config.toml:2:7: `run` must be a text, not a number (wrong-type)
+        /etc/assay/config.toml:1:9: `state` is not an absolute path without `..` (path-not-absolute); start it with / and leave out `..`
+        /etc/assay/config.toml:2:7: `run` must be a string, not a number (wrong-type)
         /etc/assay/config.toml:3:10: `policy` is empty (empty); write a value, or leave the key out
-        /etc/assay/config.toml:4:9: `trust` is not an absolute path without `..` (path-not-absolute); start it with /
-        /etc/assay/config.toml:5:15: `oci_runtime` is not an absolute path without `..` (path-not-absolute); start it with /
+        /etc/assay/config.toml:4:9: `trust` is not an absolute path without `..` (path-not-absolute); start it with / and leave out `..`
+        /etc/assay/config.toml:5:15: `oci_runtime` is not an absolute path without `..` (path-not-absolute); start it with / and leave out `..`
         /etc/assay/config.toml:6:17: `0s` is no time for `admit_timeout` (invalid-value); from "100ms" to "10m", "10s" for example
         /etc/assay/config.toml:7:1: config.toml has no key `stat` (unknown-key); its keys are `state`, `run`, `policy`, `trust`, `oci_runtime` and `admit_timeout`
         "#);

@@ -81,6 +81,15 @@ fn close_others(kept: BorrowedFd<'_>) -> Result<(), SandboxError> {
 /// Makes `directory` the root of a mount namespace of this process.
 fn private_root(directory: OwnedFd) -> Result<OwnedFd, SandboxError> {
     const EMPTY: &CStr = c"";
+    // Before the namespace changes: afterwards the descriptor would name a mount of somebody else's.
+    let tree = rustix::mount::open_tree(
+        &directory,
+        EMPTY,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH,
+    )
+    .map_err(failed("clone the evidence mount"))?;
+    drop(directory);
+    read_only(tree.as_fd())?;
     // SAFETY: the descriptor table is not unshared, so no descriptor that other code holds changes its meaning.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWIPC) }
         .map_err(failed("create namespaces"))?;
@@ -89,22 +98,14 @@ fn private_root(directory: OwnedFd) -> Result<OwnedFd, SandboxError> {
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )
     .map_err(failed("make the mounts private"))?;
-    let tree = rustix::mount::open_tree(
-        &directory,
-        EMPTY,
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH,
-    )
-    .map_err(failed("clone the evidence mount"))?;
-    read_only(tree.as_fd())?;
     rustix::mount::move_mount(
         &tree,
         EMPTY,
-        &directory,
-        EMPTY,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
+        rustix::fs::CWD,
+        "/",
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
     )
     .map_err(failed("attach the evidence mount"))?;
-    drop(directory);
     rustix::process::fchdir(&tree).map_err(failed("enter the evidence mount"))?;
     // Old and new root stacked on one place: what `.` names afterwards is the old one, which is then taken away.
     rustix::process::pivot_root(".", ".").map_err(failed("change the root"))?;

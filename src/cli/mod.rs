@@ -1,8 +1,10 @@
 //! The operator's command line: one file per command. A command does its work in another room and says here what
 //! came of it; results go to standard output, everything else to standard error.
 
+pub mod admit;
 pub mod evidence;
 pub mod policy;
+pub mod verify;
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
@@ -37,6 +39,26 @@ pub enum Exit {
     Corrupt = 8,
     /// A fault in Assay.
     Internal = 70,
+}
+
+impl Exit {
+    /// The end of a command that judged an image, by the code of its refusal.
+    #[must_use]
+    pub fn of_refusal(code: &str) -> Self {
+        match code {
+            "signature-missing"
+            | "signature-too-few"
+            | "signature-subject"
+            | "signer-not-wanted"
+            | "evidence-cache-empty"
+            | "evidence-missing" => Self::EvidenceMissing,
+            "signature-invalid" | "key-unknown" | "subject-mismatch" | "payload-malformed" | "bundle-malformed" => {
+                Self::SignatureInvalid
+            }
+            "evidence-corrupt" | "evidence-malformed" | "policy-corrupt" => Self::Corrupt,
+            _ => Self::Denied,
+        }
+    }
 }
 
 impl Termination for Exit {
@@ -203,14 +225,31 @@ mod tests {
     #[test]
     fn terminals_get_a_drawing() {
         let diagnostic = sample("[[rule]]\nname = \"x\"\nmatch = { imgae = [\"**\"] }\nmode = \"off\"\n");
-        insta::assert_snapshot!(draw(&diagnostic, false), @"");
+        insta::assert_snapshot!(draw(&diagnostic, false), @r#"
+        unknown-key
+
+          × `match` has no key `imgae`
+           ╭─[/etc/assay/policy.d/50-prod.toml:3:11]
+         2 │ name = "x"
+         3 │ match = { imgae = ["**"] }
+           ·           ──┬──
+           ·             ╰── not a key of it
+         4 │ mode = "off"
+           ╰────
+          help: its keys are `image` and `namespace`
+        "#);
         assert!(draw(&diagnostic, true).contains('\u{1b}'));
         let folder = Diagnostic::without_place(
             Code::NoRules,
             "/etc/assay/policy.d holds no rule".to_owned(),
             "write one",
         );
-        insta::assert_snapshot!(draw(&folder, false), @"");
+        insta::assert_snapshot!(draw(&folder, false), @"
+        no-rules
+
+          × /etc/assay/policy.d holds no rule
+          help: write one
+        ");
     }
 
     #[test]
@@ -236,5 +275,9 @@ mod tests {
             Exit::Internal,
         ];
         assert_eq!(codes.map(|exit| exit as u8), [0, 1, 2, 3, 4, 5, 6, 7, 8, 70]);
+        assert_eq!(Exit::of_refusal("signature-missing"), Exit::EvidenceMissing);
+        assert_eq!(Exit::of_refusal("signature-invalid"), Exit::SignatureInvalid);
+        assert_eq!(Exit::of_refusal("digest-not-listed"), Exit::Denied);
+        assert_eq!(Exit::of_refusal("policy-corrupt"), Exit::Corrupt);
     }
 }

@@ -88,15 +88,15 @@ impl<'s> Reader<'s> {
             // The parser tells this error from the others by its text alone; a test holds the text.
             let duplicate = error.message().starts_with("duplicate key");
             let code = if duplicate { Code::DuplicateKey } else { Code::Syntax };
-            let help = if duplicate { "keep one of the two" } else { "" };
             let end = source.text.len();
-            reader.fault(
-                code,
-                error.span().unwrap_or(end..end),
-                error.message().to_owned(),
-                "",
-                help,
-            );
+            let span = error.span().unwrap_or(end..end);
+            let (message, help) = if duplicate {
+                let key = source.text.get(span.clone()).unwrap_or("a key");
+                (format!("`{key}` appears twice"), "keep one of the two")
+            } else {
+                (error.message().to_owned(), "")
+            };
+            reader.fault(code, span, message, "", help);
         }
         if !errors.is_empty() {
             return Err(reader.into_faults());
@@ -428,9 +428,9 @@ mod tests {
 
     #[test]
     fn syntax() {
-        insta::assert_snapshot!(faults("text = \"a\"\ntext = \"b\"\n"), @"x.toml:2:1: duplicate key (duplicate-key); keep one of the two");
+        insta::assert_snapshot!(faults("text = \"a\"\ntext = \"b\"\n"), @"x.toml:2:1: `text` appears twice (duplicate-key); keep one of the two");
         insta::assert_snapshot!(faults("text = \"a\ntexts = 1"), @r#"x.toml:1:10: invalid basic string, expected `"` (syntax)"#);
-        insta::assert_snapshot!(faults("[[a]]\n[a]\n"), @"x.toml:2:2: duplicate key (duplicate-key); keep one of the two");
+        insta::assert_snapshot!(faults("[[a]]\n[a]\n"), @"x.toml:2:2: `a` appears twice (duplicate-key); keep one of the two");
         insta::assert_snapshot!(faults("text ="), @"x.toml:1:7: string values must be quoted, expected literal string (syntax)");
         // Nesting is bounded by the parser: an error, never a stack overflow.
         assert!(faults(&format!("text = {}", "[".repeat(100_000))).contains("(syntax)"));
@@ -439,17 +439,17 @@ mod tests {
     #[test]
     fn types_and_values() {
         insta::assert_snapshot!(faults("text = 1\ntexts = 'a'\nchoice = 'c'\nchoices = ['a', 'a', 'd', 1, '']\ncount = 11"), @r#"
-        x.toml:1:8: `text` must be a text, not a number (wrong-type)
-        x.toml:2:9: `texts` must be a list of texts, not a text (wrong-type); write texts = ["…"]
+        x.toml:1:8: `text` must be a string, not a number (wrong-type)
+        x.toml:2:9: `texts` must be a list of strings, not a string (wrong-type); write texts = ["…"]
         x.toml:3:10: `c` is no value of `choice` (invalid-value); one of: a, b
         x.toml:4:17: `a` appears twice in `choices` (repeated); remove one of the two
         x.toml:4:22: `d` is no value of `choices` (invalid-value); one of: a, b
-        x.toml:4:27: an element of `choices` must be a text, not a number (wrong-type)
+        x.toml:4:27: an element of `choices` must be a string, not a number (wrong-type)
         x.toml:4:30: an element of `choices` is empty (empty); write a value, or leave the key out
         x.toml:5:9: `count` is out of range (invalid-value); a whole number from 1 to 10
         "#);
         insta::assert_snapshot!(faults("text = 2026-01-01T00:00:00Z\ntexts = []\ncount = -1\ntable = 1\ntables = {}"), @"
-        x.toml:1:8: `text` must be a text, not a time without quotes (wrong-type); put it in quotes
+        x.toml:1:8: `text` must be a string, not a time without quotes (wrong-type); put it in quotes
         x.toml:2:9: `texts` is an empty list (empty); name at least one, or leave the key out
         x.toml:3:9: `count` is out of range (invalid-value); a whole number from 1 to 10
         x.toml:4:9: `table` must be a table, not a number (wrong-type)

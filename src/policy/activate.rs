@@ -173,3 +173,167 @@ fn parse(bytes: &[u8]) -> Result<Active, LoadError> {
     }
     Ok(serde_json::from_slice(bytes)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    const RULE: &str =
+        "[[rule]]\nname = 'all'\nmatch.image = ['**']\n[[rule.signature]]\nany = [{ key = 'release' }]\n";
+
+    /// A node with a policy that is right and not yet active.
+    fn node() -> (tempfile::TempDir, Config) {
+        let folder = tempfile::tempdir().unwrap();
+        let root: PathBuf = folder.path().canonicalize().unwrap();
+        let config = Config {
+            state: root.join("state"),
+            policy: root.join("policy.d"),
+            trust: root.join("trust.d"),
+            ..Config::default()
+        };
+        fs::create_dir(&config.policy).unwrap();
+        fs::create_dir(&config.trust).unwrap();
+        fs::write(config.policy.join("50.toml"), RULE).unwrap();
+        let keys = "[[key]]\nid = 'release'\nfile = 'release.pem'\nuse = ['image']\n";
+        fs::write(config.trust.join("keys.toml"), keys).unwrap();
+        fs::write(
+            config.trust.join("release.pem"),
+            include_str!("../trust/testdata/p256.pem"),
+        )
+        .unwrap();
+        (folder, config)
+    }
+
+    fn load(config: &Config) -> Result<(Active, Digest), LoadError> {
+        load_active(&StateDir::open(&config.state).unwrap())
+    }
+
+    fn document(config: &Config) -> PathBuf {
+        config.state.join(DIRECTORY).join(FILE)
+    }
+
+    #[test]
+    fn what_was_activated_is_what_is_read() {
+        let (_folder, config) = node();
+        assert!(matches!(load(&config), Err(LoadError::Missing)));
+        let activated = activate(&config).unwrap();
+        assert_eq!(
+            (activated.generation, activated.changed, activated.rules, activated.keys),
+            (1, true, 1, 1)
+        );
+        let (active, digest) = load(&config).unwrap();
+        assert_eq!((active.version, active.generation), (1, 1));
+        assert_eq!(active.rules.len(), 1);
+        assert_eq!(active.keys.first().map(|key| key.id.as_str()), Some("release"));
+        assert_eq!(digest, Digest::of(&fs::read(document(&config)).unwrap()));
+        for source in &active.sources {
+            assert_eq!(source.digest, Digest::of(&fs::read(&source.path).unwrap()));
+        }
+        assert_eq!(active.sources.len(), 3);
+    }
+
+    #[test]
+    fn an_activation_that_changes_nothing_keeps_the_document() {
+        let (_folder, config) = node();
+        activate(&config).unwrap();
+        let (_, digest) = load(&config).unwrap();
+        let again = activate(&config).unwrap();
+        assert_eq!((again.generation, again.changed), (1, false));
+        assert_eq!(load(&config).unwrap().1, digest);
+        // A new key behind the same rules is a change.
+        fs::write(
+            config.trust.join("release.pem"),
+            include_str!("../trust/testdata/p384.pem"),
+        )
+        .unwrap();
+        let third = activate(&config).unwrap();
+        assert_eq!((third.generation, third.changed), (2, true));
+        assert_ne!(load(&config).unwrap().1, digest);
+    }
+
+    #[test]
+    fn a_fault_leaves_the_policy_in_force() {
+        let (_folder, config) = node();
+        activate(&config).unwrap();
+        let (_, digest) = load(&config).unwrap();
+        for (path, text) in [
+            (
+                config.policy.join("50.toml"),
+                "[[rule]]\nname = 'all'\nmatch.image = ['**']\n",
+            ),
+            (config.policy.join("50.toml"), ""),
+            (config.policy.join("60.toml"), "[[rule"),
+            (config.trust.join("keys.toml"), "[[root]]\nid = 'x'\n"),
+            (config.trust.join("release.pem"), "-----BEGIN PRIVATE KEY-----\n"),
+        ] {
+            let before = fs::read(&path).ok();
+            fs::write(&path, text).unwrap();
+            assert!(
+                matches!(activate(&config), Err(ActivateError::Sources(_))),
+                "{}",
+                path.display()
+            );
+            assert_eq!(load(&config).unwrap().1, digest);
+            match before {
+                Some(before) => fs::write(&path, before).unwrap(),
+                None => fs::remove_file(&path).unwrap(),
+            }
+        }
+        assert!(!activate(&config).unwrap().changed);
+    }
+
+    #[test]
+    fn a_damaged_document_is_refused_and_replaced() {
+        let (_folder, config) = node();
+        activate(&config).unwrap();
+        let whole = fs::read(document(&config)).unwrap();
+        let damaged: Vec<Vec<u8>> = vec![
+            vec![],
+            whole[..whole.len() - 1].to_vec(),
+            [whole.as_slice(), b"x"].concat(),
+            String::from_utf8(whole.clone())
+                .unwrap()
+                .replace("\"deny\"", "\"allow\"")
+                .into_bytes(),
+            String::from_utf8(whole.clone())
+                .unwrap()
+                .replace("\"**\"", "\"**/x\"")
+                .into_bytes(),
+        ];
+        for bytes in damaged {
+            fs::write(document(&config), &bytes).unwrap();
+            assert_eq!(
+                load(&config).unwrap_err().code(),
+                "policy-corrupt",
+                "{}",
+                String::from_utf8_lossy(&bytes)
+            );
+        }
+        let other = String::from_utf8(whole)
+            .unwrap()
+            .replace("\"version\":1", "\"version\":2,\"new\":0");
+        fs::write(document(&config), &other).unwrap();
+        assert_eq!(load(&config).unwrap_err().code(), "policy-version");
+        let activated = activate(&config).unwrap();
+        assert!(activated.changed);
+        assert!(activated.set_aside.unwrap().contains("format 2"));
+        assert_eq!(
+            fs::read_to_string(config.state.join(DIRECTORY).join(SET_ASIDE)).unwrap(),
+            other
+        );
+        assert_eq!(load(&config).unwrap().0.rules.len(), 1);
+    }
+
+    #[test]
+    fn a_state_that_others_can_reach_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (_folder, config) = node();
+        activate(&config).unwrap();
+        fs::set_permissions(config.state.join(DIRECTORY), fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(load(&config).unwrap_err().code(), "policy-unreadable");
+        assert!(matches!(activate(&config), Err(ActivateError::State(_))));
+    }
+}

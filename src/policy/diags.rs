@@ -55,9 +55,9 @@ pub(super) fn invalid_pattern(reader: &mut Reader<'_>, text: &Spanned<String>, f
     reader.fault(
         Code::InvalidPattern,
         text.span(),
-        format!("`{}` is no pattern that can match as written", text.get_ref()),
+        format!("`{}` cannot be a pattern: {fault}", text.get_ref()),
         "",
-        &fault.to_string(),
+        fault.help(),
     );
 }
 
@@ -169,17 +169,36 @@ pub(super) fn key_use(id: &str, place: Place) -> Diagnostic {
     )
 }
 
-pub(super) fn key_inactive(key: &Key, place: Place) -> Diagnostic {
-    let status = match key.status {
-        Status::Active => "active",
-        Status::Retired => "retired",
-        Status::Distrusted => "distrusted",
-    };
-    Diagnostic::warning(
+/// Why no signature by a key counts in this version, whatever it says.
+fn inactive(key: &Key) -> Option<&'static str> {
+    match key.status {
+        Status::Retired => Some("is retired, and no trusted time can say that it signed before"),
+        Status::Distrusted => Some("is distrusted"),
+        Status::Active if key.from.is_some() || key.until.is_some() => {
+            Some("has a validity window, and no trusted time can say when it signed")
+        }
+        Status::Active => None,
+    }
+}
+
+pub(super) fn key_inactive(key: &Key, place: &Place) -> Option<Diagnostic> {
+    let why = inactive(key)?;
+    Some(Diagnostic::warning(
         Code::KeyInactive,
-        place,
-        format!("key `{}` is {status}: its signatures do not count", key.id),
+        place.clone(),
+        format!("no signature by key `{}` counts: it {why}", key.id),
         "",
-        "remove it from the rule, or correct its `status` in trust.d",
-    )
+        "remove it from the rule, or change the key in trust.d",
+    ))
+}
+
+pub(super) fn denied_key_inactive(key: &Key, place: &Place) -> Option<Diagnostic> {
+    let why = inactive(key)?;
+    Some(Diagnostic::warning(
+        Code::KeyInactive,
+        place.clone(),
+        format!("[[deny]] does not see what key `{}` signed: it {why}", key.id),
+        "",
+        "to refuse what it signed, keep it active in trust.d; it cannot allow anything while it is denied",
+    ))
 }

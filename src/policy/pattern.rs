@@ -26,29 +26,49 @@ pub enum InvalidPattern {
     #[error("it is longer than {MAX_PATTERN} characters")]
     TooLong,
     /// A digest selects by content, not by name.
-    #[error("it has a digest; write `digest = [\"sha256:…\"]` instead")]
+    #[error("it has a digest")]
     Digest,
     /// The registry is missing or a wildcard of unclear reach.
-    #[error("it must spell out the registry, as in `registry.example/**`; `**` alone is every image")]
+    #[error("it does not spell out the registry")]
     Registry,
-    /// A name with a dot and nothing behind it.
-    #[error("it names no repository; for everything in that registry write `…/**`")]
+    /// A host and nothing behind it.
+    #[error("it names a registry and no repository")]
     HostOnly,
     /// `**` as a part of a component.
-    #[error("`**` must stand alone between slashes")]
+    #[error("`**` stands for whole components, never for a part of one")]
     PartialComponents,
     /// Components that no image name has.
-    #[error("no image name looks like that: components are lower-case letters and digits, joined by . _ or -")]
+    #[error("no repository looks like that")]
     Component,
     /// A host that no image name has.
-    #[error("no registry host looks like that")]
+    #[error("no registry looks like that")]
     Host,
     /// A tag that no image name has.
     #[error("no tag looks like that")]
     Tag,
     /// A namespace that cannot exist.
-    #[error("no namespace looks like that; `*` is the only wildcard")]
+    #[error("no namespace looks like that")]
     Namespace,
+}
+
+impl InvalidPattern {
+    /// What to write instead.
+    #[must_use]
+    pub fn help(self) -> &'static str {
+        match self {
+            Self::TooLong => "shorten it",
+            Self::Digest => "select by digest with `digest = [\"sha256:…\"]`",
+            Self::Registry => "write it as in `registry.example/**`; `**` alone is every image",
+            Self::HostOnly => "for everything in that registry write `registry.example/**`",
+            Self::PartialComponents => "put a slash on both sides of `**`",
+            Self::Component => {
+                "components are lower-case letters and digits joined by . _ or -; `*` and `**` are the only wildcards"
+            }
+            Self::Host => "a host name or address, and a port after a colon",
+            Self::Tag => "letters, digits, . _ and -; `*` is the only wildcard",
+            Self::Namespace => "letters, digits, . _ and -; `*` is the only wildcard",
+        }
+    }
 }
 
 /// A text in which `*` stands for any run of characters.

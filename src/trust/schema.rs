@@ -352,11 +352,11 @@ mod tests {
         5 | from = '2026-01-01'
           |        ^^^^^^^^^^^^
          help: RFC 3339 with a time zone, "2027-01-01T00:00:00Z" for example
-        error[wrong-type]: `until` must be a text, not a time without quotes
+        error[wrong-type]: `until` must be a string, not a time without quotes
          --> /etc/assay/trust.d/keys.toml:6:9
           |
         6 | until = 2027-01-01T00:00:00Z
-          |         ^^^^^^^^^^^^^^^^^^^^ expected a text
+          |         ^^^^^^^^^^^^^^^^^^^^ expected a string
          help: put it in quotes
         "#
         );
@@ -393,7 +393,7 @@ mod tests {
          help: check the path, or run as root
         ");
         insta::assert_snapshot!(text("empty.pem"), @"
-        error[key-not-pem]: empty.pem is not a PEM file with one public key: PEM preamble contains invalid data (NUL byte)
+        error[key-not-pem]: empty.pem is not a PEM file with one public key: it has no -----BEGIN line
          --> /etc/assay/trust.d/keys.toml:4:8
           |
         4 | file = 'empty.pem'
@@ -425,7 +425,7 @@ mod tests {
          help: P-256, P-384, P-521, Ed25519 and RSA keys are verified
         ");
         insta::assert_snapshot!(text("pkcs1.pem"), @"
-        error[key-invalid]: pkcs1.pem holds a RSA PUBLIC KEY, not a PUBLIC KEY
+        error[key-invalid]: pkcs1.pem holds a `RSA PUBLIC KEY`, not a `PUBLIC KEY`
          --> /etc/assay/trust.d/keys.toml:4:8
           |
         4 | file = 'pkcs1.pem'
@@ -433,7 +433,7 @@ mod tests {
          help: convert it: openssl rsa -RSAPublicKey_in -pubout -in pkcs1.pem
         ");
         insta::assert_snapshot!(text("cert.pem"), @"
-        error[key-invalid]: cert.pem holds a CERTIFICATE, not a PUBLIC KEY
+        error[key-invalid]: cert.pem holds a `CERTIFICATE`, not a `PUBLIC KEY`
          --> /etc/assay/trust.d/keys.toml:4:8
           |
         4 | file = 'cert.pem'
@@ -441,7 +441,7 @@ mod tests {
          help: openssl x509 -pubkey -noout -in cert.pem prints the key of a certificate
         ");
         insta::assert_snapshot!(text("cut.pem"), @"
-        error[key-invalid]: cut.pem does not hold a valid SubjectPublicKeyInfo public key
+        error[key-invalid]: cut.pem does not hold a valid PKIX public key
          --> /etc/assay/trust.d/keys.toml:4:8
           |
         4 | file = 'cut.pem'
