@@ -93,10 +93,10 @@ impl ParserFault {
     pub fn fix(&self) -> &'static str {
         match self {
             Self::Start(_) => "free memory or processes on this node and start the container again",
-            Self::Sandbox => {
-                "use Linux 5.12 or newer, and let assay admit create mount, network and IPC namespaces"
+            Self::Sandbox => "use Linux 5.12 or newer, and let assay admit create mount, network and IPC namespaces",
+            Self::Timeout(_) => {
+                "raise admit_timeout in /etc/assay/config.toml, or find the slow evidence: assay verify IMAGE"
             }
-            Self::Timeout(_) => "raise admit_timeout in /etc/assay/config.toml, or find the slow evidence: assay verify IMAGE",
             Self::Crashed(_) | Self::TooLarge | Self::Garbage(_) => {
                 "find the evidence that breaks the parser (assay verify IMAGE), remove it from the cache and report it"
             }
@@ -110,7 +110,12 @@ impl ParserFault {
 /// # Errors
 ///
 /// See [`ParserFault`]; the parser is dead when this returns.
-pub fn ask(layout: BorrowedFd<'_>, keys: &[Key], subjects: &[Digest], deadline: Instant) -> Result<Answer, ParserFault> {
+pub fn ask(
+    layout: BorrowedFd<'_>,
+    keys: &[Key],
+    subjects: &[Digest],
+    deadline: Instant,
+) -> Result<Answer, ParserFault> {
     let question = serde_json::to_vec(&Question {
         keys: keys.to_vec(),
         subjects: subjects.to_vec(),
@@ -226,7 +231,10 @@ fn check(answer: &Answer, keys: &[Key], subjects: &[Digest]) -> Result<(), Parse
     }
     for finding in &answer.findings {
         let is_code = |text: &str| {
-            !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+            !text.is_empty()
+                && text
+                    .bytes()
+                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
         };
         if finding.code.len() > MAX_TEXT || !is_code(&finding.code) {
             return garbage("it has a finding whose code is not one");
