@@ -5,21 +5,23 @@
 //! it can claim that something verified that did not only by breaking into the verification itself, and then only with
 //! keys, subjects and evidence that this side named.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::MemfdFlags;
-use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 
 use super::sandbox;
+use crate::diagnostic::printable;
 use crate::digest::Digest;
+use crate::evidence;
+use crate::oci::{self, Layout, Manifest};
 use crate::trust::Key;
 use crate::verify::Answer;
 
@@ -47,6 +49,15 @@ struct Question {
     subjects: Vec<Digest>,
 }
 
+/// A checked answer.
+#[derive(Debug)]
+pub struct Judged {
+    /// What verified and what did not.
+    pub answer: Answer,
+    /// Blobs of the evidence layout that the facts rest on.
+    pub blobs: Vec<Digest>,
+}
+
 /// Why a parser gave no usable answer. Each is a refusal.
 #[derive(Debug, thiserror::Error)]
 pub enum ParserFault {
@@ -54,8 +65,8 @@ pub enum ParserFault {
     #[error("the evidence parser could not be started: {0}")]
     Start(#[source] io::Error),
     /// Its cage could not be closed, so it read nothing.
-    #[error("the evidence parser could not be shut in; this node's kernel or its limits forbid it")]
-    Sandbox,
+    #[error("the evidence parser could not be shut in: {0}")]
+    Sandbox(String),
     /// It did not finish in time.
     #[error("the evidence was not judged within {} ms", .0.as_millis())]
     Timeout(Duration),
@@ -79,7 +90,7 @@ impl ParserFault {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Start(_) => "parser-start",
-            Self::Sandbox => "parser-sandbox",
+            Self::Sandbox(_) => "parser-sandbox",
             Self::Timeout(_) => "parser-timeout",
             Self::Crashed(_) => "parser-crashed",
             Self::TooLarge => "parser-oversize",
@@ -93,10 +104,10 @@ impl ParserFault {
     pub fn fix(&self) -> &'static str {
         match self {
             Self::Start(_) => "free memory or processes on this node and start the container again",
-            Self::Sandbox => "use Linux 5.12 or newer, and let assay admit create mount, network and IPC namespaces",
-            Self::Timeout(_) => {
-                "raise admit_timeout in /etc/assay/config.toml, or find the slow evidence: assay verify IMAGE"
+            Self::Sandbox(_) => {
+                "use Linux 5.12 or newer, and let assay admit create mount, network and IPC namespaces"
             }
+            Self::Timeout(_) => "raise admit_timeout in /etc/assay/config.toml, or find the slow evidence: assay verify IMAGE",
             Self::Crashed(_) | Self::TooLarge | Self::Garbage(_) => {
                 "find the evidence that breaks the parser (assay verify IMAGE), remove it from the cache and report it"
             }
@@ -110,12 +121,7 @@ impl ParserFault {
 /// # Errors
 ///
 /// See [`ParserFault`]; the parser is dead when this returns.
-pub fn ask(
-    layout: BorrowedFd<'_>,
-    keys: &[Key],
-    subjects: &[Digest],
-    deadline: Instant,
-) -> Result<Answer, ParserFault> {
+pub fn ask(layout: BorrowedFd<'_>, keys: &[Key], subjects: &[Digest], deadline: Instant) -> Result<Judged, ParserFault> {
     let question = serde_json::to_vec(&Question {
         keys: keys.to_vec(),
         subjects: subjects.to_vec(),
@@ -129,9 +135,7 @@ pub fn ask(
     let mut command = Command::new("/proc/self/exe");
     command.args([ARGUMENT, &inherited.as_raw_fd().to_string()]);
     let answer = run(command, &question, deadline)?;
-    let answer: Answer = serde_json::from_slice(&answer).map_err(|error| ParserFault::Garbage(error.to_string()))?;
-    check(&answer, keys, subjects)?;
-    Ok(answer)
+    accept(&answer, keys, subjects)
 }
 
 /// Starts a parser, gives it its question and collects what it says until it ends, or kills it at the deadline.
@@ -158,7 +162,11 @@ fn run(mut command: Command, question: &[u8], deadline: Instant) -> Result<Vec<u
     let answer = collected?;
     match (status.code(), status.signal()) {
         (Some(0), _) => Ok(answer),
-        (Some(code), _) if code == i32::from(NO_SANDBOX) => Err(ParserFault::Sandbox),
+        // It had not read anything untrusted yet, so what it said is its own.
+        (Some(code), _) if code == i32::from(NO_SANDBOX) => {
+            let text = String::from_utf8_lossy(&answer);
+            Err(ParserFault::Sandbox(printable(&text).chars().take(MAX_TEXT / 4).collect()))
+        }
         (Some(code), _) => Err(ParserFault::Crashed(format!("exit status {code}"))),
         (None, Some(signal)) => Err(ParserFault::Crashed(format!("signal {signal}"))),
         (None, None) => Err(ParserFault::Crashed(status.to_string())),
@@ -214,9 +222,15 @@ fn wait_for(fd: BorrowedFd<'_>, deadline: Instant, started: Instant) -> Result<(
     }
 }
 
-/// Accepts only what the question can lead to.
-fn check(answer: &Answer, keys: &[Key], subjects: &[Digest]) -> Result<(), ParserFault> {
+/// Reads what a parser said and accepts only what the question can lead to.
+fn accept(reply: &[u8], keys: &[Key], subjects: &[Digest]) -> Result<Judged, ParserFault> {
+    // What the parser said may say anything; only where it goes wrong is repeated.
+    let Reply { answer, blobs } = serde_json::from_slice(reply)
+        .map_err(|error| ParserFault::Garbage(format!("not a reply at column {}", error.column())))?;
     let garbage = |what: &str| Err(ParserFault::Garbage(what.to_owned()));
+    if blobs.len() > MAX_ENTRIES || answer.facts.iter().any(|fact| !blobs.contains(&fact.evidence)) {
+        return garbage("it does not list the evidence that it used");
+    }
     if answer.facts.len() > MAX_ENTRIES || answer.findings.len() > MAX_ENTRIES {
         return garbage("it has too many entries");
     }
@@ -231,10 +245,7 @@ fn check(answer: &Answer, keys: &[Key], subjects: &[Digest]) -> Result<(), Parse
     }
     for finding in &answer.findings {
         let is_code = |text: &str| {
-            !text.is_empty()
-                && text
-                    .bytes()
-                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+            !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
         };
         if finding.code.len() > MAX_TEXT || !is_code(&finding.code) {
             return garbage("it has a finding whose code is not one");
@@ -243,5 +254,80 @@ fn check(answer: &Answer, keys: &[Key], subjects: &[Digest]) -> Result<(), Parse
             return garbage("it has a finding whose text is not one sentence");
         }
     }
+    Ok(Judged { answer, blobs })
+}
+
+/// What a parser says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reply {
+    answer: Answer,
+    /// Blobs of the layout that the facts rest on.
+    blobs: Vec<Digest>,
+}
+
+/// The parser's own `main`: shuts itself in, reads the question, judges, answers. `argument` is the number of the
+/// layout's descriptor, which this process has inherited.
+#[must_use]
+pub fn main(argument: &str) -> ExitCode {
+    let no_sandbox = |why: &dyn std::fmt::Display| {
+        // When not even this can be said, the exit status still says the most important part.
+        let _ = write!(io::stdout(), "{why}");
+        ExitCode::from(NO_SANDBOX)
+    };
+    let Some(layout) = inherited(argument) else {
+        return no_sandbox(&"its argument is not an inherited descriptor");
+    };
+    let layout = match sandbox::enter(layout) {
+        Ok(layout) => layout,
+        Err(error) => return no_sandbox(&error),
+    };
+    match answer(layout.as_fd()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(NO_PIPE),
+    }
+}
+
+fn inherited(argument: &str) -> Option<OwnedFd> {
+    let number: RawFd = argument.parse().ok().filter(|number| *number > 2)?;
+    // SAFETY: only asks whether the number stands for an open file.
+    let open = unsafe { libc::fcntl(number, libc::F_GETFD) } != -1;
+    // SAFETY: the process has just started, nothing in it owns the descriptor that its parent left open for it.
+    open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+fn answer(layout: BorrowedFd<'_>) -> io::Result<()> {
+    let mut question = Vec::new();
+    io::stdin().take(MAX_QUESTION).read_to_end(&mut question)?;
+    let question: Question = serde_json::from_slice(&question)?;
+    let mut answer = evidence::judge(layout, &question.keys, &question.subjects);
+    // One image can be signed by one key a thousand times; once is as good.
+    let mut said = HashSet::new();
+    answer
+        .facts
+        .retain(|fact| said.insert((fact.key.clone(), fact.subject, format!("{:?}", fact.claim))));
+    answer.findings.truncate(MAX_ENTRIES);
+    for finding in &mut answer.findings {
+        finding.text = printable(&finding.text).chars().take(MAX_TEXT / 4).collect();
+    }
+    let blobs = blobs(layout, &answer);
+    serde_json::to_writer(io::stdout(), &Reply { answer, blobs })?;
     Ok(())
+}
+
+/// The manifests that carry the facts, and what they hold.
+fn blobs(layout: BorrowedFd<'_>, answer: &Answer) -> Vec<Digest> {
+    let layout = Layout::new(layout);
+    let mut blobs = BTreeSet::new();
+    for fact in &answer.facts {
+        if !blobs.insert(fact.evidence) {
+            continue;
+        }
+        let manifest = layout
+            .blob_by_digest(fact.evidence, oci::MAX_DOCUMENT)
+            .ok()
+            .and_then(|bytes| Manifest::parse(&bytes, oci::MANIFEST).ok());
+        blobs.extend(manifest.iter().flat_map(|manifest| manifest.layers.iter().map(|layer| layer.digest)));
+    }
+    blobs.into_iter().take(MAX_ENTRIES).collect()
 }

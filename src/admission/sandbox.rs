@@ -81,34 +81,42 @@ fn close_others(kept: BorrowedFd<'_>) -> Result<(), SandboxError> {
 /// Makes `directory` the root of a mount namespace of this process.
 fn private_root(directory: OwnedFd) -> Result<OwnedFd, SandboxError> {
     const EMPTY: &CStr = c"";
-    // SAFETY: the descriptor table is not unshared, so no descriptor that other code holds changes its meaning.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWIPC) }
-        .map_err(failed("create namespaces"))?;
-    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .map_err(failed("make the mounts private"))?;
+    // Before the namespace changes: afterwards the descriptor would name a mount of somebody else's.
     let tree = rustix::mount::open_tree(
         &directory,
         EMPTY,
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH,
     )
     .map_err(failed("clone the evidence mount"))?;
+    drop(directory);
     read_only(tree.as_fd())?;
+    // SAFETY: the descriptor table is not unshared, so no descriptor that other code holds changes its meaning.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWIPC) }
+        .map_err(failed("create namespaces"))?;
+    rustix::mount::mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .map_err(failed("make the mounts private"))?;
     rustix::mount::move_mount(
         &tree,
         EMPTY,
-        &directory,
-        EMPTY,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
+        rustix::fs::CWD,
+        "/",
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
     )
     .map_err(failed("attach the evidence mount"))?;
-    drop(directory);
     rustix::process::fchdir(&tree).map_err(failed("enter the evidence mount"))?;
     // Old and new root stacked on one place: what `.` names afterwards is the old one, which is then taken away.
     rustix::process::pivot_root(".", ".").map_err(failed("change the root"))?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(failed("detach the old root"))?;
     rustix::process::chdir("/").map_err(failed("enter the new root"))?;
-    rustix::fs::open("/", OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(failed("open the new root"))
+    rustix::fs::open(
+        "/",
+        OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(failed("open the new root"))
 }
 
 fn read_only(tree: BorrowedFd<'_>) -> Result<(), SandboxError> {
@@ -186,9 +194,7 @@ fn become_nobody() -> Result<(), SandboxError> {
         libc::setfsuid(u32::MAX)
     };
     if changed != 0 {
-        return Err(failed("keep the file-system user")(io::Error::from_raw_os_error(
-            libc::EPERM,
-        )));
+        return Err(failed("keep the file-system user")(io::Error::from_raw_os_error(libc::EPERM)));
     }
     set_capabilities(CapabilitySet::empty())?;
     rustix::thread::set_no_new_privs(true).map_err(failed("forbid new privileges"))?;

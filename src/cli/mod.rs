@@ -1,8 +1,10 @@
 //! The operator's command line: one file per command. A command does its work in another room and says here what
 //! came of it; results go to standard output, everything else to standard error.
 
+pub mod admit;
 pub mod evidence;
 pub mod policy;
+pub mod verify;
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};

@@ -1,0 +1,204 @@
+//! The part of a kubelet that the tests need.
+
+use std::path::Path;
+
+use containerd_client::tonic::Status;
+use containerd_client::tonic::transport::Channel;
+use k8s_cri::v1::image_service_client::ImageServiceClient;
+use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
+use k8s_cri::v1::{
+    ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, ContainerStatusRequest,
+    CreateContainerRequest, ExecSyncRequest, ExecSyncResponse, ImageSpec, ImageStatusRequest, LinuxPodSandboxConfig,
+    LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata,
+    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest, StatusRequest,
+    StopContainerRequest, StopPodSandboxRequest,
+};
+
+use super::client::Client;
+use super::daemon::Daemon;
+use super::eventually;
+
+/// Whether containerd serves CRI.
+pub fn ready(socket: &Path) -> Result<(), String> {
+    if !socket.exists() {
+        return Err("it has no socket".to_owned());
+    }
+    let client = Client::connect(socket, "k8s.io");
+    let request = StatusRequest { verbose: false };
+    client
+        .answer(RuntimeServiceClient::new(client.channel()).status(request))
+        .map(drop)
+        .map_err(|status| status.to_string())
+}
+
+/// CRI learns of an image that something else imported by an event.
+pub fn wait_for_image(socket: &Path, name: &str) {
+    let client = Client::connect(socket, "k8s.io");
+    eventually(&format!("CRI to know {name}"), || {
+        let request = ImageStatusRequest {
+            image: Some(ImageSpec {
+                image: name.to_owned(),
+                ..ImageSpec::default()
+            }),
+            verbose: false,
+        };
+        let answer = client.answer(ImageServiceClient::new(client.channel()).image_status(request));
+        match answer {
+            Ok(answer) if answer.image.is_some() => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
+
+/// A pod in the host's network. Dropping it removes it with its containers.
+#[derive(Debug)]
+pub struct Pod {
+    client: Client,
+    pub id: String,
+    config: PodSandboxConfig,
+}
+
+impl Pod {
+    /// Starts a sandbox with a runtime handler; the empty name is the default one.
+    pub fn run(daemon: &Daemon, name: &str, handler: &str) -> Result<Self, Status> {
+        let client = daemon.client("k8s.io");
+        let config = PodSandboxConfig {
+            metadata: Some(PodSandboxMetadata {
+                name: name.to_owned(),
+                uid: format!("{name}-uid"),
+                namespace: "default".to_owned(),
+                attempt: 0,
+            }),
+            log_directory: daemon.folder.join("logs").join(name).display().to_string(),
+            linux: Some(LinuxPodSandboxConfig {
+                cgroup_parent: format!("/{}/{name}", daemon.scope),
+                security_context: Some(LinuxSandboxSecurityContext {
+                    namespace_options: Some(NamespaceOption {
+                        network: NamespaceMode::Node.into(),
+                        ..NamespaceOption::default()
+                    }),
+                    ..LinuxSandboxSecurityContext::default()
+                }),
+                ..LinuxPodSandboxConfig::default()
+            }),
+            ..PodSandboxConfig::default()
+        };
+        let request = RunPodSandboxRequest {
+            config: Some(config.clone()),
+            runtime_handler: handler.to_owned(),
+        };
+        let id = client.answer(runtime(&client).run_pod_sandbox(request))?.pod_sandbox_id;
+        Ok(Self { client, id, config })
+    }
+
+    /// Creates a container that is not started yet; its id.
+    pub fn create(&self, name: &str, image: &str, command: &[&str]) -> Result<String, Status> {
+        let request = CreateContainerRequest {
+            pod_sandbox_id: self.id.clone(),
+            config: Some(ContainerConfig {
+                metadata: Some(ContainerMetadata {
+                    name: name.to_owned(),
+                    attempt: 0,
+                }),
+                image: Some(ImageSpec {
+                    image: image.to_owned(),
+                    user_specified_image: image.to_owned(),
+                    ..ImageSpec::default()
+                }),
+                command: command.iter().map(|part| (*part).to_owned()).collect(),
+                log_path: format!("{name}.log"),
+                ..ContainerConfig::default()
+            }),
+            sandbox_config: Some(self.config.clone()),
+        };
+        let answer = self.client.answer(runtime(&self.client).create_container(request))?;
+        Ok(answer.container_id)
+    }
+
+    pub fn start(&self, container: &str) -> Result<(), Status> {
+        let request = StartContainerRequest {
+            container_id: container.to_owned(),
+        };
+        self.client
+            .answer(runtime(&self.client).start_container(request))
+            .map(drop)
+    }
+
+    /// Runs a command in a container and waits for it.
+    pub fn exec(&self, container: &str, command: &[&str]) -> Result<ExecSyncResponse, Status> {
+        let request = ExecSyncRequest {
+            container_id: container.to_owned(),
+            cmd: command.iter().map(|part| (*part).to_owned()).collect(),
+            timeout: 20,
+        };
+        self.client.answer(runtime(&self.client).exec_sync(request))
+    }
+
+    pub fn status(&self, container: &str) -> ContainerStatus {
+        let request = ContainerStatusRequest {
+            container_id: container.to_owned(),
+            verbose: false,
+        };
+        let answer = self
+            .client
+            .answer(runtime(&self.client).container_status(request))
+            .unwrap();
+        answer.status.unwrap()
+    }
+
+    /// Waits until a container has ended; its status.
+    pub fn wait(&self, container: &str) -> ContainerStatus {
+        eventually(&format!("the end of {container}"), || {
+            match self.status(container).state() {
+                ContainerState::ContainerExited => Ok(()),
+                state => Err(format!("it is {state:?}")),
+            }
+        });
+        self.status(container)
+    }
+
+    pub fn stop(&self, container: &str) -> Result<(), Status> {
+        let request = StopContainerRequest {
+            container_id: container.to_owned(),
+            timeout: 1,
+        };
+        self.client
+            .answer(runtime(&self.client).stop_container(request))
+            .map(drop)
+    }
+
+    pub fn remove(&self, container: &str) -> Result<(), Status> {
+        let request = RemoveContainerRequest {
+            container_id: container.to_owned(),
+        };
+        self.client
+            .answer(runtime(&self.client).remove_container(request))
+            .map(drop)
+    }
+
+    /// The log that a container's output goes to.
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(Path::new(&self.config.log_directory).join(format!("{name}.log"))).unwrap_or_default()
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        let stop = StopPodSandboxRequest {
+            pod_sandbox_id: self.id.clone(),
+        };
+        let remove = RemovePodSandboxRequest {
+            pod_sandbox_id: self.id.clone(),
+        };
+        let stopped = self.client.answer(runtime(&self.client).stop_pod_sandbox(stop));
+        let removed = self.client.answer(runtime(&self.client).remove_pod_sandbox(remove));
+        if !std::thread::panicking() {
+            stopped.unwrap();
+            removed.unwrap();
+        }
+    }
+}
+
+fn runtime(client: &Client) -> RuntimeServiceClient<Channel> {
+    RuntimeServiceClient::new(client.channel())
+}

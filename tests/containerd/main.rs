@@ -1,0 +1,14 @@
+//! Real containers through a real containerd: releases 1.6, 1.7 and 2.1, through its own API and through CRI.
+//!
+//! `ASSAY_TEST_RUNTIME=io.containerd.runc.v2` runs everything that is not Assay's own against the shim that containerd
+//! brings along: what these tests call right is what that shim does.
+
+#![allow(clippy::tests_outside_test_module, reason = "all of this program is tests")]
+
+mod harness;
+
+mod exec;
+mod lifecycle;
+mod resources;
+mod signals;
+mod streams;
