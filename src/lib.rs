@@ -5,12 +5,13 @@
 //!
 //! - [`digest`]: content digests, the only way a digest becomes a path.
 //! - [`store`]: directories and files of Assay's own state: owner and mode checks, bounded reads, atomic writes.
+//! - [`diagnostic`]: what is wrong with a file that an administrator wrote, where, and what to do; strict TOML.
 //! - [`config`]: `/etc/assay/config.toml`.
 //! - [`oci`]: manifests, image configurations, chain IDs, image layouts, references.
 //! - [`trust`]: keys with their use, status and validity window.
-//! - [`evidence`]: the local cache of signatures and attestations: import and discovery.
 //! - [`attest`]: in-toto statements and simple-signing payloads.
 //! - [`verify`]: one file per signature carrier: bytes, digest and keys in, facts out.
+//! - [`evidence`]: the local cache of signatures and attestations: import and discovery.
 //! - [`policy`]: the administrator's rules: schema, diagnostics, activation, matching, evaluation.
 //! - [`identity`]: what a container really is, according to containerd and to the bytes that will be mounted.
 //! - [`admission`]: all of the above put together: request in, [`admission::Decision`] out.
@@ -22,6 +23,7 @@ pub mod admission;
 pub mod attest;
 pub mod cli;
 pub mod config;
+pub mod diagnostic;
 pub mod digest;
 pub mod evidence;
 pub mod identity;

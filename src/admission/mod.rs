@@ -1,11 +1,41 @@
 //! Identity, policy, evidence and verification put together: a [`Request`] in, a [`Decision`] out.
+//!
+//! # How the shim asks
+//!
+//! It starts `assay admit` with nothing but `ASSAY_CONFIG` in its environment, writes the [`Request`] as one JSON
+//! document to standard input, closes it, and reads one line from standard output: the [`Decision`], at most
+//! [`MAX_DECISION`] bytes. The exit status is 0 whenever a decision was written, refusals included. Anything else (another
+//! status, no line, a line about another container, no answer in time) is a refusal that the shim words itself.
+//!
+//! # How it is decided
+//!
+//! [`admit`] is the broker. It runs as root, talks to containerd and to Assay's own state, and parses no evidence; a
+//! parser in a [`sandbox`] does that, and the broker checks what it says. What the parser found is remembered, the
+//! verdict is not.
+//!
+//! An `audit` or `off` rule lets a container run although it could not be bound to an image; the decision says so.
+//! An image that could not be bound cannot be compared with the deny list. What is not known at all (no containerd, no
+//! record, no configuration, no active policy, no room for the record) refuses in every mode.
+
+mod broker;
+mod memo;
+pub mod parser;
+mod ruling;
+pub mod sandbox;
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
+pub use crate::identity::{Image, Mount};
+pub use broker::{LOG, admit, reject, verify};
+
 /// Version of the [`Request`] and [`Decision`] documents. A reader refuses any other.
 pub const VERSION: u32 = 1;
+/// Largest request in bytes: mounts of some thousand layers.
+pub const MAX_REQUEST: u64 = 4 << 20;
+/// Largest decision in bytes, its line break included.
+pub const MAX_DECISION: u64 = 1 << 20;
 
 /// What the shim asks `assay admit` on standard input, as one JSON document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,20 +55,6 @@ pub struct Request {
     pub rootfs: Vec<Mount>,
     /// True when the task is restored from a checkpoint.
     pub checkpoint: bool,
-}
-
-/// A mount as containerd describes it (`containerd.types.Mount`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Mount {
-    /// File system type.
-    pub r#type: String,
-    /// Source.
-    pub source: String,
-    /// Target below the root file system; empty for the root itself.
-    pub target: String,
-    /// Options, one per entry.
-    pub options: Vec<String>,
 }
 
 /// Whether the container may start.
@@ -74,6 +90,9 @@ pub struct Decision {
     /// Whether the refusal is the policy's word (PERMISSION_DENIED) or a condition that must be mended first
     /// (FAILED_PRECONDITION). Meaningless for an allow.
     pub policy: bool,
+    /// Image name that the container was created with, as the user wrote it; it proves nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
     /// The image that the container was proved to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<Image>,
@@ -86,26 +105,16 @@ pub struct Decision {
     /// Evidence that the verdict rests on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<Evidence>,
-    /// True when the verdict was taken from the memo of an earlier one with the same inputs.
+    /// OCI hooks that run outside the container, as `point path`; the first ones, where there are many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<String>,
+    /// Devices that are added to the container; the first ones, where there are many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
+    /// True when no evidence had to be read: what it says was remembered from an earlier decision with the same inputs.
     pub repeated: bool,
     /// Time spent by phase in microseconds, in the order in which the phases ran.
     pub phases: Vec<(String, u64)>,
-}
-
-/// The image a container was proved to be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Image {
-    /// Name as the user wrote it. It selects policy and proves nothing.
-    pub name: String,
-    /// Digest of the image configuration: what is mounted.
-    pub config: Digest,
-    /// Digests of the manifests that name this configuration.
-    pub manifests: Vec<Digest>,
-    /// Digests of the indexes that list one of these manifests.
-    pub indexes: Vec<Digest>,
-    /// Chain ID of the layers, equal to the parent of the mounted snapshot.
-    pub chain_id: Digest,
 }
 
 /// The word of an audit rule.
@@ -136,14 +145,72 @@ pub struct Evidence {
     pub key: String,
 }
 
+impl Request {
+    /// Reads a request: one JSON document of the current version, with absolute paths.
+    ///
+    /// # Errors
+    /// What makes it unusable.
+    pub fn parse(bytes: &[u8]) -> Result<Self, InvalidRequest> {
+        let request: Self = serde_json::from_slice(bytes)?;
+        if request.version != VERSION {
+            return Err(InvalidRequest::Version(request.version));
+        }
+        for (field, path) in [("bundle", &request.bundle), ("containerd", &request.containerd)] {
+            if !path.strip_prefix("unix://").unwrap_or(path).starts_with('/') {
+                return Err(InvalidRequest::Path(field));
+            }
+        }
+        for (field, text) in [("namespace", &request.namespace), ("container", &request.container)] {
+            if text.is_empty() || text.chars().any(char::is_control) {
+                return Err(InvalidRequest::Name(field));
+            }
+        }
+        Ok(request)
+    }
+}
+
+/// Why a request cannot be decided about.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidRequest {
+    /// Not a request.
+    #[error("the request is not one: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Of another version.
+    #[error("the request has version {0}, this assay reads version {VERSION}: install shim and assay of one version")]
+    Version(u32),
+    /// A relative path.
+    #[error("the request's {0} is not an absolute path")]
+    Path(&'static str),
+    /// A name that is empty or has control characters.
+    #[error("the request's {0} is empty or not printable")]
+    Name(&'static str),
+    /// Larger than [`MAX_REQUEST`].
+    #[error("the request has more than {MAX_REQUEST} bytes")]
+    TooLarge,
+    /// It could not be read.
+    #[error("the request cannot be read: {0}")]
+    Read(#[source] std::io::Error),
+}
+
 impl Decision {
+    /// The decision as one line of JSON, without the line break.
+    #[must_use]
+    pub fn json(&self) -> String {
+        // Strings, numbers and lists only: there is always a JSON form.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
     /// The one line that a pod author reads: container, image, digest, rule, reason and fix.
     #[must_use]
     pub fn line(&self) -> String {
-        let image = self.image.as_ref().map_or_else(String::new, |image| {
-            let digest = image.manifests.first().unwrap_or(&image.config);
-            format!(" image {} ({digest})", image.name)
-        });
+        let image = match &self.image {
+            Some(image) => {
+                let digest = image.manifests.first().unwrap_or(&image.config);
+                format!(" image {} ({digest})", image.name)
+            }
+            None if self.name.is_empty() => String::new(),
+            None => format!(" image {}", self.name),
+        };
         let rule = self
             .rule
             .as_ref()

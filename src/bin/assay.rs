@@ -1,3 +1,85 @@
-//! The operator's command line.
+//! The operator's command line: argument parsing and wiring.
 
-fn main() {}
+use std::process::{ExitCode, Termination as _};
+
+use assay::admission::parser;
+use assay::cli::{self, Exit, Output};
+use assay::config::Config;
+use clap::{Parser, Subcommand};
+
+/// Proves which image a container is started from and runs it only on a verified signature.
+///
+/// Configuration is read from /etc/assay/config.toml, or from the file that ASSAY_CONFIG names.
+///
+/// Exit codes: 0 done, 1 failed, 2 usage, 3 denied by policy, 4 evidence missing, 5 signature invalid, 6 environment
+/// not supported, 7 not found, 8 state corrupt, 70 internal fault.
+#[derive(Debug, Parser)]
+#[command(name = "assay", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Decide about one container: the shim's request on standard input, the decision on standard output
+    Admit,
+    /// Judge images in containerd's store as containers made from them would be judged, without starting anything
+    Verify(cli::verify::Args),
+    /// Fill the cache of signatures and attestations
+    Evidence(cli::evidence::Args),
+    /// Check the rules in policy.d and the keys in trust.d, or put them in force
+    #[command(subcommand)]
+    Policy(Policy),
+}
+
+#[derive(Debug, Subcommand)]
+enum Policy {
+    /// Validate policy and trust and put them in force; a fault changes nothing
+    Apply,
+    /// Validate policy and trust without putting them in force
+    Check {
+        /// What the findings are written as
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    // A parser is started by `admit`, never by a person, and must not do anything before it is shut in.
+    if arguments.next().as_deref() == Some(parser::ARGUMENT) {
+        return parser::main(&arguments.next().unwrap_or_default());
+    }
+    run(Arguments::parse().command)
+}
+
+fn run(command: Command) -> ExitCode {
+    // The shim needs an answer that it can read even when the configuration cannot be.
+    if let Command::Admit = command {
+        return cli::admit::run().report();
+    }
+    let config = match Config::load() {
+        Ok(config) => config,
+        Err(faults) => {
+            cli::show(&faults.0);
+            return Exit::Failed.report();
+        }
+    };
+    let exit = match command {
+        Command::Admit => cli::admit::run(),
+        Command::Verify(arguments) => cli::verify::run(&arguments, &config),
+        Command::Evidence(arguments) => {
+            return match cli::evidence::run(&arguments, &config.state, &mut std::io::stdout()) {
+                Ok(code) => code.into(),
+                Err(error) => {
+                    cli::complain(error);
+                    Exit::Failed.report()
+                }
+            };
+        }
+        Command::Policy(Policy::Apply) => cli::policy::apply(&config),
+        Command::Policy(Policy::Check { output }) => cli::policy::check(&config, output),
+    };
+    exit.report()
+}

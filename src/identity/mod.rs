@@ -1,1 +1,588 @@
-//! (to be filled)
+//! What a container really is, according to containerd and to the bytes that will be mounted.
+//!
+//! The question is what the request asks to mount; the answer is the image whose layers these are, proved by digests
+//! that were computed here, or a [`Fault`]. Names, labels and annotations are kept apart from that: they select
+//! policy and prove nothing. Who can forge them: whoever holds containerd's socket, and that is root on the node; a
+//! pod's author chooses the image name and the Kubernetes namespace only as far as the API server lets them.
+//!
+//! What was attested stays true only as long as nobody with root changes unpacked layers: the chain ID says which
+//! layers they were made from.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::digest::Digest;
+use crate::oci;
+
+mod containerd;
+mod fault;
+mod image;
+mod mounts;
+mod remap;
+mod spec;
+mod volume;
+
+pub use fault::{Blob, Fault};
+pub use image::Image;
+pub use mounts::Mount;
+pub use remap::{IdMapping, Mapping};
+
+use containerd::Containerd;
+use containerd_client::services::v1::Container;
+use spec::Spec;
+
+/// containerd namespace of Kubernetes.
+const KUBERNETES: &str = "k8s.io";
+/// containerd namespace of dockerd.
+const DOCKER: &str = "moby";
+const CONTAINER_METADATA: &str = "io.cri-containerd.container.metadata";
+const SANDBOX_METADATA: &str = "io.cri-containerd.sandbox.metadata";
+const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
+const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
+const SANDBOX_NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
+
+/// What is asked about a container.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// Path of containerd's gRPC socket.
+    pub containerd: &'a str,
+    /// containerd namespace.
+    pub namespace: &'a str,
+    /// Container id.
+    pub container: &'a str,
+    /// The bundle.
+    pub bundle: &'a Path,
+    /// The mounts of the create request.
+    pub rootfs: &'a [Mount],
+    /// True when the task is restored from a checkpoint.
+    pub checkpoint: bool,
+}
+
+/// What a container is by its records, before anything is proved: what policy selects rules by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Image name as the user wrote it, else that of the container's record; may be empty.
+    pub image: String,
+    /// Kubernetes namespace of the pod, for containers that containerd's CRI made.
+    pub kubernetes_namespace: Option<String>,
+    /// True for a pod's sandbox.
+    pub sandbox: bool,
+}
+
+/// Whether something was written to the container's own layer before it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upper {
+    /// No: it is empty, or read-only.
+    Empty,
+    /// Yes: it has run before, or someone filled it.
+    Used,
+    /// The snapshotter keeps no directory of changes that could be looked into.
+    Unknowable,
+}
+
+/// What is known about a container.
+#[derive(Debug)]
+pub struct Identity {
+    /// Its records.
+    pub record: Record,
+    /// The image that its root file system was proved to be.
+    pub root: Result<Image, Fault>,
+    /// State of its own layer. [`Upper::Unknowable`] where `root` is a fault.
+    pub upper: Upper,
+    /// Its image volumes: where the container sees them, the name they were asked for by, and what they are.
+    pub volumes: Result<Vec<Volume>, Fault>,
+    /// OCI hooks, as `point path`.
+    pub hooks: Vec<String>,
+    /// Paths of added devices.
+    pub devices: Vec<String>,
+}
+
+/// An image volume.
+#[derive(Debug)]
+pub struct Volume {
+    /// Where the container sees it.
+    pub destination: String,
+    /// Name of the image as the pod's author wrote it; may be empty.
+    pub name: String,
+    /// The image that its files were proved to be.
+    pub image: Result<Image, Fault>,
+}
+
+/// What CRI notes about a container, in JSON, beside its record.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Versioned {
+    metadata: Metadata,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Metadata {
+    image_ref: String,
+    config: Option<CriConfig>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct CriConfig {
+    mounts: Option<Vec<CriMount>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct CriMount {
+    container_path: String,
+    image: Option<CriImage>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct CriImage {
+    image: String,
+    user_specified_image: String,
+}
+
+impl CriImage {
+    fn name(&self) -> &str {
+        match self.user_specified_image.as_str() {
+            // kubelet sends what it pulled, which is a digest, beside what the user wrote.
+            "" => self.image.as_str(),
+            written => written,
+        }
+    }
+}
+
+/// Who made the container's record.
+enum Maker {
+    /// containerd's CRI, an ordinary container.
+    Cri(Metadata),
+    /// containerd's CRI, a sandbox.
+    CriSandbox,
+    /// Another client of containerd.
+    Other,
+}
+
+/// Finds out what a container is.
+///
+/// # Errors
+///
+/// Only what leaves not even its records known: no containerd, no such container, no readable `config.json`. A
+/// container that is known but could not be bound to an image is an [`Identity`] whose `root` is a [`Fault`].
+pub async fn identify(question: Question<'_>) -> Result<Identity, Fault> {
+    let containerd = Containerd::connect(question.containerd, question.namespace).await?;
+    let (container, spec) = tokio::join!(containerd.container(question.container), async {
+        Spec::read(question.bundle)
+    });
+    let container = container?.ok_or_else(|| Fault::ContainerUnknown(question.container.to_owned()))?;
+    let spec = spec?;
+    let (record, maker) = match records(question.namespace, &container, &spec) {
+        Ok(known) => known,
+        Err((record, fault)) => {
+            return Ok(Identity {
+                record,
+                root: Err(fault),
+                upper: Upper::Unknowable,
+                volumes: Ok(Vec::new()),
+                hooks: spec.hooks(),
+                devices: spec.devices(),
+            });
+        }
+    };
+    let noted = match &maker {
+        Maker::Cri(metadata) => metadata.config.as_ref().and_then(|config| config.mounts.as_deref()),
+        _ => None,
+    };
+    let (root, volumes) = tokio::join!(
+        root(&containerd, &question, &container, &spec, &maker, &record.image),
+        volumes(&containerd, &container.snapshotter, &spec, noted.unwrap_or_default()),
+    );
+    let (root, upper) = match root {
+        Ok((image, upper)) => (Ok(image), upper),
+        Err(fault) => (Err(fault), Upper::Unknowable),
+    };
+    Ok(Identity {
+        record,
+        root,
+        upper,
+        volumes,
+        hooks: spec.hooks(),
+        devices: spec.devices(),
+    })
+}
+
+/// Finds the image that `name` stands for on this node, without a container: nothing is mounted, so nothing binds its
+/// layers to a snapshot, and of several manifests this node's platform decides.
+///
+/// # Errors
+///
+/// What is missing, edited or ambiguous.
+pub async fn image(socket: &str, namespace: &str, name: &str) -> Result<Image, Fault> {
+    let containerd = Containerd::connect(socket, namespace).await?;
+    let mut target = containerd.image(name).await?;
+    if target.is_none()
+        && let Ok(reference) = name.parse::<oci::Reference>()
+    {
+        target = containerd.image(&reference.to_string()).await?;
+    }
+    let target = target.ok_or_else(|| Fault::ImageUnknown(oci::shorten(name)))?;
+    let found = image::manifests(&containerd, &target).await?;
+    let configs = image::configs(&containerd, &found).await?;
+    let missing = || Fault::PlatformMissing {
+        name: oci::shorten(name),
+        platform: image::platform(),
+    };
+    // An image of a single manifest is what would run, whatever its platform says.
+    let candidates = match configs.as_slice() {
+        [_] => configs,
+        _ => configs
+            .into_iter()
+            .filter(|(_, config)| image::is_for_this_node(config))
+            .collect(),
+    };
+    let (config, parsed) = one(name, candidates)?.ok_or_else(missing)?;
+    let chain_id = image::chain(config, &parsed)?;
+    let proposed = containerd.manifests_of(config).await?;
+    let (manifests, indexes) = image::complete(&containerd, config, found, proposed).await?;
+    Ok(Image {
+        name: name.to_owned(),
+        config,
+        manifests,
+        indexes,
+        chain_id,
+    })
+}
+
+/// Tells who made a container and by what names policy knows it.
+#[allow(clippy::result_large_err, reason = "both halves are used once, at the only caller")]
+fn records(namespace: &str, container: &Container, spec: &Spec) -> Result<(Record, Maker), (Record, Fault)> {
+    let other = Record {
+        image: container.image.clone(),
+        kubernetes_namespace: None,
+        sandbox: false,
+    };
+    if namespace != KUBERNETES {
+        return Ok((other, Maker::Other));
+    }
+    let is_sandbox = container.extensions.contains_key(SANDBOX_METADATA);
+    let maker = match container.extensions.get(CONTAINER_METADATA) {
+        Some(any) => match serde_json::from_slice::<Versioned>(&any.value) {
+            Ok(versioned) => Maker::Cri(versioned.metadata),
+            Err(error) => return Err((other, Fault::AnnotationsForeign(error.to_string()))),
+        },
+        None if is_sandbox => Maker::CriSandbox,
+        None => return Ok((other, Maker::Other)),
+    };
+    let record = Record {
+        image: match (&maker, spec.annotation(IMAGE_NAME)) {
+            (Maker::Cri(_), Some(name)) => name.to_owned(),
+            _ => container.image.clone(),
+        },
+        kubernetes_namespace: spec.annotation(SANDBOX_NAMESPACE).map(str::to_owned),
+        sandbox: is_sandbox,
+    };
+    // A record says what the container is; an annotation that says otherwise was not written by CRI.
+    let expected = if is_sandbox { "sandbox" } else { "container" };
+    match spec.annotation(CONTAINER_TYPE) {
+        Some(found) if found == expected => Ok((record, maker)),
+        found => Err((
+            other,
+            Fault::AnnotationsForeign(format!(
+                "{CONTAINER_TYPE} is '{}', expected '{expected}'",
+                found.unwrap_or_default()
+            )),
+        )),
+    }
+}
+
+async fn root(
+    containerd: &Containerd,
+    question: &Question<'_>,
+    container: &Container,
+    spec: &Spec,
+    maker: &Maker,
+    name: &str,
+) -> Result<(Image, Upper), Fault> {
+    if question.checkpoint {
+        return Err(Fault::Checkpoint);
+    }
+    check_layout(question, container)?;
+    spec.check_root(question.bundle)?;
+    let (snapshotter, key) = (container.snapshotter.as_str(), container.snapshot_key.as_str());
+    let missing = || Fault::SnapshotMissing {
+        snapshotter: snapshotter.to_owned(),
+        key: key.to_owned(),
+    };
+    let mapping = spec.mapping();
+    let (parent, held, claimed) = tokio::try_join!(
+        containerd.parent(snapshotter, key),
+        containerd.mounts(snapshotter, key),
+        claim(containerd, container, maker),
+    )?;
+    let parent = parent.ok_or_else(missing)?;
+    if parent.is_empty() {
+        return Err(Fault::SnapshotNoParent(key.to_owned()));
+    }
+    // dockerd puts a snapshot of its own between image and container, whatever its namespace is called.
+    if parent.ends_with("-init") {
+        return Err(Fault::DockerLayout);
+    }
+    mounts::compare(
+        question.rootfs,
+        &held.ok_or_else(missing)?,
+        spec.mount_label(),
+        &mapping,
+    )?;
+    let upper = upper(question.rootfs)?;
+    let base = base(containerd, snapshotter, &parent, &mapping, &claimed).await?;
+    let (config, chain_id) = match claimed {
+        Claim::Config { digest, chain_id, .. } => {
+            if base.as_ref() != Some(&chain_id) {
+                return Err(Fault::SnapshotForeign {
+                    parent,
+                    image: format!("image configuration {digest}"),
+                });
+            }
+            (digest, chain_id)
+        }
+        Claim::Image { ref configs, .. } => {
+            let mut matching = Vec::new();
+            for (digest, config) in configs {
+                if config.diff_ids.is_empty() {
+                    continue;
+                }
+                let chain_id = image::chain(*digest, config)?;
+                if base.as_ref() == Some(&chain_id) {
+                    matching.push((*digest, config.clone()));
+                }
+            }
+            if matching.len() > 1 {
+                matching.retain(|(_, config)| image::is_for_this_node(config));
+            }
+            let Some((digest, config)) = one(name, matching)? else {
+                return Err(stranger(containerd, container, parent, configs.is_empty()).await?);
+            };
+            (digest, image::chain(digest, &config)?)
+        }
+    };
+    let (found, proposed) = match claimed {
+        Claim::Config { found, proposed, .. } => (found, proposed),
+        Claim::Image { found, .. } => (found, containerd.manifests_of(config).await?),
+    };
+    let (manifests, indexes) = image::complete(containerd, config, found, proposed).await?;
+    if manifests.is_empty() {
+        return Err(Fault::ContentMissing {
+            what: Blob::Manifest,
+            digest: config,
+        });
+    }
+    let image = Image {
+        name: name.to_owned(),
+        config,
+        manifests,
+        indexes,
+        chain_id,
+    };
+    Ok((image, upper))
+}
+
+/// What the container's record says its image is.
+enum Claim {
+    /// CRI notes the configuration's digest.
+    Config {
+        digest: Digest,
+        chain_id: Digest,
+        found: Vec<image::Found>,
+        proposed: Vec<Digest>,
+    },
+    /// Other clients note a name, which may stand for several manifests.
+    Image {
+        found: Vec<image::Found>,
+        configs: Vec<(Digest, oci::ImageConfig)>,
+    },
+}
+
+impl Claim {
+    fn chains(&self) -> Vec<Digest> {
+        match self {
+            Self::Config { chain_id, .. } => vec![*chain_id],
+            Self::Image { configs, .. } => configs
+                .iter()
+                .filter_map(|(_, config)| config.chain_id().ok())
+                .collect(),
+        }
+    }
+}
+
+async fn claim(containerd: &Containerd, container: &Container, maker: &Maker) -> Result<Claim, Fault> {
+    let Maker::Cri(metadata) = maker else {
+        let target = containerd
+            .image(&container.image)
+            .await?
+            .ok_or_else(|| Fault::ImageUnknown(oci::shorten(&container.image)))?;
+        let found = image::manifests(containerd, &target).await?;
+        let configs = image::configs(containerd, &found).await?;
+        return Ok(Claim::Image { found, configs });
+    };
+    let digest: Digest = metadata
+        .image_ref
+        .parse()
+        .map_err(|_| Fault::NoImage("its CRI record names no image configuration"))?;
+    // CRI keeps a record under the configuration's digest beside those under the image's names.
+    let (own, by_name) = (digest.to_string(), &container.image);
+    let manifests = async |name: &str| match containerd.image(name).await? {
+        None => Ok(Vec::new()),
+        Some(target) => match image::manifests(containerd, &target).await {
+            // The name may have moved on to an image whose content is gone; it is only one way to the manifests.
+            Err(Fault::ContentMissing { .. }) => Ok(Vec::new()),
+            other => other,
+        },
+    };
+    let by_name = async || {
+        if *by_name == own {
+            Ok(Vec::new())
+        } else {
+            manifests(by_name).await
+        }
+    };
+    let (config, mut found, more, proposed) = tokio::try_join!(
+        image::config(containerd, digest),
+        manifests(&own),
+        by_name(),
+        containerd.manifests_of(digest),
+    )?;
+    found.extend(more);
+    Ok(Claim::Config {
+        digest,
+        chain_id: image::chain(digest, &config)?,
+        found,
+        proposed,
+    })
+}
+
+/// The chain ID, among those claimed, whose snapshot is the parent: directly, or through a copy for a user namespace.
+async fn base(
+    containerd: &Containerd,
+    snapshotter: &str,
+    parent: &str,
+    mapping: &Mapping,
+    claim: &Claim,
+) -> Result<Option<Digest>, Fault> {
+    for chain in claim.chains() {
+        if parent == chain.to_string() {
+            return Ok(Some(chain));
+        }
+        if mapping.parents(&chain).iter().any(|name| name == parent) {
+            // The name alone proves nothing: what it was copied from has to be the image's.
+            let above = containerd.parent(snapshotter, parent).await?.unwrap_or_default();
+            if above == chain.to_string() {
+                return Ok(Some(chain));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Names what a snapshot is that none of the image's configurations belongs to.
+async fn stranger(
+    containerd: &Containerd,
+    container: &Container,
+    parent: String,
+    nothing_read: bool,
+) -> Result<Fault, Fault> {
+    let name = oci::shorten(&container.image);
+    if nothing_read {
+        return Ok(Fault::PlatformMissing {
+            name,
+            platform: image::platform(),
+        });
+    }
+    let owners = containerd.configs_of(&container.snapshotter, &parent).await?;
+    Ok(if owners.is_empty() {
+        Fault::SnapshotForeign { parent, image: name }
+    } else {
+        Fault::ImageRetagged { name, parent }
+    })
+}
+
+fn check_layout(question: &Question<'_>, container: &Container) -> Result<(), Fault> {
+    if question.namespace == DOCKER {
+        return Err(Fault::DockerLayout);
+    }
+    if let Some(what) = rootless(&std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default()) {
+        return Err(Fault::RootlessLayout { what: what.to_owned() });
+    }
+    if container.snapshot_key.is_empty() || container.snapshotter.is_empty() {
+        return Err(Fault::NoImage("it has no snapshot, only a directory"));
+    }
+    if container.image.is_empty() {
+        return Err(Fault::NoImage("its record names none"));
+    }
+    Ok(())
+}
+
+/// In a user namespace of its own, what this process calls root is not the node's.
+fn rootless(uid_map: &str) -> Option<&'static str> {
+    let fields: Vec<&str> = uid_map.split_whitespace().collect();
+    (fields != ["0", "0", "4294967295"]).then_some("it is in a user namespace")
+}
+
+/// Exactly one of several candidates.
+fn one(
+    name: &str,
+    mut candidates: Vec<(Digest, oci::ImageConfig)>,
+) -> Result<Option<(Digest, oci::ImageConfig)>, Fault> {
+    match candidates.as_slice() {
+        [(first, _), (second, _), ..] => Err(Fault::ImageAmbiguous {
+            name: oci::shorten(name),
+            first: *first,
+            second: *second,
+        }),
+        _ => Ok(candidates.pop()),
+    }
+}
+
+async fn volumes(
+    containerd: &Containerd,
+    snapshotter: &str,
+    spec: &Spec,
+    noted: &[CriMount],
+) -> Result<Vec<Volume>, Fault> {
+    if snapshotter.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mapping = spec.mapping();
+    let mut volumes = Vec::new();
+    for candidate in volume::find(containerd, snapshotter, spec, noted).await? {
+        volumes.push(Volume {
+            image: volume::bind(containerd, snapshotter, &candidate, &mapping).await,
+            destination: candidate.destination,
+            name: candidate.name,
+        });
+    }
+    Ok(volumes)
+}
+
+/// Looks whether the directory that takes the container's changes is still empty.
+fn upper(mounts: &[Mount]) -> Result<Upper, Fault> {
+    for mount in mounts {
+        if let Some(path) = mount.option("upperdir") {
+            let unreadable = |source| Fault::UpperUnreadable {
+                path: path.to_owned(),
+                source,
+            };
+            let mut entries = std::fs::read_dir(path).map_err(unreadable)?;
+            return match entries.next() {
+                None => Ok(Upper::Empty),
+                Some(Ok(_)) => Ok(Upper::Used),
+                Some(Err(source)) => Err(unreadable(source)),
+            };
+        }
+    }
+    // Without a directory of changes, only a read-only mount is known to have none. Overlays of lower directories
+    // alone are read-only by nature.
+    let read_only = mounts
+        .iter()
+        .all(|mount| mount.r#type == "overlay" || mount.options.iter().any(|option| option == "ro" || option == "rro"));
+    Ok(if read_only { Upper::Empty } else { Upper::Unknowable })
+}

@@ -1,1 +1,255 @@
-//! (to be filled)
+//! The administrator's rules: which rule applies to a container, and whether the evidence is what it asks for.
+//!
+//! `schema` is what may be written in `policy.d`, `diags` what is said when it is wrong, [`activate`] puts both
+//! policy and trust in force as one document. Selection and evaluation are pure functions of that document.
+//! `docs/policy.md` is the same for those who write it.
+
+pub mod activate;
+mod check;
+mod diags;
+mod evaluate;
+mod pattern;
+mod schema;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::trust::{Key, SourceFile};
+
+pub use check::{Checked, check};
+pub use evaluate::Outcome;
+pub use pattern::{ImageName, ImagePattern, InvalidPattern, NamespacePattern};
+
+/// What is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The sandbox (pause) container of a pod.
+    Sandbox,
+    /// Any other container.
+    Container,
+    /// An image mounted as a volume.
+    Volume,
+}
+
+/// What a rule's word is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// It decides.
+    Enforce,
+    /// It is noted, and the search goes on.
+    Audit,
+    /// The container runs unchecked.
+    Off,
+}
+
+/// Of what a signature must be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Subject {
+    /// The manifest of the platform that runs.
+    Platform,
+    /// An index that lists this manifest.
+    Index,
+    /// One of them.
+    #[default]
+    Either,
+}
+
+/// What happens to a container that comes back with a changed upper layer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It runs.
+    Allow,
+}
+
+/// To which containers a rule applies. Every selector that is given must hold; a list holds when one element does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Match {
+    /// Image names as the user wrote them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub image: Vec<ImagePattern>,
+    /// Kubernetes namespaces. A container outside Kubernetes has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespace: Vec<NamespacePattern>,
+    /// containerd namespaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containerd_namespace: Vec<NamespacePattern>,
+    /// Without one, sandboxes and containers; image volumes need a rule that names them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
+    /// Digests of the configuration, of a manifest or of an index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub digest: Vec<Digest>,
+}
+
+/// A `[[rule.signature]]`: signatures that must be there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signature {
+    /// Identifiers of the keys that count.
+    pub any: Vec<String>,
+    /// How many of them must have signed.
+    pub threshold: usize,
+    /// What must be signed.
+    pub subject: Subject,
+}
+
+/// A `[[rule]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Its name.
+    pub name: String,
+    /// To what it applies.
+    pub r#match: Match,
+    /// What its word is worth.
+    pub mode: Mode,
+    /// Signatures that it asks for; each entry must be met.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signature: Vec<Signature>,
+    /// Digests of which one must be the image's; empty asks for nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub digest: Vec<Digest>,
+    /// What happens to a container that comes back.
+    pub restart: Restart,
+}
+
+/// What `[[deny]]` lists: the revocation list, before every rule and in every mode.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deny {
+    /// Digests of configurations, manifests or indexes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub digest: Vec<Digest>,
+    /// Identifiers of keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key: Vec<String>,
+}
+
+/// The policy in force: policy and trust as they were when they were activated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Active {
+    /// Version of this document, [`activate::VERSION`].
+    pub version: u32,
+    /// Counts activations that changed something.
+    pub generation: u64,
+    /// When it was activated.
+    pub time: Timestamp,
+    /// The files it was made from.
+    pub sources: Vec<SourceFile>,
+    /// Keys of trust.
+    pub keys: Vec<Key>,
+    /// The revocation list.
+    pub deny: Deny,
+    /// Rules in the order in which they are searched.
+    pub rules: Vec<Rule>,
+}
+
+/// What selects a rule. Labels and annotations do not: image and pod authors write them.
+#[derive(Debug, Clone, Copy)]
+pub struct Attributes<'a> {
+    /// Image name as the user wrote it. It proves nothing.
+    pub image: Option<&'a str>,
+    /// Kubernetes namespace.
+    pub kubernetes_namespace: Option<&'a str>,
+    /// containerd namespace.
+    pub containerd_namespace: &'a str,
+    /// What is mounted.
+    pub kind: Kind,
+    /// Digests of the configuration, its manifests and their indexes.
+    pub digests: &'a [Digest],
+}
+
+/// The rules that apply to a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection<'a> {
+    /// Audit rules that come before the decisive rule, in order.
+    pub audits: Vec<&'a Rule>,
+    /// The first rule that enforces or is off. Without one the container runs if there were audits, and is refused
+    /// if there were none.
+    pub decisive: Option<&'a Rule>,
+}
+
+impl Active {
+    /// Searches the rules in the order in which they were written.
+    #[must_use]
+    pub fn select(&self, attributes: &Attributes<'_>) -> Selection<'_> {
+        let image = attributes.image.and_then(ImageName::parse);
+        let mut audits = Vec::new();
+        for rule in &self.rules {
+            if !rule.r#match.applies(attributes, image.as_ref()) {
+                continue;
+            }
+            match rule.mode {
+                Mode::Audit => audits.push(rule),
+                Mode::Enforce | Mode::Off => {
+                    let decisive = Some(rule);
+                    return Selection { audits, decisive };
+                }
+            }
+        }
+        Selection { audits, decisive: None }
+    }
+}
+
+impl Match {
+    fn applies(&self, attributes: &Attributes<'_>, image: Option<&ImageName>) -> bool {
+        fn holds<T>(list: &[T], test: impl FnMut(&T) -> bool) -> bool {
+            list.is_empty() || list.iter().any(test)
+        }
+        let kind = match self.kind {
+            Some(kind) => kind == attributes.kind,
+            None => attributes.kind != Kind::Volume,
+        };
+        kind && holds(&self.image, |pattern| pattern.matches(image))
+            && holds(&self.namespace, |pattern| {
+                attributes
+                    .kubernetes_namespace
+                    .is_some_and(|name| pattern.matches(name))
+            })
+            && holds(&self.containerd_namespace, |pattern| {
+                pattern.matches(attributes.containerd_namespace)
+            })
+            && holds(&self.digest, |digest| attributes.digests.contains(digest))
+    }
+
+    /// Whether this certainly applies to all that `other` applies to.
+    ///
+    /// A sound approximation: selector by selector, pattern by pattern. It does not see that two patterns together
+    /// cover a third, nor that two rules together cover another.
+    fn covers(&self, other: &Self) -> bool {
+        fn all<T>(wide: &[T], narrow: &[T], covers: impl Fn(&T, &T) -> bool) -> bool {
+            wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(|n| wide.iter().any(|w| covers(w, n))))
+        }
+        let kind = match (self.kind, other.kind) {
+            (None, kind) => kind != Some(Kind::Volume),
+            (wide, narrow) => wide == narrow,
+        };
+        // `**` is no restriction at all, even against a rule that has no `image`.
+        let everything = self.image.iter().any(|pattern| pattern.is_everything());
+        kind && (everything || all(&self.image, &other.image, ImagePattern::covers))
+            && all(&self.namespace, &other.namespace, NamespacePattern::covers)
+            && all(
+                &self.containerd_namespace,
+                &other.containerd_namespace,
+                NamespacePattern::covers,
+            )
+            && all(&self.digest, &other.digest, |wide, narrow| wide == narrow)
+    }
+}
+
+impl Rule {
+    /// Whether it asks for anything.
+    fn requires_nothing(&self) -> bool {
+        self.signature.is_empty() && self.digest.is_empty()
+    }
+}

@@ -1,7 +1,49 @@
 //! Keys that an administrator trusts, with their use, status and validity window.
+//!
+//! `schema` is what may be written in `trust.d`, `diags` what is said when it is wrong.
+
+mod diags;
+mod public_key;
+mod schema;
+
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+
+pub use schema::load;
+
+/// What `trust.d` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// Its keys, in the order in which they were written.
+    pub keys: Vec<Key>,
+    /// Every file that was read.
+    pub files: Vec<SourceFile>,
+}
+
+/// A file that an activated policy was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceFile {
+    /// Where it was.
+    pub path: String,
+    /// Digest of its bytes.
+    pub digest: Digest,
+}
+
+impl SourceFile {
+    /// The record of a file with these bytes.
+    #[must_use]
+    pub fn new(path: &Path, bytes: &[u8]) -> Self {
+        Self {
+            path: path.display().to_string(),
+            digest: Digest::of(bytes),
+        }
+    }
+}
 
 /// The hash a key signs with. The message never chooses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,408 @@
+//! The way of one request: policy, identity, evidence, ruling, log.
+
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use jiff::Timestamp;
+
+use super::memo::Inputs;
+use super::parser::{self, ParserFault};
+use super::ruling::{self, Case, Ruling};
+use super::{Decision, InvalidRequest, Request, VERSION, Verdict};
+use crate::config::Config;
+use crate::diagnostic::{Diagnostics, printable};
+use crate::digest::Digest;
+use crate::identity::{self, Fault, Identity, Image, Question, Upper};
+use crate::policy::activate::{LoadError, load_active};
+use crate::policy::{Active, Kind};
+use crate::store::{self, StateDir};
+
+/// Name of the decision log below `state`.
+pub const LOG: &str = "decisions.jsonl";
+/// Size at which the decision log is rotated, in bytes. One older log is kept.
+const MAX_LOG: u64 = 64 << 20;
+/// Folder of the evidence cache below `state`.
+const EVIDENCE: &str = "evidence";
+/// Most hooks, and most devices, that a decision lists.
+const MAX_LISTED: usize = 64;
+
+/// Why nothing could be ruled on.
+#[derive(Debug, thiserror::Error)]
+enum Obstacle {
+    #[error("the configuration of Assay is not usable: {0}")]
+    Config(String),
+    #[error("Assay's state cannot be used: {0}")]
+    State(#[source] store::Error),
+    #[error("{0}")]
+    Policy(#[from] LoadError),
+    #[error("{0}")]
+    Identity(#[from] Fault),
+    #[error("containerd did not say within {} ms what the container is", .0.as_millis())]
+    IdentityTimeout(Duration),
+    #[error("the event loop cannot be started: {0}")]
+    Runtime(#[source] std::io::Error),
+    #[error("the decision cannot be recorded: {0}")]
+    Log(#[source] store::Error),
+    #[error("assay admit has a fault: {0}")]
+    Panic(String),
+}
+
+impl Obstacle {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Config(_) => "config-invalid",
+            Self::State(store::Error::Full { .. }) | Self::Log(store::Error::Full { .. }) => "state-full",
+            Self::State(_) => "state-unusable",
+            Self::Log(_) => "state-unwritable",
+            Self::Policy(error) => error.code(),
+            Self::Identity(fault) => fault.code(),
+            Self::IdentityTimeout(_) => "identity-timeout",
+            Self::Runtime(_) => "runtime-start",
+            Self::Panic(_) => "internal-panic",
+        }
+    }
+
+    fn fix(&self) -> String {
+        match self {
+            Self::Config(_) => "an administrator corrects the file and runs: assay policy check".to_owned(),
+            Self::State(store::Error::Full { .. }) | Self::Log(store::Error::Full { .. }) => {
+                "free space on the file system of Assay's state directory".to_owned()
+            }
+            Self::State(_) | Self::Log(_) => {
+                "an administrator makes the state directory root's own, mode 0700, and writable".to_owned()
+            }
+            Self::Policy(error) => error.fix().to_owned(),
+            Self::Identity(fault) => fault.fix().to_owned(),
+            Self::IdentityTimeout(_) => {
+                "find out why containerd is slow, or raise admit_timeout in the configuration".to_owned()
+            }
+            Self::Runtime(_) => "free file descriptors or memory on this node".to_owned(),
+            Self::Panic(_) => "report it with the decision log; the container was not started".to_owned(),
+        }
+    }
+}
+
+/// Decides about a container and records the decision. Whatever goes wrong on the way is a refusal.
+#[must_use]
+pub fn admit(config: Result<&Config, &Diagnostics>, request: &Request) -> Decision {
+    let started = Instant::now();
+    let mut decision = blank(&request.namespace, &request.container);
+    let decided = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let config = config.map_err(|faults| Obstacle::Config(first(faults)))?;
+        decide(config, request, started, &mut decision)
+    }));
+    let decided = decided.unwrap_or_else(|panic| Err(Obstacle::Panic(message(&*panic))));
+    if let Err(obstacle) = decided {
+        refuse(&mut decision, &obstacle);
+        if let (Ok(config), false) = (config, matches!(obstacle, Obstacle::Log(_) | Obstacle::State(_))) {
+            // It is a refusal already; a record that fails cannot make it more of one.
+            let _ = StateDir::open(&config.state).and_then(|state| state.append(LOG, &decision.json(), MAX_LOG));
+        }
+    }
+    decision
+}
+
+/// The refusal of a request that cannot be read. Nothing is known that could be recorded.
+#[must_use]
+pub fn reject(invalid: &InvalidRequest) -> Decision {
+    let mut decision = blank("", "");
+    decision.code = "request-invalid".to_owned();
+    decision.reason = printable(&invalid.to_string()).into_owned();
+    decision.fix = "install containerd-shim-assay-v1 and assay of the same version".to_owned();
+    decision
+}
+
+fn decide(config: &Config, request: &Request, started: Instant, decision: &mut Decision) -> Result<(), Obstacle> {
+    // The shim's own patience is `admit_timeout`; a refusal from here says more than its.
+    let deadline = started + config.admit_timeout / 10 * 9;
+    let mut clock = Clock(started);
+    let desk = Desk::open(config, deadline)?;
+    clock.note(decision, "policy");
+    let identity = block_on(deadline, started, identity::identify(question(request)))?;
+    describe(decision, &identity);
+    clock.note(decision, "identity");
+    let mut repeated = None;
+    let ruling = desk.rule_on(request, &identity, &mut repeated);
+    apply(decision, ruling);
+    decision.repeated = repeated == Some(true);
+    clock.note(decision, "evidence");
+    desk.record(decision).map_err(Obstacle::Log)
+}
+
+/// Judges an image in containerd's store as a container in `kubernetes_namespace` would be, without one: nothing is
+/// mounted, so nothing is bound to a snapshot, and nothing is recorded.
+#[must_use]
+pub fn verify(
+    config: &Config,
+    containerd: &str,
+    namespace: &str,
+    name: &str,
+    kubernetes_namespace: Option<&str>,
+) -> Decision {
+    let started = Instant::now();
+    let mut decision = blank(namespace, "");
+    decision.name = printable(name).into_owned();
+    let deadline = started + config.admit_timeout;
+    let mut clock = Clock(started);
+    let mut decide = || {
+        let desk = Desk::open(config, deadline)?;
+        clock.note(&mut decision, "policy");
+        let image = block_on(deadline, started, identity::image(containerd, namespace, name))?;
+        decision.image = Some(shown(&image));
+        clock.note(&mut decision, "identity");
+        let case = Case {
+            name,
+            kubernetes_namespace,
+            namespace,
+            kind: Kind::Container,
+            image: Some(&image),
+            fault: None,
+            upper: Upper::Empty,
+        };
+        let mut repeated = None;
+        apply(&mut decision, desk.rule(&case, &mut repeated));
+        decision.repeated = repeated == Some(true);
+        clock.note(&mut decision, "evidence");
+        Ok(())
+    };
+    if let Err(obstacle) = decide() {
+        refuse(&mut decision, &obstacle);
+    }
+    decision
+}
+
+/// Everything that a ruling needs beside the case.
+struct Desk {
+    state: StateDir,
+    /// Without one, nothing is remembered.
+    run: Option<StateDir>,
+    evidence: StateDir,
+    active: Active,
+    policy: Digest,
+    deadline: Instant,
+}
+
+impl Desk {
+    fn open(config: &Config, deadline: Instant) -> Result<Self, Obstacle> {
+        let state = StateDir::open(&config.state).map_err(Obstacle::State)?;
+        let (active, policy) = load_active(&state)?;
+        Ok(Self {
+            evidence: state.subdir(EVIDENCE).map_err(Obstacle::State)?,
+            run: StateDir::open(&config.run).ok(),
+            state,
+            active,
+            policy,
+            deadline,
+        })
+    }
+
+    /// The root file system first, then each image volume; one refusal is enough.
+    fn rule_on(&self, request: &Request, identity: &Identity, repeated: &mut Option<bool>) -> Ruling {
+        let root = Case {
+            name: &identity.record.image,
+            kubernetes_namespace: identity.record.kubernetes_namespace.as_deref(),
+            namespace: &request.namespace,
+            kind: if identity.record.sandbox {
+                Kind::Sandbox
+            } else {
+                Kind::Container
+            },
+            image: identity.root.as_ref().ok(),
+            fault: identity.root.as_ref().err().or(identity.volumes.as_ref().err()),
+            upper: identity.upper,
+        };
+        let mut ruling = self.rule(&root, repeated);
+        for volume in identity.volumes.iter().flatten() {
+            if ruling.verdict == Verdict::Refuse {
+                break;
+            }
+            let case = Case {
+                name: &volume.name,
+                kind: Kind::Volume,
+                image: volume.image.as_ref().ok(),
+                fault: volume.image.as_ref().err(),
+                upper: Upper::Empty,
+                ..root
+            };
+            let of_volume = self.rule(&case, repeated);
+            ruling.audit.extend(of_volume.audit);
+            ruling.evidence.extend(of_volume.evidence);
+            if of_volume.verdict == Verdict::Refuse {
+                let name = if volume.name.is_empty() {
+                    String::new()
+                } else {
+                    format!(" ({})", printable(&volume.name))
+                };
+                ruling = Ruling {
+                    reason: format!(
+                        "its image volume at {}{name}: {}",
+                        printable(&volume.destination),
+                        of_volume.reason
+                    ),
+                    audit: ruling.audit,
+                    evidence: ruling.evidence,
+                    ..of_volume
+                };
+            }
+        }
+        ruling
+    }
+
+    /// Rules on one case. `repeated` becomes true when all answers were remembered ones.
+    fn rule(&self, case: &Case<'_>, repeated: &mut Option<bool>) -> Ruling {
+        let mut fresh = None;
+        let ruling = ruling::rule(&self.active, case, &mut |subjects| {
+            let inputs = Inputs::new(self.policy, &self.evidence, subjects);
+            let recalled = self
+                .run
+                .as_ref()
+                .zip(inputs.as_ref())
+                .and_then(|(run, inputs)| inputs.recall(run, &self.evidence));
+            *repeated = Some(recalled.is_some() && repeated.unwrap_or(true));
+            if let Some(answer) = recalled {
+                return Ok(answer);
+            }
+            let asked = SystemTime::now();
+            let judged = self.ask(subjects)?;
+            let answer = judged.answer.clone();
+            fresh = inputs.map(|inputs| (inputs, judged, asked));
+            Ok(answer)
+        });
+        // A refusal is decided anew each time, so that evidence that arrives is seen at once.
+        if let (Verdict::Allow, Some((inputs, judged, asked)), Some(run)) = (ruling.verdict, fresh, &self.run) {
+            // An answer that cannot be kept is asked for again; nothing else depends on it.
+            let _ = inputs.keep(run, &self.evidence, &judged.answer, &judged.blobs, asked);
+        }
+        ruling
+    }
+
+    fn ask(&self, subjects: &[Digest]) -> Result<parser::Judged, ParserFault> {
+        use std::os::fd::AsFd as _;
+        parser::ask(self.evidence.as_fd(), &self.active.keys, subjects, self.deadline)
+    }
+
+    fn record(&self, decision: &Decision) -> Result<(), store::Error> {
+        self.state.append(LOG, &decision.json(), MAX_LOG)
+    }
+}
+
+fn question(request: &Request) -> Question<'_> {
+    Question {
+        containerd: &request.containerd,
+        namespace: &request.namespace,
+        container: &request.container,
+        bundle: Path::new(&request.bundle),
+        rootfs: &request.rootfs,
+        checkpoint: request.checkpoint,
+    }
+}
+
+/// Runs the calls to containerd, until the deadline.
+fn block_on<T>(
+    deadline: Instant,
+    started: Instant,
+    calls: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Obstacle> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(Obstacle::Runtime)?;
+    runtime
+        .block_on(async { tokio::time::timeout_at(deadline.into(), calls).await })
+        .map_err(|_| Obstacle::IdentityTimeout(started.elapsed()))?
+        .map_err(Obstacle::Identity)
+}
+
+/// A decision that refuses until something says otherwise.
+fn blank(namespace: &str, container: &str) -> Decision {
+    Decision {
+        version: VERSION,
+        time: Timestamp::now().to_string(),
+        namespace: namespace.to_owned(),
+        container: container.to_owned(),
+        verdict: Verdict::Refuse,
+        code: String::new(),
+        reason: String::new(),
+        fix: String::new(),
+        policy: false,
+        name: String::new(),
+        image: None,
+        rule: None,
+        audit: Vec::new(),
+        evidence: Vec::new(),
+        hooks: Vec::new(),
+        devices: Vec::new(),
+        repeated: false,
+        phases: Vec::new(),
+    }
+}
+
+fn describe(decision: &mut Decision, identity: &Identity) {
+    let listed = |list: &[String]| {
+        list.iter()
+            .take(MAX_LISTED)
+            .map(|item| printable(item).into_owned())
+            .collect()
+    };
+    decision.name = printable(&identity.record.image).into_owned();
+    decision.image = identity.root.as_ref().ok().map(shown);
+    decision.hooks = listed(&identity.hooks);
+    decision.devices = listed(&identity.devices);
+}
+
+fn shown(image: &Image) -> Image {
+    Image {
+        name: printable(&image.name).into_owned(),
+        ..image.clone()
+    }
+}
+
+fn apply(decision: &mut Decision, ruling: Ruling) {
+    decision.verdict = ruling.verdict;
+    decision.code = ruling.code;
+    decision.reason = ruling.reason;
+    decision.fix = ruling.fix;
+    decision.policy = ruling.policy;
+    decision.rule = ruling.rule;
+    decision.audit = ruling.audit;
+    decision.evidence = ruling.evidence;
+}
+
+fn refuse(decision: &mut Decision, obstacle: &Obstacle) {
+    decision.verdict = Verdict::Refuse;
+    obstacle.code().clone_into(&mut decision.code);
+    decision.reason = printable(&obstacle.to_string()).into_owned();
+    decision.fix = obstacle.fix();
+    decision.policy = false;
+    decision.rule = None;
+    decision.repeated = false;
+}
+
+fn first(faults: &Diagnostics) -> String {
+    faults.0.first().map(|fault| fault.line()).unwrap_or_default()
+}
+
+/// What a panic said.
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "it panicked".to_owned())
+}
+
+/// Notes how long each phase took.
+struct Clock(Instant);
+
+impl Clock {
+    fn note(&mut self, decision: &mut Decision, phase: &str) {
+        let now = Instant::now();
+        let micros = now.duration_since(self.0).as_micros();
+        decision
+            .phases
+            .push((phase.to_owned(), u64::try_from(micros).unwrap_or(u64::MAX)));
+        self.0 = now;
+    }
+}

@@ -1,0 +1,333 @@
+//! Asking a parser: a child process that reads untrusted evidence in a cage and answers with facts.
+//!
+//! The child is this same program, started with [`ARGUMENT`]. It gets the question on standard input, the evidence
+//! layout as the one directory it can see, and answers on standard output. What it says is checked here field by field:
+//! it can claim that something verified that did not only by breaking into the verification itself, and then only with
+//! keys, subjects and evidence that this side named.
+
+use std::collections::{BTreeSet, HashSet};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::MemfdFlags;
+use rustix::process::{Pid, PidfdFlags};
+use serde::{Deserialize, Serialize};
+
+use super::sandbox;
+use crate::diagnostic::printable;
+use crate::digest::Digest;
+use crate::evidence;
+use crate::oci::{self, Layout, Manifest};
+use crate::trust::Key;
+use crate::verify::Answer;
+
+/// First argument of a parser process; the second is the number of the descriptor of the evidence layout.
+pub const ARGUMENT: &str = "parse-evidence";
+
+/// Largest question in bytes: some thousands of keys.
+const MAX_QUESTION: u64 = 4 << 20;
+/// Largest answer in bytes that is read.
+pub const MAX_ANSWER: u64 = 1 << 20;
+/// Most facts, and most findings, of an answer.
+const MAX_ENTRIES: usize = 1024;
+/// Longest code and longest sentence of a finding, in bytes.
+const MAX_TEXT: usize = 1024;
+/// Exit status of a parser whose cage could not be closed.
+const NO_SANDBOX: u8 = 71;
+/// Exit status of a parser that could not read its question or write its answer.
+const NO_PIPE: u8 = 74;
+
+/// What a parser is asked.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    keys: Vec<Key>,
+    subjects: Vec<Digest>,
+}
+
+/// A checked answer.
+#[derive(Debug)]
+pub struct Judged {
+    /// What verified and what did not.
+    pub answer: Answer,
+    /// Blobs of the evidence layout that the facts rest on.
+    pub blobs: Vec<Digest>,
+}
+
+/// Why a parser gave no usable answer. Each is a refusal.
+#[derive(Debug, thiserror::Error)]
+pub enum ParserFault {
+    /// It could not be started.
+    #[error("the evidence parser could not be started: {0}")]
+    Start(#[source] io::Error),
+    /// Its cage could not be closed, so it read nothing.
+    #[error("the evidence parser could not be shut in: {0}")]
+    Sandbox(String),
+    /// It did not finish in time.
+    #[error("the evidence was not judged within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// It died.
+    #[error("the evidence parser died: {0}")]
+    Crashed(String),
+    /// It said more than an answer may have.
+    #[error("the evidence parser answered with more than {MAX_ANSWER} bytes")]
+    TooLarge,
+    /// It said something that is no answer.
+    #[error("the evidence parser's answer is unusable: {0}")]
+    Garbage(String),
+    /// There are more keys or subjects than a question holds.
+    #[error("trust.d holds more keys than fit into a question to the evidence parser")]
+    QuestionTooLarge,
+}
+
+impl ParserFault {
+    /// Stable code of the decision.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Start(_) => "parser-start",
+            Self::Sandbox(_) => "parser-sandbox",
+            Self::Timeout(_) => "parser-timeout",
+            Self::Crashed(_) => "parser-crashed",
+            Self::TooLarge => "parser-oversize",
+            Self::Garbage(_) => "parser-garbage",
+            Self::QuestionTooLarge => "parser-question",
+        }
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn fix(&self) -> &'static str {
+        match self {
+            Self::Start(_) => "free memory or processes on this node and start the container again",
+            Self::Sandbox(_) => {
+                "use Linux 5.12 or newer, and let assay admit create mount, network and IPC namespaces"
+            }
+            Self::Timeout(_) => "raise admit_timeout in /etc/assay/config.toml, or find the slow evidence: assay verify IMAGE",
+            Self::Crashed(_) | Self::TooLarge | Self::Garbage(_) => {
+                "find the evidence that breaks the parser (assay verify IMAGE), remove it from the cache and report it"
+            }
+            Self::QuestionTooLarge => "remove unused keys from trust.d and run assay policy apply",
+        }
+    }
+}
+
+/// Has a parser judge the evidence in `layout` about `subjects` with `keys`, and checks its answer.
+///
+/// # Errors
+///
+/// See [`ParserFault`]; the parser is dead when this returns.
+pub fn ask(layout: BorrowedFd<'_>, keys: &[Key], subjects: &[Digest], deadline: Instant) -> Result<Judged, ParserFault> {
+    let question = serde_json::to_vec(&Question {
+        keys: keys.to_vec(),
+        subjects: subjects.to_vec(),
+    })
+    .map_err(|error| ParserFault::Start(error.into()))?;
+    if question.len() as u64 > MAX_QUESTION {
+        return Err(ParserFault::QuestionTooLarge);
+    }
+    // Inherited by the child, so this one copy must not be closed on exec. Nothing else is started meanwhile.
+    let inherited = rustix::io::dup(layout).map_err(|error| ParserFault::Start(error.into()))?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args([ARGUMENT, &inherited.as_raw_fd().to_string()]);
+    let answer = run(command, &question, deadline)?;
+    accept(&answer, keys, subjects)
+}
+
+/// Starts a parser, gives it its question and collects what it says until it ends, or kills it at the deadline.
+fn run(mut command: Command, question: &[u8], deadline: Instant) -> Result<Vec<u8>, ParserFault> {
+    let started = Instant::now();
+    let io_fault = |error: rustix::io::Errno| ParserFault::Start(error.into());
+    // A file in memory instead of a pipe: the question is there as a whole, however slowly it is read.
+    let file = rustix::fs::memfd_create("question", MemfdFlags::CLOEXEC).map_err(io_fault)?;
+    let mut file = std::fs::File::from(file);
+    file.write_all(question).map_err(ParserFault::Start)?;
+    rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).map_err(io_fault)?;
+    let mut child = command
+        .env_clear()
+        .current_dir("/")
+        .stdin(file)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(ParserFault::Start)?;
+    let collected = collect(&mut child, deadline, started);
+    // Dead already, or not to live longer; either way its entry in the process table goes.
+    let _ = child.kill();
+    let status = child.wait().map_err(ParserFault::Start)?;
+    let answer = collected?;
+    match (status.code(), status.signal()) {
+        (Some(0), _) => Ok(answer),
+        // It had not read anything untrusted yet, so what it said is its own.
+        (Some(code), _) if code == i32::from(NO_SANDBOX) => {
+            let text = String::from_utf8_lossy(&answer);
+            Err(ParserFault::Sandbox(printable(&text).chars().take(MAX_TEXT / 4).collect()))
+        }
+        (Some(code), _) => Err(ParserFault::Crashed(format!("exit status {code}"))),
+        (None, Some(signal)) => Err(ParserFault::Crashed(format!("signal {signal}"))),
+        (None, None) => Err(ParserFault::Crashed(status.to_string())),
+    }
+}
+
+/// Reads standard output until it ends and then waits until the process has.
+fn collect(child: &mut Child, deadline: Instant, started: Instant) -> Result<Vec<u8>, ParserFault> {
+    let io_fault = |error: rustix::io::Errno| ParserFault::Start(error.into());
+    let mut stdout = child
+        .stdout
+        .take()
+        .ok_or(ParserFault::Start(io::ErrorKind::BrokenPipe.into()))?;
+    let pid = Pid::from_child(child);
+    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(io_fault)?;
+    let mut answer = Vec::new();
+    let mut part = vec![0; 64 << 10];
+    loop {
+        wait_for(stdout.as_fd(), deadline, started)?;
+        let count = match stdout.read(&mut part) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(ParserFault::Start(error)),
+        };
+        if count == 0 {
+            break;
+        }
+        answer.extend_from_slice(part.get(..count).unwrap_or_default());
+        if answer.len() as u64 > MAX_ANSWER {
+            return Err(ParserFault::TooLarge);
+        }
+    }
+    wait_for(process.as_fd(), deadline, started)?;
+    Ok(answer)
+}
+
+/// Waits until `fd` can be read.
+fn wait_for(fd: BorrowedFd<'_>, deadline: Instant, started: Instant) -> Result<(), ParserFault> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ParserFault::Timeout(started.elapsed()));
+        }
+        let timeout = Timespec {
+            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(ParserFault::Start(error.into())),
+        }
+    }
+}
+
+/// Reads what a parser said and accepts only what the question can lead to.
+fn accept(reply: &[u8], keys: &[Key], subjects: &[Digest]) -> Result<Judged, ParserFault> {
+    // What the parser said may say anything; only where it goes wrong is repeated.
+    let Reply { answer, blobs } = serde_json::from_slice(reply)
+        .map_err(|error| ParserFault::Garbage(format!("not a reply at column {}", error.column())))?;
+    let garbage = |what: &str| Err(ParserFault::Garbage(what.to_owned()));
+    if blobs.len() > MAX_ENTRIES || answer.facts.iter().any(|fact| !blobs.contains(&fact.evidence)) {
+        return garbage("it does not list the evidence that it used");
+    }
+    if answer.facts.len() > MAX_ENTRIES || answer.findings.len() > MAX_ENTRIES {
+        return garbage("it has too many entries");
+    }
+    let keys: HashSet<&str> = keys.iter().map(|key| key.id.as_str()).collect();
+    for fact in &answer.facts {
+        if !keys.contains(fact.key.as_str()) {
+            return garbage("it names a key that it was not given");
+        }
+        if !subjects.contains(&fact.subject) {
+            return garbage("it names a subject that it was not asked about");
+        }
+    }
+    for finding in &answer.findings {
+        let is_code = |text: &str| {
+            !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        };
+        if finding.code.len() > MAX_TEXT || !is_code(&finding.code) {
+            return garbage("it has a finding whose code is not one");
+        }
+        if finding.text.len() > MAX_TEXT || finding.text.chars().any(char::is_control) {
+            return garbage("it has a finding whose text is not one sentence");
+        }
+    }
+    Ok(Judged { answer, blobs })
+}
+
+/// What a parser says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reply {
+    answer: Answer,
+    /// Blobs of the layout that the facts rest on.
+    blobs: Vec<Digest>,
+}
+
+/// The parser's own `main`: shuts itself in, reads the question, judges, answers. `argument` is the number of the
+/// layout's descriptor, which this process has inherited.
+#[must_use]
+pub fn main(argument: &str) -> ExitCode {
+    let no_sandbox = |why: &dyn std::fmt::Display| {
+        // When not even this can be said, the exit status still says the most important part.
+        let _ = write!(io::stdout(), "{why}");
+        ExitCode::from(NO_SANDBOX)
+    };
+    let Some(layout) = inherited(argument) else {
+        return no_sandbox(&"its argument is not an inherited descriptor");
+    };
+    let layout = match sandbox::enter(layout) {
+        Ok(layout) => layout,
+        Err(error) => return no_sandbox(&error),
+    };
+    match answer(layout.as_fd()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(NO_PIPE),
+    }
+}
+
+fn inherited(argument: &str) -> Option<OwnedFd> {
+    let number: RawFd = argument.parse().ok().filter(|number| *number > 2)?;
+    // SAFETY: only asks whether the number stands for an open file.
+    let open = unsafe { libc::fcntl(number, libc::F_GETFD) } != -1;
+    // SAFETY: the process has just started, nothing in it owns the descriptor that its parent left open for it.
+    open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+fn answer(layout: BorrowedFd<'_>) -> io::Result<()> {
+    let mut question = Vec::new();
+    io::stdin().take(MAX_QUESTION).read_to_end(&mut question)?;
+    let question: Question = serde_json::from_slice(&question)?;
+    let mut answer = evidence::judge(layout, &question.keys, &question.subjects);
+    // One image can be signed by one key a thousand times; once is as good.
+    let mut said = HashSet::new();
+    answer
+        .facts
+        .retain(|fact| said.insert((fact.key.clone(), fact.subject, format!("{:?}", fact.claim))));
+    answer.findings.truncate(MAX_ENTRIES);
+    for finding in &mut answer.findings {
+        finding.text = printable(&finding.text).chars().take(MAX_TEXT / 4).collect();
+    }
+    let blobs = blobs(layout, &answer);
+    serde_json::to_writer(io::stdout(), &Reply { answer, blobs })?;
+    Ok(())
+}
+
+/// The manifests that carry the facts, and what they hold.
+fn blobs(layout: BorrowedFd<'_>, answer: &Answer) -> Vec<Digest> {
+    let layout = Layout::new(layout);
+    let mut blobs = BTreeSet::new();
+    for fact in &answer.facts {
+        if !blobs.insert(fact.evidence) {
+            continue;
+        }
+        let manifest = layout
+            .blob_by_digest(fact.evidence, oci::MAX_DOCUMENT)
+            .ok()
+            .and_then(|bytes| Manifest::parse(&bytes, oci::MANIFEST).ok());
+        blobs.extend(manifest.iter().flat_map(|manifest| manifest.layers.iter().map(|layer| layer.digest)));
+    }
+    blobs.into_iter().take(MAX_ENTRIES).collect()
+}

@@ -1,0 +1,244 @@
+//! The word of the policy about one image: deny list, audit rules, the rule that decides.
+//!
+//! The same for the root file system of a container, for an image volume, and for an image that is only looked at.
+
+use super::parser::ParserFault;
+use super::{Audit, Evidence, Verdict};
+use crate::diagnostic::printable;
+use crate::digest::Digest;
+use crate::identity::{Fault, Image, Upper};
+use crate::policy::{Active, Attributes, Kind, Mode, Outcome, Restart, Rule};
+use crate::verify::{Answer, Carrier};
+
+/// What is ruled on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Case<'a> {
+    /// Image name as the user wrote it.
+    pub(super) name: &'a str,
+    pub(super) kubernetes_namespace: Option<&'a str>,
+    pub(super) namespace: &'a str,
+    pub(super) kind: Kind,
+    /// What it was proved to be.
+    pub(super) image: Option<&'a Image>,
+    /// Why something about it could not be proved. There is one wherever `image` is missing.
+    pub(super) fault: Option<&'a Fault>,
+    pub(super) upper: Upper,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Ruling {
+    pub(super) verdict: Verdict,
+    pub(super) code: String,
+    pub(super) reason: String,
+    pub(super) fix: String,
+    /// Whether a refusal is the policy's word.
+    pub(super) policy: bool,
+    pub(super) rule: Option<String>,
+    pub(super) audit: Vec<Audit>,
+    pub(super) evidence: Vec<Evidence>,
+}
+
+impl Ruling {
+    fn refuse(code: &str, reason: String, fix: &str, policy: bool) -> Self {
+        Self {
+            verdict: Verdict::Refuse,
+            code: code.to_owned(),
+            reason,
+            fix: fix.to_owned(),
+            policy,
+            rule: None,
+            audit: Vec::new(),
+            evidence: Vec::new(),
+        }
+    }
+
+    fn allow(code: &str, reason: String) -> Self {
+        Self {
+            verdict: Verdict::Allow,
+            ..Self::refuse(code, reason, "", false)
+        }
+    }
+
+    fn fault(fault: &Fault) -> Self {
+        Self::refuse(fault.code(), printable(&fault.to_string()).into_owned(), fault.fix(), false)
+    }
+
+    fn parser(fault: &ParserFault) -> Self {
+        Self::refuse(fault.code(), fault.to_string(), fault.fix(), false)
+    }
+
+    fn by(self, rule: &Rule) -> Self {
+        Self {
+            rule: Some(rule.name.clone()),
+            ..self
+        }
+    }
+}
+
+impl From<Outcome> for Ruling {
+    fn from(outcome: Outcome) -> Self {
+        let evidence = outcome.used.iter().map(|fact| Evidence {
+            manifest: fact.evidence,
+            carrier: match fact.carrier {
+                Carrier::BundleKey => "bundle-key".to_owned(),
+                Carrier::SimpleSigning => "simple-signing".to_owned(),
+            },
+            subject: fact.subject,
+            key: fact.key.clone(),
+        });
+        Self {
+            verdict: if outcome.allow {
+                Verdict::Allow
+            } else {
+                Verdict::Refuse
+            },
+            evidence: evidence.collect(),
+            code: outcome.code,
+            reason: outcome.reason,
+            fix: outcome.fix,
+            policy: true,
+            rule: None,
+            audit: Vec::new(),
+        }
+    }
+}
+
+/// Rules on `case`. `ask` finds the signatures about some digests; it is called at most once, and only when the
+/// outcome depends on it.
+pub(super) fn rule(
+    active: &Active,
+    case: &Case<'_>,
+    ask: &mut dyn FnMut(&[Digest]) -> Result<Answer, ParserFault>,
+) -> Ruling {
+    let digests = case.image.map(digests).unwrap_or_default();
+    // What is revoked is revoked whatever else there is to say, and needs no evidence.
+    if let Some(outcome) = active.denied(&digests, &[]) {
+        return outcome.into();
+    }
+    let selection = active.select(&Attributes {
+        image: (!case.name.is_empty()).then_some(case.name),
+        kubernetes_namespace: case.kubernetes_namespace,
+        containerd_namespace: case.namespace,
+        kind: case.kind,
+        digests: &digests,
+    });
+    let enforced = selection.decisive.filter(|rule| rule.mode == Mode::Enforce);
+    if selection.audits.is_empty() && selection.decisive.is_none() {
+        return no_rule(case);
+    }
+    let needs_evidence = !active.deny.key.is_empty()
+        || selection
+            .audits
+            .iter()
+            .copied()
+            .chain(enforced)
+            .any(|rule| !rule.signature.is_empty());
+    let answer = if needs_evidence && case.image.is_some() {
+        ask(&digests)
+    } else {
+        Ok(Answer::default())
+    };
+    if !active.deny.key.is_empty() {
+        match &answer {
+            Ok(answer) => {
+                if let Some(outcome) = active.denied(&digests, &answer.facts) {
+                    return outcome.into();
+                }
+            }
+            // A revoked key may be behind what could not be read; no mode waives revocation.
+            Err(fault) => return Ruling::parser(fault),
+        }
+    }
+    let audit: Vec<Audit> = selection
+        .audits
+        .iter()
+        .map(|rule| {
+            let said = word(rule, case, &answer);
+            Audit {
+                rule: rule.name.clone(),
+                verdict: said.verdict,
+                code: said.code,
+                reason: said.reason,
+            }
+        })
+        .collect();
+    let ruling = match selection.decisive {
+        Some(rule) if rule.mode == Mode::Enforce => word(rule, case, &answer).by(rule),
+        Some(rule) => Ruling::allow("rule-off", "the rule switches checking off".to_owned()).by(rule),
+        None => {
+            let refusals = audit.iter().filter(|audit| audit.verdict == Verdict::Refuse).count();
+            let would = match (audit.len(), refusals) {
+                (_, 0) => "would allow it".to_owned(),
+                (1, _) => "would refuse it".to_owned(),
+                (all, some) => format!("would refuse it ({some} of {all})"),
+            };
+            Ruling::allow("audit-only", format!("only audit rules apply; under enforce they {would}"))
+        }
+    };
+    Ruling { audit, ..ruling }
+}
+
+/// What a rule says under `enforce`.
+fn word(rule: &Rule, case: &Case<'_>, answer: &Result<Answer, ParserFault>) -> Ruling {
+    if let Some(fault) = case.fault {
+        return Ruling::fault(fault);
+    }
+    let Some(image) = case.image else {
+        return Ruling::refuse(
+            "image-unproved",
+            "what is mounted was not proved to be an image".to_owned(),
+            "delete the container and create it again",
+            false,
+        );
+    };
+    if rule.restart == Restart::Refuse {
+        let fix = "delete the container and create it again, or set restart = \"allow\" in the rule's \
+                   [rule.runtime] and run: assay policy apply";
+        match case.upper {
+            Upper::Empty => {}
+            Upper::Used => {
+                let reason = "its writable layer is not empty: it has run before, or someone wrote to it";
+                return Ruling::refuse("upper-reused", reason.to_owned(), fix, true);
+            }
+            Upper::Unknowable => {
+                let reason = "its snapshotter does not show whether its writable layer was changed before";
+                return Ruling::refuse("upper-unknowable", reason.to_owned(), fix, true);
+            }
+        }
+    }
+    let none = Answer::default();
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(_) if rule.signature.is_empty() => &none,
+        Err(fault) => return Ruling::parser(fault),
+    };
+    rule.evaluate(&image.manifests, &image.indexes, &image.config, answer)
+        .into()
+}
+
+fn no_rule(case: &Case<'_>) -> Ruling {
+    let kind = match case.kind {
+        Kind::Sandbox => "sandbox",
+        Kind::Container => "container",
+        Kind::Volume => "volume",
+    };
+    let place = case
+        .kubernetes_namespace
+        .map(|name| format!(" in Kubernetes namespace {}", printable(name)))
+        .unwrap_or_default();
+    Ruling::refuse(
+        "no-rule",
+        format!("no rule matches this {kind}{place}, and what no rule matches does not run"),
+        &format!("an administrator adds a rule with match = {{ kind = \"{kind}\" }} and runs: assay policy apply"),
+        true,
+    )
+}
+
+/// Every digest that an image is known by.
+pub(super) fn digests(image: &Image) -> Vec<Digest> {
+    let mut digests = vec![image.config];
+    digests.extend(&image.manifests);
+    digests.extend(&image.indexes);
+    digests
+}

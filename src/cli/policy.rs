@@ -1,0 +1,87 @@
+//! `assay policy apply` and `assay policy check`.
+
+use serde::Serialize;
+
+use super::{Exit, Output, Record, complain, print, show};
+use crate::config::Config;
+use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
+use crate::policy::activate::{ActivateError, activate};
+
+/// Puts policy and trust in force.
+#[must_use]
+pub fn apply(config: &Config) -> Exit {
+    match activate(config) {
+        Ok(activated) => {
+            show(&activated.warnings);
+            if let Some(reason) = activated.set_aside {
+                complain(format_args!("set aside the policy that was active before: {reason}"));
+            }
+            let state = if activated.changed {
+                "active"
+            } else {
+                "active already, nothing changed"
+            };
+            let (rules, keys) = (count(activated.rules, "rule"), count(activated.keys, "key"));
+            print(format_args!(
+                "policy generation {} with {rules} and {keys} is {state}",
+                activated.generation
+            ));
+            Exit::Done
+        }
+        Err(error) => {
+            match &error {
+                ActivateError::Sources(Diagnostics(diagnostics)) => show(diagnostics),
+                other => complain(format_args!("error: {other}")),
+            }
+            complain("nothing was activated; the policy that was in force still is");
+            Exit::Failed
+        }
+    }
+}
+
+/// What `check` found, for programs.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    sound: bool,
+    diagnostics: Vec<Record<'a>>,
+}
+
+/// Checks policy and trust without putting them in force.
+#[must_use]
+pub fn check(config: &Config, output: Output) -> Exit {
+    let checked = crate::policy::check(&config.policy, &config.trust);
+    let (sound, diagnostics): (bool, &[Diagnostic]) = match &checked {
+        Ok(checked) => (true, &checked.warnings),
+        Err(diagnostics) => (false, diagnostics),
+    };
+    match output {
+        Output::Json => {
+            let diagnostics = diagnostics.iter().map(Record::new).collect();
+            match serde_json::to_string_pretty(&Report { sound, diagnostics }) {
+                Ok(json) => print(json),
+                Err(error) => {
+                    complain(format_args!("error: the report cannot be written as JSON: {error}"));
+                    return Exit::Internal;
+                }
+            }
+        }
+        Output::Text => {
+            show(diagnostics);
+            let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
+            let warnings = count(diagnostics.len() - errors, "warning");
+            match &checked {
+                Ok(checked) => {
+                    let (rules, keys) = (count(checked.rules.len(), "rule"), count(checked.keys.len(), "key"));
+                    print(format_args!("{rules} and {keys} are sound, {warnings}"));
+                }
+                Err(_) => print(format_args!("{} and {warnings}", count(errors, "error"))),
+            }
+        }
+    }
+    if sound { Exit::Done } else { Exit::Failed }
+}
+
+fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}

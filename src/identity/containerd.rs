@@ -1,0 +1,255 @@
+//! The few calls to containerd that identity needs, every answer bounded and every blob re-hashed.
+
+use std::sync::Arc;
+
+use containerd_client::services::v1::containers_client::ContainersClient;
+use containerd_client::services::v1::content_client::ContentClient;
+use containerd_client::services::v1::images_client::ImagesClient;
+use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
+use containerd_client::services::v1::snapshots::{MountsRequest, StatSnapshotRequest};
+use containerd_client::services::v1::{
+    Container, GetContainerRequest, GetImageRequest, ListContentRequest, ReadContentRequest,
+};
+use containerd_client::types::Descriptor;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+use super::Fault;
+use super::fault::Blob;
+use super::mounts::Mount;
+use crate::digest::Digest;
+use crate::oci;
+
+/// Most blobs that one search of the content store returns; more than one configuration is ever listed by.
+const MAX_FOUND: usize = 256;
+/// Positions in an index at which a manifest is searched. containerd labels an index with the place of each of its
+/// manifests, and can only be asked for a place and a manifest together.
+const MAX_INDEX_PLACES: usize = 64;
+
+/// A connection to containerd, in one namespace.
+#[derive(Debug, Clone)]
+pub(super) struct Containerd {
+    channel: Channel,
+    namespace: MetadataValue<Ascii>,
+    socket: Arc<str>,
+}
+
+impl Containerd {
+    pub(super) async fn connect(socket: &str, namespace: &str) -> Result<Self, Fault> {
+        let path = socket.strip_prefix("unix://").unwrap_or(socket);
+        let namespace = namespace
+            .parse()
+            .map_err(|_| Fault::Namespace(oci::shorten(namespace)))?;
+        let channel = containerd_client::connect(path)
+            .await
+            .map_err(|error| Fault::Unreachable {
+                socket: socket.to_owned(),
+                why: innermost(&error),
+            })?;
+        Ok(Self {
+            channel,
+            namespace,
+            socket: socket.into(),
+        })
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request
+            .metadata_mut()
+            .insert("containerd-namespace", self.namespace.clone());
+        request
+    }
+
+    /// What a failed call means; `None` when the thing does not exist.
+    fn failed(&self, call: &'static str, status: &Status) -> Option<Fault> {
+        match status.code() {
+            Code::NotFound => None,
+            Code::Unavailable => Some(Fault::Unreachable {
+                socket: self.socket.to_string(),
+                why: oci::shorten(status.message()),
+            }),
+            code => Some(Fault::Call {
+                call,
+                code: name(code),
+                message: oci::shorten(status.message()),
+            }),
+        }
+    }
+
+    pub(super) async fn container(&self, id: &str) -> Result<Option<Container>, Fault> {
+        let request = self.request(GetContainerRequest { id: id.to_owned() });
+        match ContainersClient::new(self.channel.clone()).get(request).await {
+            Ok(answer) => Ok(answer.into_inner().container),
+            Err(status) => self.failed("Containers.Get", &status).map_or(Ok(None), Err),
+        }
+    }
+
+    /// What an image name stands for now.
+    pub(super) async fn image(&self, name: &str) -> Result<Option<Descriptor>, Fault> {
+        let request = self.request(GetImageRequest { name: name.to_owned() });
+        match ImagesClient::new(self.channel.clone()).get(request).await {
+            Ok(answer) => Ok(answer.into_inner().image.and_then(|image| image.target)),
+            Err(status) => self.failed("Images.Get", &status).map_or(Ok(None), Err),
+        }
+    }
+
+    /// Parent of a snapshot, empty when it has none.
+    pub(super) async fn parent(&self, snapshotter: &str, key: &str) -> Result<Option<String>, Fault> {
+        let request = self.request(StatSnapshotRequest {
+            snapshotter: snapshotter.to_owned(),
+            key: key.to_owned(),
+        });
+        match SnapshotsClient::new(self.channel.clone()).stat(request).await {
+            Ok(answer) => Ok(answer.into_inner().info.map(|info| info.parent)),
+            Err(status) => self.failed("Snapshots.Stat", &status).map_or(Ok(None), Err),
+        }
+    }
+
+    pub(super) async fn mounts(&self, snapshotter: &str, key: &str) -> Result<Option<Vec<Mount>>, Fault> {
+        let request = self.request(MountsRequest {
+            snapshotter: snapshotter.to_owned(),
+            key: key.to_owned(),
+        });
+        match SnapshotsClient::new(self.channel.clone()).mounts(request).await {
+            Ok(answer) => {
+                let mounts = answer.into_inner().mounts.into_iter();
+                Ok(Some(
+                    mounts
+                        .map(|mount| Mount {
+                            r#type: mount.r#type,
+                            source: mount.source,
+                            target: mount.target,
+                            options: mount.options,
+                        })
+                        .collect(),
+                ))
+            }
+            Err(status) => self.failed("Snapshots.Mounts", &status).map_or(Ok(None), Err),
+        }
+    }
+
+    /// The bytes of a blob, of which `digest` has been computed again.
+    pub(super) async fn blob(&self, what: Blob, digest: Digest) -> Result<Vec<u8>, Fault> {
+        const LIMIT: u64 = oci::MAX_DOCUMENT;
+        let missing = || Fault::ContentMissing { what, digest };
+        let request = self.request(ReadContentRequest {
+            digest: digest.to_string(),
+            offset: 0,
+            // containerd answers with less where the blob is smaller.
+            size: i64::try_from(LIMIT + 1).unwrap_or(i64::MAX),
+        });
+        let failed = |status: Status| self.failed("Content.Read", &status).unwrap_or_else(missing);
+        let mut stream = ContentClient::new(self.channel.clone())
+            .read(request)
+            .await
+            .map_err(failed)?
+            .into_inner();
+        let mut bytes = Vec::new();
+        while let Some(part) = stream.message().await.map_err(failed)? {
+            bytes.extend_from_slice(&part.data);
+            if bytes.len() as u64 > LIMIT {
+                return Err(Fault::ContentTooLarge {
+                    what,
+                    digest,
+                    limit: LIMIT,
+                });
+            }
+        }
+        let found = Digest::of(&bytes);
+        if found != digest {
+            return Err(Fault::ContentEdited { what, digest, found });
+        }
+        Ok(bytes)
+    }
+
+    /// Digests of blobs labelled as manifests of the image configuration `config`.
+    pub(super) async fn manifests_of(&self, config: Digest) -> Result<Vec<Digest>, Fault> {
+        self.find(vec![format!(
+            "labels.\"containerd.io/gc.ref.content.config\"==\"{config}\""
+        )])
+        .await
+    }
+
+    /// Digests of blobs labelled as indexes that list one of `manifests`.
+    pub(super) async fn indexes_of(&self, manifests: &[Digest]) -> Result<Vec<Digest>, Fault> {
+        let filters = manifests.iter().flat_map(|manifest| {
+            (0..MAX_INDEX_PLACES)
+                .map(move |place| format!("labels.\"containerd.io/gc.ref.content.m.{place}\"==\"{manifest}\""))
+        });
+        self.find(filters.collect()).await
+    }
+
+    /// Digests of blobs labelled as configurations that were unpacked to the snapshot `chain`.
+    pub(super) async fn configs_of(&self, snapshotter: &str, chain: &str) -> Result<Vec<Digest>, Fault> {
+        // Both become part of a quoted filter.
+        if [snapshotter, chain].iter().any(|text| text.contains(['"', '\\'])) {
+            return Ok(Vec::new());
+        }
+        self.find(vec![format!(
+            "labels.\"containerd.io/gc.ref.snapshot.{snapshotter}\"==\"{chain}\""
+        )])
+        .await
+    }
+
+    async fn find(&self, filters: Vec<String>) -> Result<Vec<Digest>, Fault> {
+        if filters.is_empty() {
+            return Ok(Vec::new());
+        }
+        let request = self.request(ListContentRequest { filters });
+        let failed = |status: Status| {
+            self.failed("Content.List", &status).unwrap_or(Fault::Call {
+                call: "Content.List",
+                code: name(Code::NotFound),
+                message: String::new(),
+            })
+        };
+        let mut stream = ContentClient::new(self.channel.clone())
+            .list(request)
+            .await
+            .map_err(failed)?
+            .into_inner();
+        let mut found = Vec::new();
+        while let Some(part) = stream.message().await.map_err(failed)? {
+            // What has no SHA-256 digest is no blob of an image that Assay could check.
+            found.extend(part.info.iter().filter_map(|info| info.digest.parse::<Digest>().ok()));
+            if found.len() >= MAX_FOUND {
+                break;
+            }
+        }
+        found.truncate(MAX_FOUND);
+        Ok(found)
+    }
+}
+
+/// The error at the end of a chain: "transport error" helps nobody, "No such file or directory" does.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

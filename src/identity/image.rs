@@ -1,0 +1,254 @@
+//! From names and digests to the manifests and configuration of one image.
+
+use std::collections::BTreeSet;
+
+use containerd_client::types::Descriptor as Target;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+
+use super::Fault;
+use super::containerd::Containerd;
+use super::fault::Blob;
+use crate::digest::Digest;
+use crate::oci::{self, ImageConfig, Index, Manifest};
+
+/// Most blobs that are read to find the manifests of one image.
+const MAX_BLOBS: usize = 256;
+/// Deepest nesting of indexes that is followed.
+const MAX_DEPTH: usize = 3;
+
+/// The image a container was proved to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// Name as the user wrote it. It selects policy and proves nothing.
+    pub name: String,
+    /// Digest of the image configuration: what is mounted.
+    pub config: Digest,
+    /// Digests of the manifests that name this configuration.
+    pub manifests: Vec<Digest>,
+    /// Digests of the indexes that list one of these manifests.
+    pub indexes: Vec<Digest>,
+    /// Chain ID of the layers, equal to the parent of the mounted snapshot.
+    pub chain_id: Digest,
+}
+
+/// A manifest that was reached, its bytes hashed.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) digest: Digest,
+    pub(super) config: Digest,
+    /// Indexes on the way to it.
+    indexes: Vec<Digest>,
+}
+
+/// All manifests of `target` that are in the content store: itself, or those that it lists.
+///
+/// Other platforms' manifests are usually missing, which is no fault; a missing or edited target is one.
+pub(super) async fn manifests(containerd: &Containerd, target: &Target) -> Result<Vec<Found>, Fault> {
+    let Ok(digest) = target.digest.parse::<Digest>() else {
+        return Ok(Vec::new());
+    };
+    let bytes = containerd.blob(Blob::Manifest, digest).await?;
+    let mut found = Vec::new();
+    let mut next = Vec::new();
+    sort(digest, &bytes, &target.media_type, &[], &mut found, &mut next)?;
+    let mut read = 1;
+    for _ in 0..MAX_DEPTH {
+        let mut reads = JoinSet::new();
+        for step in next.drain(..) {
+            read += 1;
+            if read > MAX_BLOBS {
+                return Err(Fault::IndexTooLarge(digest));
+            }
+            let containerd = containerd.clone();
+            reads.spawn(async move {
+                let bytes = containerd.blob(Blob::Manifest, step.digest).await;
+                (step, bytes)
+            });
+        }
+        for (step, bytes) in reads.join_all().await {
+            match bytes {
+                Ok(bytes) => sort(
+                    step.digest,
+                    &bytes,
+                    &step.media_type,
+                    &step.indexes,
+                    &mut found,
+                    &mut next,
+                )?,
+                Err(Fault::ContentMissing { .. }) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        if next.is_empty() {
+            found.sort_by_key(|found| found.digest);
+            return Ok(found);
+        }
+    }
+    Err(Fault::IndexTooLarge(digest))
+}
+
+/// A descriptor that is still to be followed.
+struct Step {
+    digest: Digest,
+    media_type: String,
+    indexes: Vec<Digest>,
+}
+
+fn sort(
+    digest: Digest,
+    bytes: &[u8],
+    media_type: &str,
+    indexes: &[Digest],
+    found: &mut Vec<Found>,
+    next: &mut Vec<Step>,
+) -> Result<(), Fault> {
+    let invalid = |source| Fault::ContentInvalid {
+        what: Blob::Manifest,
+        digest,
+        source,
+    };
+    if oci::is_index(media_type) {
+        let indexes = [indexes, &[digest]].concat();
+        let listed = Index::parse(bytes, media_type).map_err(invalid)?.manifests;
+        next.extend(
+            listed
+                .into_iter()
+                .filter(|listed| oci::is_index(&listed.media_type) || oci::is_manifest(&listed.media_type))
+                .map(|listed| Step {
+                    digest: listed.digest,
+                    media_type: listed.media_type,
+                    indexes: indexes.clone(),
+                }),
+        );
+    } else {
+        found.push(Found {
+            digest,
+            config: Manifest::parse(bytes, media_type).map_err(invalid)?.config.digest,
+            indexes: indexes.to_vec(),
+        });
+    }
+    Ok(())
+}
+
+/// The configuration `digest`, its bytes hashed.
+pub(super) async fn config(containerd: &Containerd, digest: Digest) -> Result<ImageConfig, Fault> {
+    let bytes = containerd.blob(Blob::Config, digest).await?;
+    ImageConfig::parse(&bytes).map_err(|source| Fault::ContentInvalid {
+        what: Blob::Config,
+        digest,
+        source,
+    })
+}
+
+/// The chain ID of a configuration's layers.
+pub(super) fn chain(digest: Digest, config: &ImageConfig) -> Result<Digest, Fault> {
+    config.chain_id().map_err(|source| Fault::ContentInvalid {
+        what: Blob::Config,
+        digest,
+        source,
+    })
+}
+
+/// Configurations among those of `found` that are in the content store, each read once.
+///
+/// What is no image configuration (an attestation's, for example) is left out: it cannot be what is mounted.
+pub(super) async fn configs(containerd: &Containerd, found: &[Found]) -> Result<Vec<(Digest, ImageConfig)>, Fault> {
+    let digests: BTreeSet<Digest> = found.iter().map(|found| found.config).collect();
+    let mut reads = JoinSet::new();
+    for digest in digests {
+        let containerd = containerd.clone();
+        reads.spawn(async move { (digest, config(&containerd, digest).await) });
+    }
+    let mut configs = Vec::new();
+    for (digest, config) in reads.join_all().await {
+        match config {
+            Ok(config) => configs.push((digest, config)),
+            Err(Fault::ContentMissing { .. } | Fault::ContentInvalid { .. }) => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    configs.sort_by_key(|(digest, _)| *digest);
+    Ok(configs)
+}
+
+/// Every manifest and index in the content store that names the configuration `config`, in addition to `known`.
+///
+/// containerd's labels only propose; what counts is read and hashed here.
+pub(super) async fn complete(
+    containerd: &Containerd,
+    config: Digest,
+    known: Vec<Found>,
+    proposed: Vec<Digest>,
+) -> Result<(Vec<Digest>, Vec<Digest>), Fault> {
+    let mut manifests = BTreeSet::new();
+    let mut indexes = BTreeSet::new();
+    for found in known.into_iter().filter(|found| found.config == config) {
+        manifests.insert(found.digest);
+        indexes.extend(found.indexes);
+    }
+    let mut reads = JoinSet::new();
+    for digest in proposed.into_iter().filter(|digest| !manifests.contains(digest)) {
+        let containerd = containerd.clone();
+        reads.spawn(async move { (digest, containerd.blob(Blob::Manifest, digest).await) });
+    }
+    for (digest, bytes) in reads.join_all().await {
+        // A proposal that is gone, edited or something else does not count; it is nobody's claim about this image.
+        let Ok(bytes) = bytes else { continue };
+        if manifest(&bytes).is_some_and(|manifest| manifest.config.digest == config) {
+            manifests.insert(digest);
+        }
+    }
+    let manifests: Vec<Digest> = manifests.into_iter().collect();
+    let mut reads = JoinSet::new();
+    for digest in containerd.indexes_of(&manifests).await? {
+        if indexes.contains(&digest) {
+            continue;
+        }
+        let containerd = containerd.clone();
+        reads.spawn(async move { (digest, containerd.blob(Blob::Manifest, digest).await) });
+    }
+    for (digest, bytes) in reads.join_all().await {
+        let Ok(bytes) = bytes else { continue };
+        let lists = |index: Index| index.manifests.iter().any(|listed| manifests.contains(&listed.digest));
+        if index(&bytes).is_some_and(lists) {
+            indexes.insert(digest);
+        }
+    }
+    Ok((manifests, indexes.into_iter().collect()))
+}
+
+/// A manifest that no descriptor led to: its own media type, where it has one, decides how it is read.
+fn manifest(bytes: &[u8]) -> Option<Manifest> {
+    [oci::MANIFEST, oci::DOCKER_MANIFEST]
+        .iter()
+        .find_map(|media_type| Manifest::parse(bytes, media_type).ok())
+}
+
+fn index(bytes: &[u8]) -> Option<Index> {
+    [oci::INDEX, oci::DOCKER_INDEX]
+        .iter()
+        .find_map(|media_type| Index::parse(bytes, media_type).ok())
+}
+
+/// Whether `config` is for the processor and operating system of this node.
+pub(super) fn is_for_this_node(config: &ImageConfig) -> bool {
+    config.platform.os == "linux" && config.platform.architecture == architecture()
+}
+
+/// This node's platform, in OCI's words.
+pub(super) fn platform() -> String {
+    format!("linux/{}", architecture())
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "x86" => "386",
+        "aarch64" => "arm64",
+        "powerpc64" => "ppc64le",
+        "loongarch64" => "loong64",
+        other => other,
+    }
+}

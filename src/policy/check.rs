@@ -1,0 +1,989 @@
+//! Policy and trust read together, with the checks that need more than one file.
+
+use std::path::Path;
+
+use super::schema::{self, SourcePolicy, SourceRule};
+use super::{Deny, Mode, Rule, diags};
+use crate::diagnostic::{self, Diagnostic, Place, Severity, Source};
+use crate::trust::{self, Key, SourceFile, Trust, Use};
+
+/// Policy and trust that hold together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// The files they were made from.
+    pub sources: Vec<SourceFile>,
+    /// Keys of trust.
+    pub keys: Vec<Key>,
+    /// The revocation list.
+    pub deny: Deny,
+    /// Rules in the order in which they are searched.
+    pub rules: Vec<Rule>,
+    /// What is probably not what was meant.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Reads folders or files of policy and of trust and checks everything that can be wrong with them.
+///
+/// # Errors
+/// Everything that is wrong, warnings included.
+pub fn check(policy: &Path, trust: &Path) -> Result<Checked, Vec<Diagnostic>> {
+    let mut found = Vec::new();
+    let trust = match trust::load(trust) {
+        Ok(trust) => Some(trust),
+        Err(faults) => {
+            found.extend(faults);
+            None
+        }
+    };
+    let (read, mut sources) = read(policy, &mut found);
+    let readable = found.iter().all(|diagnostic| diagnostic.severity == Severity::Warning);
+    if readable && read.rules.is_empty() {
+        found.push(diags::no_rules(policy));
+    }
+    check_names(&read.rules, &mut found);
+    check_reach(&read.rules, &mut found);
+    // Without trust every key would be unknown.
+    if let Some(trust) = &trust {
+        check_keys(&read, trust, &mut found);
+    }
+    let errors = found.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+    match trust {
+        Some(trust) if !errors => {
+            sources.extend(trust.files);
+            Ok(Checked {
+                sources,
+                keys: trust.keys,
+                deny: read.deny,
+                rules: read.rules.into_iter().map(|read| read.rule).collect(),
+                warnings: found,
+            })
+        }
+        _ => Err(found),
+    }
+}
+
+fn read(path: &Path, found: &mut Vec<Diagnostic>) -> (SourcePolicy, Vec<SourceFile>) {
+    let mut policy = SourcePolicy::default();
+    let mut sources = Vec::new();
+    let files = diagnostic::toml_files(path).unwrap_or_else(|fault| {
+        found.push(fault);
+        Vec::new()
+    });
+    for file in files {
+        let source = match Source::read(&file) {
+            Ok(source) => source,
+            Err(fault) => {
+                found.push(fault);
+                continue;
+            }
+        };
+        sources.push(SourceFile::new(&file, source.text.as_bytes()));
+        let (read, faults) = schema::parse(&source);
+        found.extend(faults);
+        policy.rules.extend(read.rules);
+        policy.deny.digest.extend(read.deny.digest);
+        policy.deny.key.extend(read.deny.key);
+        policy.denied_keys.extend(read.denied_keys);
+    }
+    (policy, sources)
+}
+
+fn check_names(rules: &[SourceRule], found: &mut Vec<Diagnostic>) {
+    for (i, read) in rules.iter().enumerate() {
+        let mut before = rules.iter().take(i);
+        if let Some(first) = before.find(|first| first.rule.name == read.rule.name) {
+            found.push(diags::duplicate_rule(&read.rule, read.name_at.clone(), &first.name_at));
+        }
+    }
+}
+
+fn check_reach(rules: &[SourceRule], found: &mut Vec<Diagnostic>) {
+    for (i, read) in rules.iter().enumerate() {
+        let mut before = rules.iter().take(i).filter(|first| first.rule.mode != Mode::Audit);
+        if let Some(first) = before.find(|first| first.rule.r#match.covers(&read.rule.r#match)) {
+            found.push(diags::unreachable(&read.rule, read.at.clone(), &first.rule, &first.at));
+        }
+    }
+}
+
+fn check_keys(policy: &SourcePolicy, trust: &Trust, found: &mut Vec<Diagnostic>) {
+    let find = |id: &str| trust.keys.iter().find(|key| key.id == id);
+    let unknown = |(id, place): &(String, Place)| diags::unknown_key(id, place.clone(), &trust.keys);
+    for read in &policy.rules {
+        for named in &read.keys {
+            let (id, place) = named;
+            match find(id) {
+                None => found.push(unknown(named)),
+                Some(key) if !key.r#use.contains(&Use::Image) => found.push(diags::key_use(id, place.clone())),
+                Some(key) => found.extend(diags::key_inactive(key, place)),
+            }
+        }
+    }
+    for named in &policy.denied_keys {
+        let (id, place) = named;
+        match find(id) {
+            None => found.push(unknown(named)),
+            Some(key) => found.extend(diags::denied_key_inactive(key, place)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use super::*;
+    use crate::diagnostic::Code;
+
+    const TRUST: &str = r#"
+        [[key]]
+        id = "release"
+        file = "release.pem"
+        use = ["image"]
+
+        [[key]]
+        id = "old"
+        file = "old.pem"
+        use = ["image"]
+        status = "retired"
+
+        [[key]]
+        id = "windowed"
+        file = "windowed.pem"
+        use = ["image"]
+        until = "2099-01-01T00:00:00Z"
+
+        [[key]]
+        id = "sbom-only"
+        file = "sbom.pem"
+        use = ["sbom"]
+    "#;
+
+    /// A folder with `policy.d` and `trust.d`.
+    fn folder(policies: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let (policy, trust) = (folder.path().join("policy.d"), folder.path().join("trust.d"));
+        for (path, files) in [
+            (&policy, policies),
+            (
+                &trust,
+                &[
+                    ("keys.toml", TRUST),
+                    ("release.pem", include_str!("../trust/testdata/p256.pem")),
+                    ("old.pem", include_str!("../trust/testdata/ed25519.pem")),
+                    ("windowed.pem", include_str!("../trust/testdata/rsa2048.pem")),
+                    ("sbom.pem", include_str!("../trust/testdata/p384.pem")),
+                ],
+            ),
+        ] {
+            fs::create_dir(path).unwrap();
+            for (name, text) in files {
+                fs::write(path.join(name), text).unwrap();
+            }
+        }
+        folder
+    }
+
+    fn check_in(folder: &tempfile::TempDir) -> Result<Checked, Vec<Diagnostic>> {
+        check(&folder.path().join("policy.d"), &folder.path().join("trust.d"))
+    }
+
+    fn check_files(policies: &[(&str, &str)]) -> Result<Checked, Vec<Diagnostic>> {
+        check_in(&folder(policies))
+    }
+
+    fn show(folder: &tempfile::TempDir, found: &[Diagnostic]) -> String {
+        let shown: Vec<_> = found.iter().map(ToString::to_string).collect();
+        shown
+            .join("\n\n")
+            .replace(&folder.path().display().to_string(), "/etc/assay")
+    }
+
+    /// What is said about one file.
+    fn said(text: &str) -> String {
+        let folder = folder(&[("50.toml", text)]);
+        match check_in(&folder) {
+            Ok(checked) => show(&folder, &checked.warnings),
+            Err(found) => show(&folder, &found),
+        }
+    }
+
+    /// A rule that is right, with these lines added.
+    fn rule(lines: &str) -> String {
+        format!("[[rule]]\nname = \"a\"\nmatch = {{ image = [\"**\"] }}\nmode = \"enforce\"\n{lines}\n")
+    }
+
+    const SIGNED: &str = "[[rule.signature]]\nany = [{ key = \"release\" }]";
+
+    #[test]
+    fn a_whole_policy_is_read() {
+        let digest = crate::digest::Digest::of(b"pause");
+        let text = format!(
+            r#"
+            [[rule]]
+            name = "release images"
+            match = {{ image = ["registry.example/prod/**"], namespace = ["prod-*"], containerd_namespace = ["k8s.io"], kind = "container", digest = ["{digest}"] }}
+            mode = "enforce"
+            digest = ["{digest}"]
+
+            [[rule.signature]]
+            any = [{{ key = "release" }}, {{ key = "old" }}]
+            threshold = 2
+            subject = "index"
+
+            [[rule.signature]]
+            any = [{{ key = "release" }}]
+
+            [rule.runtime]
+            restart = "allow"
+
+            [[rule]]
+            name = "rest"
+            match = {{ image = ["**"] }}
+            mode = "off"
+
+            [[deny]]
+            digest = ["{digest}"]
+            key = ["old"]
+            "#
+        );
+        let checked = check_files(&[("50.toml", &text)]).unwrap();
+        let [release, rest] = checked.rules.as_slice() else {
+            panic!("{checked:?}")
+        };
+        insta::assert_snapshot!(serde_json::to_string_pretty(release).unwrap(), @r#"
+        {
+          "name": "release images",
+          "match": {
+            "image": [
+              "registry.example/prod/**"
+            ],
+            "namespace": [
+              "prod-*"
+            ],
+            "containerd_namespace": [
+              "k8s.io"
+            ],
+            "kind": "container",
+            "digest": [
+              "sha256:6210c0bf05396716df932f0729df69de0533933e5ad9871fd07b61811c4c28df"
+            ]
+          },
+          "mode": "enforce",
+          "signature": [
+            {
+              "any": [
+                "release",
+                "old"
+              ],
+              "threshold": 2,
+              "subject": "index"
+            },
+            {
+              "any": [
+                "release"
+              ],
+              "threshold": 1,
+              "subject": "either"
+            }
+          ],
+          "digest": [
+            "sha256:6210c0bf05396716df932f0729df69de0533933e5ad9871fd07b61811c4c28df"
+          ],
+          "restart": "allow"
+        }
+        "#);
+        insta::assert_snapshot!(serde_json::to_string_pretty(rest).unwrap(), @r#"
+        {
+          "name": "rest",
+          "match": {
+            "image": [
+              "**"
+            ]
+          },
+          "mode": "off",
+          "restart": "refuse"
+        }
+        "#);
+        assert_eq!(
+            checked.deny,
+            Deny {
+                digest: vec![digest],
+                key: vec!["old".to_owned()]
+            }
+        );
+        assert_eq!(checked.keys.len(), 4);
+        let names: Vec<_> = checked
+            .sources
+            .iter()
+            .filter_map(|file| file.path.rsplit('/').next())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "50.toml",
+                "keys.toml",
+                "release.pem",
+                "old.pem",
+                "windowed.pem",
+                "sbom.pem"
+            ]
+        );
+        // The stored form reads back as what was checked.
+        let stored = serde_json::to_string(&checked.rules).unwrap();
+        assert_eq!(serde_json::from_str::<Vec<Rule>>(&stored).unwrap(), checked.rules);
+    }
+
+    #[test]
+    fn rules_stand_in_the_order_of_file_name_and_place() {
+        let one =
+            |name: &str, image: &str| format!("[[rule]]\nname = '{name}'\nmatch.image = ['{image}']\nmode = 'off'\n");
+        let checked = check_files(&[
+            ("20-b.toml", &one("third", "c")),
+            ("10-a.toml", &(one("first", "a") + &one("second", "b"))),
+            ("9.toml", &one("last", "d")),
+            ("README", "not read"),
+            (".hidden.toml", "not read"),
+        ])
+        .unwrap();
+        let names: Vec<_> = checked.rules.iter().map(|rule| rule.name.as_str()).collect();
+        assert_eq!(names, ["first", "second", "third", "last"]);
+    }
+
+    #[test]
+    fn nothing_to_decide_by() {
+        let empty = folder(&[]);
+        insta::assert_snapshot!(show(&empty, &check_in(&empty).unwrap_err()), @"
+        error[no-rules]: /etc/assay/policy.d holds no rule, and without a rule every container is refused
+         help: write a [[rule]] in a .toml file there
+        ");
+        insta::assert_snapshot!(said("# nothing yet\n"), @"
+        error[no-rules]: /etc/assay/policy.d holds no rule, and without a rule every container is refused
+         help: write a [[rule]] in a .toml file there
+        ");
+        let folder = folder(&[]);
+        fs::remove_dir(folder.path().join("policy.d")).unwrap();
+        insta::assert_snapshot!(show(&folder, &check_in(&folder).unwrap_err()), @"
+        error[unreadable]: /etc/assay/policy.d cannot be read: No such file or directory (os error 2)
+         help: create it, or name another place in config.toml
+        ");
+    }
+
+    #[test]
+    fn what_is_not_understood() {
+        insta::assert_snapshot!(said("[[rule]\n"), @"
+        error[syntax]: unclosed array table, expected `]`
+         --> /etc/assay/policy.d/50.toml:1:8
+          |
+        1 | [[rule]
+          |        ^
+        ");
+        insta::assert_snapshot!(said(&rule(&format!("mode = \"off\"\n{SIGNED}"))), @r#"
+        error[duplicate-key]: `mode` appears twice
+         --> /etc/assay/policy.d/50.toml:5:1
+          |
+        5 | mode = "off"
+          | ^^^^
+         help: keep one of the two
+        "#);
+        insta::assert_snapshot!(said(&rule(&format!("mood = \"calm\"\n{SIGNED}\nkeys = []"))), @r#"
+        error[unknown-key]: [[rule]] has no key `mood`
+         --> /etc/assay/policy.d/50.toml:5:1
+          |
+        5 | mood = "calm"
+          | ^^^^ not a key of it
+         help: its keys are `name`, `match`, `mode`, `signature`, `digest` and `runtime`
+
+        error[unknown-key]: [[rule.signature]] has no key `keys`
+         --> /etc/assay/policy.d/50.toml:8:1
+          |
+        8 | keys = []
+          | ^^^^ not a key of it
+         help: its keys are `any`, `threshold` and `subject`
+        "#);
+        insta::assert_snapshot!(said("[[rules]]\nname = \"a\"\n[[key]]\nid = \"x\"\n"), @"
+        error[unknown-key]: a file of policy has no key `rules`
+         --> /etc/assay/policy.d/50.toml:1:3
+          |
+        1 | [[rules]]
+          |   ^^^^^ not a key of it
+         help: its keys are `rule` and `deny`
+
+        error[unknown-key]: a file of policy has no key `key`
+         --> /etc/assay/policy.d/50.toml:3:3
+          |
+        3 | [[key]]
+          |   ^^^ not a key of it
+         help: its keys are `rule` and `deny`
+        ");
+        insta::assert_snapshot!(said("[[rule]]\nname = \"a\"\nmatch = { imgae = [\"**\"], labels = [\"team=x\"] }\nmode = \"off\""), @r#"
+        error[unknown-key]: `match` has no key `imgae`
+         --> /etc/assay/policy.d/50.toml:3:11
+          |
+        3 | match = { imgae = ["**"], labels = ["team=x"] }
+          |           ^^^^^ not a key of it
+         help: its keys are `image`, `namespace`, `containerd_namespace`, `kind` and `digest`
+
+        error[unknown-key]: `labels` never select a rule
+         --> /etc/assay/policy.d/50.toml:3:27
+          |
+        3 | match = { imgae = ["**"], labels = ["team=x"] }
+          |                           ^^^^^^
+         help: image and pod authors write them; match by image, namespace, containerd_namespace, kind or digest
+        "#);
+        insta::assert_snapshot!(said("[[rule]]\nname = 1\nmatch = \"**\"\nmode = \"warn\"\nsignature = {}\nruntime = []"), @r#"
+        error[wrong-type]: `name` must be a string, not a number
+         --> /etc/assay/policy.d/50.toml:2:8
+          |
+        2 | name = 1
+          |        ^ expected a string
+
+        error[wrong-type]: `match` must be a table, not a string
+         --> /etc/assay/policy.d/50.toml:3:9
+          |
+        3 | match = "**"
+          |         ^^^^ expected a table
+
+        error[invalid-value]: `warn` is no value of `mode`
+         --> /etc/assay/policy.d/50.toml:4:8
+          |
+        4 | mode = "warn"
+          |        ^^^^^^
+         help: one of: enforce, audit, off
+
+        error[wrong-type]: `signature` must be a list of tables, not a table
+         --> /etc/assay/policy.d/50.toml:5:13
+          |
+        5 | signature = {}
+          |             ^^ expected a list of tables
+         help: write it as [[rule.signature]]
+
+        error[wrong-type]: `runtime` must be a table, not a list
+         --> /etc/assay/policy.d/50.toml:6:11
+          |
+        6 | runtime = []
+          |           ^^ expected a table
+        "#);
+    }
+
+    #[test]
+    fn tables_of_later_versions_say_so() {
+        insta::assert_snapshot!(said(&rule("[[rule.provenance]]\nbuilder = [\"x\"]\n[[rule.sbom]]\nany = []\n[rule.seccomp]\nmode = \"enforce\"")), @"
+        error[not-supported]: `provenance`, `sbom` and `seccomp` in [[rule]] are not supported by this version of Assay
+         --> /etc/assay/policy.d/50.toml:5:8
+          |
+        5 | [[rule.provenance]]
+          |        ^^^^^^^^^^ not supported yet
+         help: remove it; this version knows `name`, `match`, `mode`, `signature`, `digest` and `runtime`
+        ");
+        insta::assert_snapshot!(
+            said(&rule("[[rule.signature]]\nany = [{ identity = \"https://x/*\", issuer = \"https://y\", root = \"z\" }]\nlog = \"required\"\nmax_age = \"90d\"")),
+            @r#"
+        error[not-supported]: `identity`, `issuer` and `root` in a signer are not supported by this version of Assay
+         --> /etc/assay/policy.d/50.toml:6:10
+          |
+        6 | any = [{ identity = "https://x/*", issuer = "https://y", root = "z" }]
+          |          ^^^^^^^^ not supported yet
+         help: remove it; this version knows `key`
+
+        error[not-supported]: `log` and `max_age` in [[rule.signature]] are not supported by this version of Assay
+         --> /etc/assay/policy.d/50.toml:7:1
+          |
+        7 | log = "required"
+          | ^^^ not supported yet
+         help: remove it; this version knows `any`, `threshold` and `subject`
+        "#
+        );
+        insta::assert_snapshot!(said(&rule(&format!("{SIGNED}\n[rule.runtime]\nuser = \"non-root\"\nread_only_root = true"))), @r#"
+        error[not-supported]: `user` and `read_only_root` in [rule.runtime] are not supported by this version of Assay
+         --> /etc/assay/policy.d/50.toml:8:1
+          |
+        8 | user = "non-root"
+          | ^^^^ not supported yet
+         help: remove it; this version knows `restart`
+        "#);
+        insta::assert_snapshot!(said(&format!("{}\n[[deny]]\nidentity = [\"x\"]", rule(SIGNED))), @r#"
+        error[not-supported]: `identity` in [[deny]] is not supported by this version of Assay
+         --> /etc/assay/policy.d/50.toml:9:1
+          |
+        9 | identity = ["x"]
+          | ^^^^^^^^ not supported yet
+         help: remove it; this version knows `digest` and `key`
+        "#);
+    }
+
+    #[test]
+    fn rules_that_forget_something() {
+        insta::assert_snapshot!(said("[[rule]]\n"), @"
+        error[empty]: [[rule]] is empty
+         --> /etc/assay/policy.d/50.toml:1:1
+          |
+        1 | [[rule]]
+          | ^^^^^^^^ nothing in it
+         help: write the rule, or remove its header
+        ");
+        insta::assert_snapshot!(said("[[rule]]\nmode = \"off\""), @r#"
+        error[missing-key]: [[rule]] has no `name`
+         --> /etc/assay/policy.d/50.toml:1:1
+          |
+        1 | [[rule]]
+          | ^^^^^^^^ `name` is missing
+
+        error[missing-key]: [[rule]] has no `match`
+         --> /etc/assay/policy.d/50.toml:1:1
+          |
+        1 | [[rule]]
+          | ^^^^^^^^ `match` is missing
+         help: write match = { image = ["**"] } for every container
+        "#);
+        insta::assert_snapshot!(said("[[rule]]\nname = \"a\"\nmatch = {}\nmode = \"off\""), @r#"
+        error[empty]: `match` is empty
+         --> /etc/assay/policy.d/50.toml:3:9
+          |
+        3 | match = {}
+          |         ^^ nothing in it
+         help: write match = { image = ["**"] } for every container
+        "#);
+        insta::assert_snapshot!(said("[[rule]]\nname = \"a\"\nmatch = { image = [] }\nmode = \"off\""), @"
+        error[empty]: `image` is an empty list
+         --> /etc/assay/policy.d/50.toml:3:19
+          |
+        3 | match = { image = [] }
+          |                   ^^
+         help: name at least one, or leave the key out
+        ");
+        insta::assert_snapshot!(said(&rule("")), @r#"
+        error[rule-requires-nothing]: rule `a` enforces nothing: it would allow every image that it matches
+         --> /etc/assay/policy.d/50.toml:1:1
+          |
+        1 | [[rule]]
+          | ^^^^^^^^ neither signature nor digest
+         help: add [[rule.signature]] or digest = ["sha256:…"]; to run unchecked write mode = "off"
+        "#);
+        // Without a mode a rule enforces.
+        insta::assert_snapshot!(said("[[rule]]\nname = \"a\"\nmatch.kind = \"sandbox\""), @r#"
+        error[rule-requires-nothing]: rule `a` enforces nothing: it would allow every image that it matches
+         --> /etc/assay/policy.d/50.toml:1:1
+          |
+        1 | [[rule]]
+          | ^^^^^^^^ neither signature nor digest
+         help: add [[rule.signature]] or digest = ["sha256:…"]; to run unchecked write mode = "off"
+        "#);
+        insta::assert_snapshot!(said(&rule("[[rule.signature]]\nthreshold = 1")), @"
+        error[missing-key]: [[rule.signature]] has no `any`
+         --> /etc/assay/policy.d/50.toml:5:1
+          |
+        5 | [[rule.signature]]
+          | ^^^^^^^^^^^^^^^^^^ `any` is missing
+        ");
+        insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = [{}]")), @"
+        error[missing-key]: a signer has no `key`
+         --> /etc/assay/policy.d/50.toml:6:8
+          |
+        6 | any = [{}]
+          |        ^^ `key` is missing
+        ");
+        insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = []")), @"
+        error[empty]: `any` is an empty list
+         --> /etc/assay/policy.d/50.toml:6:7
+          |
+        6 | any = []
+          |       ^^
+         help: name at least one
+        ");
+        insta::assert_snapshot!(said(&rule(&format!("{SIGNED}\n[rule.runtime]"))), @"
+        error[empty]: [rule.runtime] is empty
+         --> /etc/assay/policy.d/50.toml:7:1
+          |
+        7 | [rule.runtime]
+          | ^^^^^^^^^^^^^^ nothing in it
+         help: write restart, or remove its header
+        ");
+        insta::assert_snapshot!(said(&format!("{}\n[[deny]]", rule(SIGNED))), @"
+        error[empty]: [[deny]] is empty
+         --> /etc/assay/policy.d/50.toml:8:1
+          |
+        8 | [[deny]]
+          | ^^^^^^^^ nothing in it
+         help: list digest or key, or remove its header
+        ");
+    }
+
+    #[test]
+    fn an_audit_rule_without_requirements_is_a_warning() {
+        insta::assert_snapshot!(said("[[rule]]\nname = \"a\"\nmatch = { image = [\"**\"] }\nmode = \"audit\""), @"
+        warning[audit-requires-nothing]: audit rule `a` has nothing to check, so that it cannot say what enforce would do
+         --> /etc/assay/policy.d/50.toml:1:1
+          |
+        1 | [[rule]]
+          | ^^^^^^^^ neither signature nor digest
+         help: add what it shall check
+        ");
+    }
+
+    #[test]
+    fn values_that_cannot_be_meant() {
+        insta::assert_snapshot!(said("[[rule]]\nname = \"a\\u001b[2J\"\nmatch = { image = [\"**\"] }\nmode = \"off\""), @r#"
+        error[invalid-name]: a rule cannot have this name
+         --> /etc/assay/policy.d/50.toml:2:8
+          |
+        2 | name = "a\u001b[2J"
+          |        ^^^^^^^^^^^^
+         help: up to 128 characters, none of them invisible
+        "#);
+        insta::assert_snapshot!(
+            said("[[rule]]\nname = \"a\"\nmatch = { image = [\"*\", \"registry.example\"], namespace = [\"a/b\"], kind = \"pod\", digest = [\"sha256:00\"] }\nmode = \"off\""),
+            @r#"
+        error[invalid-pattern]: `*` cannot be a pattern: it does not spell out the registry
+         --> /etc/assay/policy.d/50.toml:3:20
+          |
+        3 | match = { image = ["*", "registry.example"], namespace = ["a/b"], kind = "pod", digest = ["sha256:00"] }
+          |                    ^^^
+         help: write it as in `registry.example/**`; `**` alone is every image
+
+        error[invalid-pattern]: `registry.example` cannot be a pattern: it names a registry and no repository
+         --> /etc/assay/policy.d/50.toml:3:25
+          |
+        3 | match = { image = ["*", "registry.example"], namespace = ["a/b"], kind = "pod", digest = ["sha256:00"] }
+          |                         ^^^^^^^^^^^^^^^^^^
+         help: for everything in that registry write `registry.example/**`
+
+        error[invalid-pattern]: `a/b` cannot be a pattern: no namespace looks like that
+         --> /etc/assay/policy.d/50.toml:3:59
+          |
+        3 | match = { image = ["*", "registry.example"], namespace = ["a/b"], kind = "pod", digest = ["sha256:00"] }
+          |                                                           ^^^^^
+         help: letters, digits, . _ and -; `*` is the only wildcard
+
+        error[invalid-value]: `pod` is no value of `kind`
+         --> /etc/assay/policy.d/50.toml:3:74
+          |
+        3 | match = { image = ["*", "registry.example"], namespace = ["a/b"], kind = "pod", digest = ["sha256:00"] }
+          |                                                                          ^^^^^
+         help: one of: sandbox, container, volume
+
+        error[invalid-digest]: 'sha256:00' is not a digest: expected sha256: and 64 lower-case hexadecimal digits
+         --> /etc/assay/policy.d/50.toml:3:91
+          |
+        3 | match = { image = ["*", "registry.example"], namespace = ["a/b"], kind = "pod", digest = ["sha256:00"] }
+          |                                                                                           ^^^^^^^^^^^
+         help: the digest of a manifest, an index or an image configuration
+        "#
+        );
+        insta::assert_snapshot!(said(&rule("digest = [\"latest\"]")), @r#"
+        error[invalid-digest]: 'latest' is not a digest: expected sha256: and 64 lower-case hexadecimal digits
+         --> /etc/assay/policy.d/50.toml:5:11
+          |
+        5 | digest = ["latest"]
+          |           ^^^^^^^^
+         help: the digest of a manifest, an index or an image configuration
+        "#);
+        insta::assert_snapshot!(
+            said(&rule("[[rule.signature]]\nany = [{ key = \"release\" }, { key = \"release\" }]\nthreshold = 2\nsubject = \"layer\"")),
+            @r#"
+        error[repeated]: key `release` appears twice in `any`
+         --> /etc/assay/policy.d/50.toml:6:37
+          |
+        6 | any = [{ key = "release" }, { key = "release" }]
+          |                                     ^^^^^^^^^ already listed
+         help: remove one of the two; a key counts once
+
+        error[threshold]: 2 signers are asked for and `any` lists 1
+         --> /etc/assay/policy.d/50.toml:7:13
+          |
+        7 | threshold = 2
+          |             ^ can never be met
+         help: list more keys or lower the threshold
+
+        error[invalid-value]: `layer` is no value of `subject`
+         --> /etc/assay/policy.d/50.toml:8:11
+          |
+        8 | subject = "layer"
+          |           ^^^^^^^
+         help: one of: platform, index, either
+        "#
+        );
+        insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = [{ key = \"release\" }]\nthreshold = 0")), @"
+        error[invalid-value]: `threshold` is out of range
+         --> /etc/assay/policy.d/50.toml:7:13
+          |
+        7 | threshold = 0
+          |             ^
+         help: a whole number from 1 to 64
+        ");
+    }
+
+    #[test]
+    fn keys_that_cannot_count() {
+        insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = [{ key = \"relaese\" }]")), @r#"
+        error[key-unknown]: trust holds no key `relaese`
+         --> /etc/assay/policy.d/50.toml:6:16
+          |
+        6 | any = [{ key = "relaese" }]
+          |                ^^^^^^^^^
+         help: trust holds release, old, windowed, sbom-only
+        "#);
+        insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = [{ key = \"sbom-only\" }]")), @r#"
+        error[key-use]: trust does not allow key `sbom-only` for image signatures
+         --> /etc/assay/policy.d/50.toml:6:16
+          |
+        6 | any = [{ key = "sbom-only" }]
+          |                ^^^^^^^^^^^
+         help: add "image" to its `use` in trust.d, if it signs images
+        "#);
+        insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = [{ key = \"windowed\" }]")), @r#"
+        warning[key-inactive]: no signature by key `windowed` counts: it has a validity window, and no trusted time can say when it signed
+         --> /etc/assay/policy.d/50.toml:6:16
+          |
+        6 | any = [{ key = "windowed" }]
+          |                ^^^^^^^^^^
+         help: remove it from the rule, or change the key in trust.d
+        "#);
+        insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = [{ key = \"old\" }]")), @r#"
+        warning[key-inactive]: no signature by key `old` counts: it is retired, and no trusted time can say that it signed before
+         --> /etc/assay/policy.d/50.toml:6:16
+          |
+        6 | any = [{ key = "old" }]
+          |                ^^^^^
+         help: remove it from the rule, or change the key in trust.d
+        "#);
+        insta::assert_snapshot!(said(&format!("{}\n[[deny]]\nkey = [\"old\"]", rule(SIGNED))), @r#"
+        warning[key-inactive]: [[deny]] does not see what key `old` signed: it is retired, and no trusted time can say that it signed before
+         --> /etc/assay/policy.d/50.toml:9:8
+          |
+        9 | key = ["old"]
+          |        ^^^^^
+         help: to refuse what it signed, keep it active in trust.d; it cannot allow anything while it is denied
+        "#);
+        insta::assert_snapshot!(said(&format!("{}\n[[deny]]\nkey = [\"stolen\"]", rule(SIGNED))), @r#"
+        error[key-unknown]: trust holds no key `stolen`
+         --> /etc/assay/policy.d/50.toml:9:8
+          |
+        9 | key = ["stolen"]
+          |        ^^^^^^^^
+         help: trust holds release, old, windowed, sbom-only
+        "#);
+        let folder = folder(&[("50.toml", &rule(SIGNED))]);
+        fs::remove_dir_all(folder.path().join("trust.d")).unwrap();
+        insta::assert_snapshot!(show(&folder, &check_in(&folder).unwrap_err()), @r#"
+        error[key-unknown]: trust holds no key `release`
+         --> /etc/assay/policy.d/50.toml:6:16
+          |
+        6 | any = [{ key = "release" }]
+          |                ^^^^^^^^^
+         help: trust holds no key yet: add a [[key]] to trust.d
+        "#);
+        // Broken trust is one fault, not one for each key that it does not give.
+        fs::create_dir(folder.path().join("trust.d")).unwrap();
+        fs::write(folder.path().join("trust.d/keys.toml"), "[[key]").unwrap();
+        let codes: Vec<_> = check_in(&folder).unwrap_err().iter().map(|found| found.code).collect();
+        assert_eq!(codes, [Code::Syntax]);
+    }
+
+    #[test]
+    fn names_are_unique_over_all_files() {
+        let folder = folder(&[
+            (
+                "10.toml",
+                "[[rule]]\nname = \"a\"\nmatch.image = [\"nginx\"]\nmode = \"off\"",
+            ),
+            (
+                "20.toml",
+                "[[rule]]\nname = \"a\"\nmatch.image = [\"redis\"]\nmode = \"off\"",
+            ),
+        ]);
+        insta::assert_snapshot!(show(&folder, &check_in(&folder).unwrap_err()), @r#"
+        error[rule-duplicate]: `a` is already the name of another rule
+         --> /etc/assay/policy.d/20.toml:2:8
+          |
+        2 | name = "a"
+          |        ^^^ first used at /etc/assay/policy.d/10.toml:2:8
+         help: give each rule a name of its own; decisions are logged by it
+        "#);
+    }
+
+    #[test]
+    fn a_rule_that_is_never_reached() {
+        let folder = folder(&[
+            (
+                "10.toml",
+                "[[rule]]\nname = \"all\"\nmatch.image = [\"registry.example/**\"]\nmode = \"off\"",
+            ),
+            (
+                "20.toml",
+                &format!("[[rule]]\nname = \"web\"\nmatch.image = [\"registry.example/web:1\"]\n{SIGNED}"),
+            ),
+        ]);
+        insta::assert_snapshot!(show(&folder, &check_in(&folder).unwrap_err()), @"
+        error[rule-unreachable]: rule `web` can never be reached
+         --> /etc/assay/policy.d/20.toml:1:1
+          |
+        1 | [[rule]]
+          | ^^^^^^^^ rule `all` at /etc/assay/policy.d/10.toml:1:1 decides all that it matches
+         help: move it up, narrow the earlier rule, or remove it
+        ");
+    }
+
+    #[test]
+    fn reach_is_judged_by_every_selector() {
+        let unreachable = |wide: &str, narrow: &str| {
+            let text =
+                format!("[[rule]]\nname = 'a'\n{wide}\nmode = 'off'\n[[rule]]\nname = 'b'\n{narrow}\nmode = 'off'\n");
+            match check_files(&[("a.toml", &text)]) {
+                Ok(_) => false,
+                Err(found) => {
+                    assert!(
+                        found.iter().all(|found| found.code == Code::RuleUnreachable),
+                        "{found:?}"
+                    );
+                    true
+                }
+            }
+        };
+        let digest = format!("sha256:{}", "0".repeat(64));
+        for (wide, narrow) in [
+            ("match.image = ['**']", "match.image = ['**']"),
+            ("match.image = ['**']", "match.kind = 'sandbox'"),
+            ("match.image = ['**']", "match.namespace = ['prod']"),
+            (
+                "match.kind = 'container'",
+                "match = { kind = 'container', image = ['nginx'] }",
+            ),
+            (
+                "match.namespace = ['prod-*', 'x']",
+                "match.namespace = ['prod-eu', 'x']",
+            ),
+            (
+                "match.containerd_namespace = ['*']",
+                "match.containerd_namespace = ['k8s.io']",
+            ),
+            (
+                &format!("match.digest = ['{digest}']"),
+                &format!("match = {{ digest = ['{digest}'], kind = 'sandbox' }}"),
+            ),
+        ] {
+            assert!(unreachable(wide, narrow), "{wide} | {narrow}");
+        }
+        for (wide, narrow) in [
+            // Image volumes need a rule of their own, so that nothing else shadows one.
+            ("match.image = ['**']", "match = { image = ['**'], kind = 'volume' }"),
+            ("match.kind = 'sandbox'", "match.image = ['**']"),
+            ("match.namespace = ['*']", "match.image = ['**']"),
+            ("match.namespace = ['prod']", "match.namespace = ['prod', 'test']"),
+            ("match.image = ['nginx']", "match.kind = 'sandbox'"),
+            (
+                "match = { image = ['**'], namespace = ['prod'] }",
+                "match = { image = ['nginx'], containerd_namespace = ['k8s.io'] }",
+            ),
+        ] {
+            assert!(!unreachable(wide, narrow), "{wide} | {narrow}");
+        }
+        // An audit rule does not end the search.
+        let text = format!(
+            "[[rule]]\nname = 'a'\nmatch.image = ['**']\nmode = 'audit'\n{SIGNED}\n[[rule]]\nname = 'b'\nmatch.image = ['**']\nmode = 'off'"
+        );
+        assert!(check_files(&[("a.toml", &text)]).is_ok());
+    }
+
+    #[test]
+    fn sources_that_others_can_write_are_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = folder(&[("50.toml", &rule(SIGNED))]);
+        check_in(&folder).unwrap();
+        for path in [
+            "policy.d",
+            "policy.d/50.toml",
+            "trust.d",
+            "trust.d/keys.toml",
+            "trust.d/release.pem",
+        ] {
+            let path = folder.path().join(path);
+            let mode = fs::metadata(&path).unwrap().permissions();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+            let codes: BTreeSet<_> = check_in(&folder).unwrap_err().iter().map(|found| found.code).collect();
+            assert_eq!(codes, BTreeSet::from([Code::Permissions]), "{}", path.display());
+            fs::set_permissions(&path, mode).unwrap();
+        }
+        check_in(&folder).unwrap();
+    }
+
+    const PAGE: &str = include_str!("../../docs/policy.md");
+
+    /// The page's examples of this kind: what stands between "```toml KIND" and "```".
+    fn examples(kind: &str) -> Vec<&'static str> {
+        let opening = format!("```toml {kind}\n");
+        PAGE.split(opening.as_str())
+            .skip(1)
+            .filter_map(|rest| rest.split("```").next())
+            .collect()
+    }
+
+    #[test]
+    fn every_example_of_the_page_is_right() {
+        let trust = examples("trust");
+        assert_eq!(trust.len(), 1);
+        let policies = examples("policy");
+        assert_eq!(policies.len() + trust.len(), PAGE.matches("```toml").count());
+        assert!(policies.len() >= 4);
+        for example in policies {
+            let folder = folder(&[("50.toml", example)]);
+            let keys = folder.path().join("trust.d");
+            fs::write(keys.join("keys.toml"), trust[0]).unwrap();
+            for (name, pem) in [
+                ("release-2026.pub", include_str!("../trust/testdata/p256.pem")),
+                ("release-2025.pub", include_str!("../trust/testdata/rsa2048.pem")),
+                ("security-team.pub", include_str!("../trust/testdata/ed25519.pem")),
+            ] {
+                fs::write(keys.join(name), pem).unwrap();
+            }
+            let checked = check_in(&folder).unwrap_or_else(|found| panic!("{}", show(&folder, &found)));
+            // The page shows an audit rule without requirements once, as the last of a first policy.
+            assert!(
+                checked
+                    .warnings
+                    .iter()
+                    .all(|warning| warning.code == Code::AuditRequiresNothing),
+                "{}",
+                show(&folder, &checked.warnings)
+            );
+        }
+    }
+
+    #[test]
+    fn the_patterns_of_the_page_match_as_it_says() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let rows = PAGE.lines().skip_while(|line| !line.starts_with("| pattern |")).skip(2);
+        let quoted = |cell: &str| -> Vec<String> {
+            let odd = cell.split('`').skip(1).step_by(2);
+            odd.map(|name| name.replace("sha256:…", &digest)).collect()
+        };
+        let mut count = 0;
+        for row in rows.take_while(|line| line.starts_with('|')) {
+            let cells: Vec<_> = row.split('|').map(quoted).collect();
+            let [_, pattern, hits, misses, _] = cells.as_slice() else {
+                panic!("{row}")
+            };
+            let pattern = crate::policy::ImagePattern::try_from(pattern[0].clone()).unwrap();
+            for (names, expected) in [(hits, true), (misses, false)] {
+                for name in names {
+                    let name_read = crate::policy::ImageName::parse(name);
+                    assert!(name_read.is_some(), "{name}");
+                    assert_eq!(pattern.matches(name_read.as_ref()), expected, "{pattern} {name}");
+                    count += 1;
+                }
+            }
+        }
+        assert!(count >= 12, "{count}");
+    }
+
+    #[test]
+    fn the_page_lists_every_code() {
+        for code in Code::ALL {
+            assert!(
+                PAGE.contains(&format!("`{code}`")),
+                "{code} is missing in docs/policy.md"
+            );
+        }
+    }
+}

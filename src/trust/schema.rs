@@ -1,0 +1,512 @@
+//! What may be written in `trust.d`, and how it becomes [`Key`]s.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use toml::Spanned;
+
+use super::{HashAlgorithm, Key, SourceFile, Status, Trust, Use, diags, public_key};
+use crate::diagnostic::strict::{Reader, Table};
+use crate::diagnostic::{self, Diagnostic, Place, Source};
+
+const TOP_KEYS: &[&str] = &["key"];
+const TOP_LATER: &[&str] = &["root", "builder"];
+const KEY_KEYS: &[&str] = &["id", "file", "hash", "use", "from", "until", "status"];
+
+const HASHES: &[(&str, HashAlgorithm)] = &[
+    ("sha256", HashAlgorithm::Sha256),
+    ("sha384", HashAlgorithm::Sha384),
+    ("sha512", HashAlgorithm::Sha512),
+];
+
+const USES: &[(&str, Use)] = &[
+    ("image", Use::Image),
+    ("provenance", Use::Provenance),
+    ("sbom", Use::Sbom),
+    ("vex", Use::Vex),
+    ("policy", Use::Policy),
+    ("grant", Use::Grant),
+    ("profile", Use::Profile),
+];
+
+const STATES: &[(&str, Status)] = &[
+    ("active", Status::Active),
+    ("retired", Status::Retired),
+    ("distrusted", Status::Distrusted),
+];
+
+/// Longest identifier of a key.
+const MAX_ID: usize = 64;
+
+/// A key with the places that later checks point at.
+struct Entry {
+    key: Key,
+    id_at: Place,
+    file_at: Place,
+}
+
+/// Reads a folder (its `*.toml` in the order of their names) or a file of trust. A folder that does not exist holds
+/// no keys.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load(path: &Path) -> Result<Trust, Vec<Diagnostic>> {
+    if !path.try_exists().unwrap_or(true) && !path.is_symlink() {
+        return Ok(Trust::default());
+    }
+    let mut faults = Vec::new();
+    let mut entries = Vec::new();
+    let mut files = Vec::new();
+    for file in diagnostic::toml_files(path).map_err(|fault| vec![fault])? {
+        let source = match Source::read(&file) {
+            Ok(source) => source,
+            Err(fault) => {
+                faults.push(fault);
+                continue;
+            }
+        };
+        files.push(SourceFile::new(&file, source.text.as_bytes()));
+        entries.extend(parse(&source, &mut files, &mut faults));
+    }
+    check_duplicates(&entries, &mut faults);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    Ok(Trust {
+        keys: entries.into_iter().map(|entry| entry.key).collect(),
+        files,
+    })
+}
+
+fn parse(source: &Arc<Source>, files: &mut Vec<SourceFile>, faults: &mut Vec<Diagnostic>) -> Vec<Entry> {
+    let (mut reader, mut top) = match Reader::new(source, "a file of trust") {
+        Ok(read) => read,
+        Err(syntax) => {
+            faults.extend(syntax);
+            return Vec::new();
+        }
+    };
+    let mut entries = Vec::new();
+    for mut table in reader.tables(&mut top, "key", "[[key]]") {
+        entries.extend(parse_key(&mut reader, &mut table, source, files));
+        reader.finish(&table, KEY_KEYS, &[]);
+    }
+    reader.finish(&top, TOP_KEYS, TOP_LATER);
+    faults.extend(reader.into_faults());
+    entries
+}
+
+fn parse_key(
+    reader: &mut Reader<'_>,
+    table: &mut Table<'_>,
+    source: &Arc<Source>,
+    files: &mut Vec<SourceFile>,
+) -> Option<Entry> {
+    let id = reader.required_text(table, "id");
+    let file = reader.required_text(table, "file");
+    let hash = reader.choice(table, "hash", HASHES).unwrap_or(HashAlgorithm::Sha256);
+    reader.require(table, "use");
+    let uses = reader.choices(table, "use", USES);
+    let status = reader.choice(table, "status", STATES).unwrap_or(Status::Active);
+    let from = parse_time(reader, table, "from").map(|(_, time)| time);
+    let until = parse_time(reader, table, "until");
+    if let (Some(from), Some((text, until))) = (from, &until) {
+        if *until <= from {
+            diags::empty_window(reader, text);
+        }
+    }
+    let id = id.filter(|id| {
+        let valid = is_valid_id(id.get_ref());
+        if !valid {
+            diags::invalid_id(reader, id);
+        }
+        valid
+    });
+    let spki = file.as_ref().and_then(|file| read_key(reader, file, source, files));
+    let (id, file, spki) = (id?, file?, spki?);
+    Some(Entry {
+        id_at: reader.at(id.span()),
+        file_at: reader.at(file.span()),
+        key: Key {
+            id: id.into_inner(),
+            spki,
+            hash,
+            r#use: uses,
+            from,
+            until: until.map(|(_, time)| time),
+            status,
+        },
+    })
+}
+
+fn is_valid_id(id: &str) -> bool {
+    id.len() <= MAX_ID && id.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
+}
+
+fn parse_time(reader: &mut Reader<'_>, table: &mut Table<'_>, key: &str) -> Option<(Spanned<String>, Timestamp)> {
+    let text = reader.text(table, key)?;
+    match text.get_ref().parse::<Timestamp>() {
+        Ok(time) => Some((text, time)),
+        Err(_) => {
+            diags::invalid_time(reader, key, &text);
+            None
+        }
+    }
+}
+
+fn read_key(
+    reader: &mut Reader<'_>,
+    file: &Spanned<String>,
+    source: &Arc<Source>,
+    files: &mut Vec<SourceFile>,
+) -> Option<Vec<u8>> {
+    let name = file.get_ref();
+    // A name that starts with a dot is the folder itself, the one above, or hidden.
+    if name.starts_with('.') || name.contains(['/', '\0']) {
+        diags::file_name(reader, file);
+        return None;
+    }
+    let place = reader.at(file.span());
+    let path = source.path.parent().unwrap_or(Path::new("/")).join(name);
+    let bytes = match diagnostic::read_file(&path, public_key::MAX_BYTES) {
+        Ok(bytes) => bytes,
+        Err(fault) => {
+            reader.push(diags::file(fault, place));
+            return None;
+        }
+    };
+    files.push(SourceFile::new(&path, &bytes));
+    match public_key::from_pem(&bytes) {
+        Ok(spki) => Some(spki),
+        Err(fault) => {
+            reader.push(diags::key(&fault, name, place));
+            None
+        }
+    }
+}
+
+fn check_duplicates(entries: &[Entry], faults: &mut Vec<Diagnostic>) {
+    for (i, entry) in entries.iter().enumerate() {
+        let before = entries.get(..i).unwrap_or_default();
+        if let Some(first) = before.iter().find(|first| first.key.id == entry.key.id) {
+            faults.push(diags::duplicate_id(&entry.key.id, entry.id_at.clone(), &first.id_at));
+        } else if let Some(first) = before.iter().find(|first| first.key.spki == entry.key.spki) {
+            faults.push(diags::duplicate_key(
+                &entry.key.id,
+                &first.key.id,
+                entry.file_at.clone(),
+                &first.file_at,
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A folder of trust with these files and the test keys.
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            ("p256.pem", include_str!("testdata/p256.pem")),
+            ("ed25519.pem", include_str!("testdata/ed25519.pem")),
+            ("rsa1024.pem", include_str!("testdata/rsa1024.pem")),
+            ("ed448.pem", include_str!("testdata/ed448.pem")),
+            ("pkcs1.pem", include_str!("testdata/rsa-pkcs1.pem")),
+            (
+                "cut.pem",
+                "-----BEGIN PUBLIC KEY-----\nMFkA\n-----END PUBLIC KEY-----\n",
+            ),
+            (
+                "cert.pem",
+                "-----BEGIN CERTIFICATE-----\nMFkA\n-----END CERTIFICATE-----\n",
+            ),
+            ("private.pem", "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n"),
+            ("empty.pem", ""),
+        ]
+        .iter()
+        .chain(files)
+        {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    fn faults(text: &str) -> String {
+        let folder = folder(&[("keys.toml", text)]);
+        let faults = load(folder.path()).unwrap_err();
+        let shown: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        shown
+            .join("\n")
+            .replace(&folder.path().display().to_string(), "/etc/assay/trust.d")
+    }
+
+    #[test]
+    fn keys_are_read_with_their_defaults() {
+        let folder = folder(&[
+            (
+                "b.toml",
+                "[[key]]\nid = 'second'\nfile = 'ed25519.pem'\nuse = ['sbom', 'vex']\nstatus = 'retired'\n\
+                        hash = 'sha512'\nfrom = '2026-01-01T00:00:00Z'\nuntil = '2027-01-01T01:00:00+01:00'",
+            ),
+            ("a.toml", "[[key]]\nid = 'first'\nfile = 'p256.pem'\nuse = ['image']"),
+            ("c.toml.off", "nonsense"),
+        ]);
+        let trust = load(folder.path()).unwrap();
+        let [first, second] = trust.keys.as_slice() else {
+            panic!("{trust:?}")
+        };
+        assert_eq!(
+            (first.id.as_str(), first.hash, first.status, first.from, first.until),
+            ("first", HashAlgorithm::Sha256, Status::Active, None, None)
+        );
+        assert_eq!(first.r#use, [Use::Image]);
+        assert_eq!(
+            (second.id.as_str(), second.hash, second.status),
+            ("second", HashAlgorithm::Sha512, Status::Retired)
+        );
+        assert_eq!(second.r#use, [Use::Sbom, Use::Vex]);
+        assert_eq!(second.from, Some("2026-01-01T00:00:00Z".parse().unwrap()));
+        assert_eq!(second.until, Some("2027-01-01T00:00:00Z".parse().unwrap()));
+        let names: Vec<_> = trust
+            .files
+            .iter()
+            .filter_map(|file| file.path.rsplit('/').next())
+            .collect();
+        assert_eq!(names, ["a.toml", "p256.pem", "b.toml", "ed25519.pem"]);
+    }
+
+    #[test]
+    fn no_folder_holds_no_keys_but_a_broken_one_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(load(&folder.path().join("none")), Ok(Trust::default()));
+        assert_eq!(load(folder.path()), Ok(Trust::default()));
+        std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
+        assert!(load(&folder.path().join("link")).is_err());
+    }
+
+    #[test]
+    fn keys_that_are_incomplete_or_wrong() {
+        insta::assert_snapshot!(faults("[[key]]\n"), @"
+        error[missing-key]: [[key]] has no `id`
+         --> /etc/assay/trust.d/keys.toml:1:1
+          |
+        1 | [[key]]
+          | ^^^^^^^ `id` is missing
+        error[missing-key]: [[key]] has no `file`
+         --> /etc/assay/trust.d/keys.toml:1:1
+          |
+        1 | [[key]]
+          | ^^^^^^^ `file` is missing
+        error[missing-key]: [[key]] has no `use`
+         --> /etc/assay/trust.d/keys.toml:1:1
+          |
+        1 | [[key]]
+          | ^^^^^^^ `use` is missing
+        ");
+        insta::assert_snapshot!(
+            faults("[[key]]\nid = 'a b'\nfile = 'p256.pem'\nuse = ['images']\nhash = 'md5'\nstatus = 'off'\nusage = 1"),
+            @"
+        error[invalid-name]: `a b` cannot be the `id` of a key
+         --> /etc/assay/trust.d/keys.toml:2:6
+          |
+        2 | id = 'a b'
+          |      ^^^^^
+         help: up to 64 of the characters a-z A-Z 0-9 . _ -
+        error[invalid-value]: `images` is no value of `use`
+         --> /etc/assay/trust.d/keys.toml:4:8
+          |
+        4 | use = ['images']
+          |        ^^^^^^^^
+         help: one of: image, provenance, sbom, vex, policy, grant, profile
+        error[invalid-value]: `md5` is no value of `hash`
+         --> /etc/assay/trust.d/keys.toml:5:8
+          |
+        5 | hash = 'md5'
+          |        ^^^^^
+         help: one of: sha256, sha384, sha512
+        error[invalid-value]: `off` is no value of `status`
+         --> /etc/assay/trust.d/keys.toml:6:10
+          |
+        6 | status = 'off'
+          |          ^^^^^
+         help: one of: active, retired, distrusted
+        error[unknown-key]: [[key]] has no key `usage`
+         --> /etc/assay/trust.d/keys.toml:7:1
+          |
+        7 | usage = 1
+          | ^^^^^ not a key of it
+         help: its keys are `id`, `file`, `hash`, `use`, `from`, `until` and `status`
+        "
+        );
+        insta::assert_snapshot!(
+            faults("[[key]]\nid = 'a'\nfile = 'p256.pem'\nuse = ['image']\nfrom = '2026-01-01'\nuntil = 2027-01-01T00:00:00Z"),
+            @r#"
+        error[invalid-time]: `2026-01-01` is no time for `from`
+         --> /etc/assay/trust.d/keys.toml:5:8
+          |
+        5 | from = '2026-01-01'
+          |        ^^^^^^^^^^^^
+         help: RFC 3339 with a time zone, "2027-01-01T00:00:00Z" for example
+        error[wrong-type]: `until` must be a string, not a time without quotes
+         --> /etc/assay/trust.d/keys.toml:6:9
+          |
+        6 | until = 2027-01-01T00:00:00Z
+          |         ^^^^^^^^^^^^^^^^^^^^ expected a string
+         help: put it in quotes
+        "#
+        );
+        insta::assert_snapshot!(
+            faults("[[key]]\nid = 'a'\nfile = 'p256.pem'\nuse = ['image']\nfrom = '2026-01-02T00:00:00Z'\nuntil = '2026-01-02T00:00:00Z'"),
+            @"
+        error[empty-window]: the key's window ends before it starts
+         --> /etc/assay/trust.d/keys.toml:6:9
+          |
+        6 | until = '2026-01-02T00:00:00Z'
+          |         ^^^^^^^^^^^^^^^^^^^^^^ not after `from`
+         help: set `until` after `from`
+        "
+        );
+    }
+
+    #[test]
+    fn files_that_are_no_keys() {
+        let text = |file: &str| faults(&format!("[[key]]\nid = 'a'\nuse = ['image']\nfile = '{file}'"));
+        insta::assert_snapshot!(text("../p256.pem"), @"
+        error[key-file-name]: `../p256.pem` is not the name of a file beside this one
+         --> /etc/assay/trust.d/keys.toml:4:8
+          |
+        4 | file = '../p256.pem'
+          |        ^^^^^^^^^^^^^
+         help: put the key in this folder and write its name, without a path
+        ");
+        insta::assert_snapshot!(text("none.pem"), @"
+        error[unreadable]: /etc/assay/trust.d/none.pem cannot be read: No such file or directory (os error 2)
+         --> /etc/assay/trust.d/keys.toml:4:8
+          |
+        4 | file = 'none.pem'
+          |        ^^^^^^^^^^
+         help: check the path, or run as root
+        ");
+        insta::assert_snapshot!(text("empty.pem"), @"
+        error[key-not-pem]: empty.pem is not a PEM file with one public key: it has no -----BEGIN line
+         --> /etc/assay/trust.d/keys.toml:4:8
+          |
+        4 | file = 'empty.pem'
+          |        ^^^^^^^^^^^
+         help: a file that starts with -----BEGIN PUBLIC KEY-----, as cosign and openssl write it
+        ");
+        insta::assert_snapshot!(text("private.pem"), @"
+        error[key-private]: private.pem holds a private key; put only the public key on a node
+         --> /etc/assay/trust.d/keys.toml:4:8
+          |
+        4 | file = 'private.pem'
+          |        ^^^^^^^^^^^^^
+         help: take the file off this node; the public half: cosign public-key --key …, or openssl pkey -pubout
+        ");
+        insta::assert_snapshot!(text("rsa1024.pem"), @"
+        error[key-size]: rsa1024.pem holds an RSA key of 1024 bits; 2048 to 8192 are accepted
+         --> /etc/assay/trust.d/keys.toml:4:8
+          |
+        4 | file = 'rsa1024.pem'
+          |        ^^^^^^^^^^^^^
+         help: sign with a key of an accepted size
+        ");
+        insta::assert_snapshot!(text("ed448.pem"), @"
+        error[key-algorithm]: ed448.pem holds a key of Ed448, which Assay does not verify
+         --> /etc/assay/trust.d/keys.toml:4:8
+          |
+        4 | file = 'ed448.pem'
+          |        ^^^^^^^^^^^
+         help: P-256, P-384, P-521, Ed25519 and RSA keys are verified
+        ");
+        insta::assert_snapshot!(text("pkcs1.pem"), @"
+        error[key-invalid]: pkcs1.pem holds a `RSA PUBLIC KEY`, not a `PUBLIC KEY`
+         --> /etc/assay/trust.d/keys.toml:4:8
+          |
+        4 | file = 'pkcs1.pem'
+          |        ^^^^^^^^^^^
+         help: convert it: openssl rsa -RSAPublicKey_in -pubout -in pkcs1.pem
+        ");
+        insta::assert_snapshot!(text("cert.pem"), @"
+        error[key-invalid]: cert.pem holds a `CERTIFICATE`, not a `PUBLIC KEY`
+         --> /etc/assay/trust.d/keys.toml:4:8
+          |
+        4 | file = 'cert.pem'
+          |        ^^^^^^^^^^
+         help: openssl x509 -pubkey -noout -in cert.pem prints the key of a certificate
+        ");
+        insta::assert_snapshot!(text("cut.pem"), @"
+        error[key-invalid]: cut.pem does not hold a valid PKIX public key
+         --> /etc/assay/trust.d/keys.toml:4:8
+          |
+        4 | file = 'cut.pem'
+          |        ^^^^^^^^^
+         help: export it again, and check that it was copied whole
+        ");
+        for path in ["/etc/passwd", "sub/p256.pem", "..", ".", ".hidden", "p256.pem/"] {
+            assert!(text(path).starts_with("error[key-file-name]"), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_key_counts_once() {
+        insta::assert_snapshot!(
+            faults("[[key]]\nid = 'a'\nfile = 'p256.pem'\nuse = ['image']\n[[key]]\nid = 'a'\nfile = 'ed25519.pem'\nuse = ['image']"),
+            @"
+        error[key-id-duplicate]: `a` is already the `id` of another key
+         --> /etc/assay/trust.d/keys.toml:6:6
+          |
+        6 | id = 'a'
+          |      ^^^ first used at /etc/assay/trust.d/keys.toml:2:6
+         help: give each key an id of its own
+        "
+        );
+        insta::assert_snapshot!(
+            faults("[[key]]\nid = 'a'\nfile = 'p256.pem'\nuse = ['image']\n[[key]]\nid = 'b'\nfile = 'p256.pem'\nuse = ['sbom']"),
+            @"
+        error[key-duplicate]: `b` and `a` are the same key, which could count twice
+         --> /etc/assay/trust.d/keys.toml:7:8
+          |
+        7 | file = 'p256.pem'
+          |        ^^^^^^^^^^ `a` is at /etc/assay/trust.d/keys.toml:3:8
+         help: keep one entry and give it every `use`
+        "
+        );
+    }
+
+    #[test]
+    fn tables_of_later_versions_say_so() {
+        insta::assert_snapshot!(
+            faults("[[root]]\nid = 'public-good'\nbuiltin = 'sigstore'\n[[builder]]\nname = 'x'\n[[keys]]\nid = 'x'"),
+            @"
+        error[not-supported]: `root` and `builder` in a file of trust are not supported by this version of Assay
+         --> /etc/assay/trust.d/keys.toml:1:3
+          |
+        1 | [[root]]
+          |   ^^^^ not supported yet
+         help: remove it; this version knows `key`
+        error[unknown-key]: a file of trust has no key `keys`
+         --> /etc/assay/trust.d/keys.toml:6:3
+          |
+        6 | [[keys]]
+          |   ^^^^ not a key of it
+         help: its keys are `key`
+        "
+        );
+    }
+
+    #[test]
+    fn every_fault_of_every_file_is_told() {
+        let folder = folder(&[
+            ("a.toml", "[[key]\n"),
+            ("b.toml", "[[key]]\nid = 'a'\nfile = 'empty.pem'\nuse = ['image']\n"),
+        ]);
+        let faults = load(folder.path()).unwrap_err();
+        assert_eq!(faults.len(), 2, "{faults:?}");
+    }
+}

@@ -1,0 +1,207 @@
+//! Public keys and the signatures that they verify.
+
+use std::fmt;
+
+use aws_lc_rs::digest;
+use aws_lc_rs::rsa::PublicEncryptingKey;
+use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use ed25519_dalek::VerifyingKey;
+use sha2::{Digest as _, Sha512};
+use spki::SubjectPublicKeyInfoRef;
+use spki::der::asn1::ObjectIdentifier;
+
+use crate::digest::Digest;
+use crate::trust::HashAlgorithm;
+
+/// Largest SubjectPublicKeyInfo in bytes; an 8192-bit RSA key needs about 1060.
+pub const MAX_SPKI: usize = 2048;
+/// Longest RSA modulus in bits; the work of a check grows with it.
+pub const MAX_RSA_BITS: usize = 8192;
+
+const RSA_NAME: &str = "RSA (2048 to 8192 bits)";
+
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+
+const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
+
+/// Why a public key is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// Not a SubjectPublicKeyInfo.
+    #[error("not a SubjectPublicKeyInfo in DER: {0}")]
+    Der(String),
+    /// Larger than any key that is accepted.
+    #[error("{0} bytes are more than a key can have")]
+    TooLarge(usize),
+    /// An algorithm or curve that is not accepted.
+    #[error(
+        "keys with the algorithm or curve {0} are not supported: use ECDSA P-256, P-384, P-521, Ed25519 or RSA with 2048 to 8192 bits"
+    )]
+    Unsupported(String),
+    /// The bytes do not make a valid key of the algorithm that they name.
+    #[error("not a valid {0} key")]
+    Invalid(&'static str),
+}
+
+/// A public key with the one signature algorithm that it is trusted for.
+pub struct PublicKey {
+    key: ParsedPublicKey,
+    /// Whether it can verify a message of which only the SHA-256 is known.
+    by_digest: bool,
+    /// The same key for the prehashed variant of Ed25519.
+    prehashed: Option<VerifyingKey>,
+    fingerprint: String,
+}
+
+impl PublicKey {
+    /// Reads a DER SubjectPublicKeyInfo. `hash` is what the key signs with; Ed25519 keys have none to choose.
+    ///
+    /// # Errors
+    /// An unknown or weak key, or malformed bytes.
+    pub fn from_spki(der: &[u8], hash: HashAlgorithm) -> Result<Self, KeyError> {
+        if der.len() > MAX_SPKI {
+            return Err(KeyError::TooLarge(der.len()));
+        }
+        let spki = SubjectPublicKeyInfoRef::try_from(der).map_err(|e| KeyError::Der(e.to_string()))?;
+        let (name, algorithm) = algorithm(&spki, hash)?;
+        if name == RSA_NAME {
+            let bits = PublicEncryptingKey::from_der(der)
+                .map_err(|_| KeyError::Invalid(name))?
+                .key_size_bits();
+            // The library refuses smaller ones itself.
+            if bits > MAX_RSA_BITS {
+                return Err(KeyError::Invalid(name));
+            }
+        }
+        let prehashed = match spki.subject_public_key.as_bytes().map(<[u8; 32]>::try_from) {
+            Some(Ok(point)) if name == "Ed25519" => {
+                Some(VerifyingKey::from_bytes(&point).map_err(|_| KeyError::Invalid(name))?)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            prehashed,
+            key: ParsedPublicKey::new(algorithm, der).map_err(|_| KeyError::Invalid(name))?,
+            by_digest: name != "Ed25519" && hash == HashAlgorithm::Sha256,
+            fingerprint: BASE64_STANDARD.encode(digest::digest(&digest::SHA256, der)),
+        })
+    }
+
+    /// The base64 of the SHA-256 of the SubjectPublicKeyInfo: what Sigstore tools write as the hint of a key.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Whether `signature` is this key's over `message`.
+    ///
+    /// An Ed25519 key signs in two ways that cannot be taken for each other (RFC 8032, section 2): plainly, or
+    /// with Ed25519ph as cosign 3 does. Both count.
+    #[must_use]
+    pub fn verifies(&self, message: &Message, signature: &[u8]) -> bool {
+        match message {
+            Message::Bytes(bytes) => {
+                self.key.verify_sig(bytes, signature).is_ok() || self.verifies_prehashed(bytes, signature)
+            }
+            Message::Sha256(digest) => {
+                let Ok(bytes) = hex::decode(digest.hex()) else {
+                    return false;
+                };
+                digest::Digest::import_less_safe(&bytes, &digest::SHA256)
+                    .and_then(|digest| self.key.verify_digest_sig(&digest, signature))
+                    .is_ok()
+            }
+        }
+    }
+
+    fn verifies_prehashed(&self, message: &[u8], signature: &[u8]) -> bool {
+        let (Some(key), Ok(signature)) = (&self.prehashed, ed25519_dalek::Signature::from_slice(signature)) else {
+            return false;
+        };
+        key.verify_prehashed_strict(Sha512::new_with_prefix(message), None, &signature)
+            .is_ok()
+    }
+
+    /// Whether this key can verify `message` at all: a message of which only the SHA-256 is known needs a key
+    /// that signs SHA-256 digests.
+    #[must_use]
+    pub fn can_verify(&self, message: &Message) -> bool {
+        self.by_digest || matches!(message, Message::Bytes(_))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({})", self.fingerprint)
+    }
+}
+
+/// What a signature was made over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// Bytes with this digest.
+    Sha256(Digest),
+}
+
+fn algorithm(
+    spki: &SubjectPublicKeyInfoRef<'_>,
+    hash: HashAlgorithm,
+) -> Result<(&'static str, &'static dyn VerificationAlgorithm), KeyError> {
+    use HashAlgorithm::{Sha256, Sha384, Sha512};
+
+    let unsupported = |oid: ObjectIdentifier| KeyError::Unsupported(oid.to_string());
+    Ok(match spki.algorithm.oid {
+        RSA => (
+            RSA_NAME,
+            match hash {
+                Sha256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+                Sha384 => &signature::RSA_PKCS1_2048_8192_SHA384,
+                Sha512 => &signature::RSA_PKCS1_2048_8192_SHA512,
+            },
+        ),
+        ED25519 => ("Ed25519", &signature::ED25519),
+        EC => {
+            let curve = spki
+                .algorithm
+                .parameters_oid()
+                .map_err(|_| KeyError::Unsupported("ECDSA without a named curve".to_owned()))?;
+            match curve {
+                P256 => (
+                    "ECDSA P-256",
+                    match hash {
+                        Sha256 => &signature::ECDSA_P256_SHA256_ASN1,
+                        Sha384 => &signature::ECDSA_P256_SHA384_ASN1,
+                        Sha512 => &signature::ECDSA_P256_SHA512_ASN1,
+                    },
+                ),
+                P384 => (
+                    "ECDSA P-384",
+                    match hash {
+                        Sha256 => &signature::ECDSA_P384_SHA256_ASN1,
+                        Sha384 => &signature::ECDSA_P384_SHA384_ASN1,
+                        Sha512 => &signature::ECDSA_P384_SHA512_ASN1,
+                    },
+                ),
+                P521 => (
+                    "ECDSA P-521",
+                    match hash {
+                        Sha256 => &signature::ECDSA_P521_SHA256_ASN1,
+                        Sha384 => &signature::ECDSA_P521_SHA384_ASN1,
+                        Sha512 => &signature::ECDSA_P521_SHA512_ASN1,
+                    },
+                ),
+                other => return Err(unsupported(other)),
+            }
+        }
+        other => return Err(unsupported(other)),
+    })
+}
