@@ -9,9 +9,9 @@
 //! - [`config`]: `/etc/assay/config.toml`.
 //! - [`oci`]: manifests, image configurations, chain IDs, image layouts, references.
 //! - [`trust`]: keys with their use, status and validity window.
-//! - [`evidence`]: the local cache of signatures and attestations: import and discovery.
 //! - [`attest`]: in-toto statements and simple-signing payloads.
 //! - [`verify`]: one file per signature carrier: bytes, digest and keys in, facts out.
+//! - [`evidence`]: the local cache of signatures and attestations: import and discovery.
 //! - [`policy`]: the administrator's rules: schema, diagnostics, activation, matching, evaluation.
 //! - [`identity`]: what a container really is, according to containerd and to the bytes that will be mounted.
 //! - [`admission`]: all of the above put together: request in, [`admission::Decision`] out.

@@ -1,13 +1,12 @@
 //! `assay evidence`: the local cache of signatures and attestations.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::evidence::{self, ImportError};
-use crate::store::{self, StateDir};
-
-/// Exit code when nothing that can be verified was found.
-pub const NOTHING_FOUND: u8 = 4;
+use super::{Exit, complain, print};
+use crate::config::Config;
+use crate::diagnostic::inert;
+use crate::evidence::{self, ImportError, Report};
+use crate::store::StateDir;
 
 /// Arguments of `assay evidence`.
 #[derive(Debug, clap::Args)]
@@ -30,39 +29,28 @@ enum Command {
     },
 }
 
-/// Why the command failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The state directory cannot be used.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// The import failed.
-    #[error(transparent)]
-    Import(#[from] ImportError),
-    /// The report could not be written.
-    #[error("cannot write the report: {0}")]
-    Output(#[from] std::io::Error),
+/// Runs the command.
+#[must_use]
+pub fn run(args: &Args, config: &Config) -> Exit {
+    match &args.command {
+        Command::Import { paths } => match import(&config.state, paths) {
+            Ok(report) => {
+                print(inert(&report.to_string()));
+                if report.imported.is_empty() && report.present.is_empty() {
+                    complain("nothing was found that can be verified: was the image copied with its signatures?");
+                    return Exit::EvidenceMissing;
+                }
+                Exit::Done
+            }
+            Err(error) => {
+                complain(inert(&format!("error: {error}")));
+                Exit::Failed
+            }
+        },
+    }
 }
 
-/// Runs the command on the state directory `state` and writes what it did to `out`. Returns the exit code.
-///
-/// # Errors
-/// See [`Error`].
-pub fn run(args: &Args, state: &Path, out: &mut impl Write) -> Result<u8, Error> {
-    match &args.command {
-        Command::Import { paths } => {
-            let cache = StateDir::open(state)?.subdir("evidence")?;
-            let report = evidence::import(&cache, paths)?;
-            writeln!(out, "{report}")?;
-            if report.imported.is_empty() && report.present.is_empty() {
-                writeln!(
-                    out,
-                    "nothing was found that can be verified: was the image copied with its signatures?"
-                )?;
-                return Ok(NOTHING_FOUND);
-            }
-            Ok(0)
-        }
-    }
+fn import(state: &Path, paths: &[PathBuf]) -> Result<Report, ImportError> {
+    let cache = StateDir::open(state)?.subdir("evidence")?;
+    evidence::import(&cache, paths)
 }

@@ -15,9 +15,9 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
+use super::Fault;
 use super::fault::Blob;
 use super::mounts::Mount;
-use super::Fault;
 use crate::digest::Digest;
 use crate::oci;
 

@@ -404,7 +404,10 @@ impl Claim {
     fn chains(&self) -> Vec<Digest> {
         match self {
             Self::Config { chain_id, .. } => vec![*chain_id],
-            Self::Image { configs, .. } => configs.iter().filter_map(|(_, config)| config.chain_id().ok()).collect(),
+            Self::Image { configs, .. } => configs
+                .iter()
+                .filter_map(|(_, config)| config.chain_id().ok())
+                .collect(),
         }
     }
 }
@@ -587,8 +590,8 @@ fn upper(mounts: &[Mount]) -> Result<Upper, Fault> {
     }
     // Without a directory of changes, only a read-only mount is known to have none. Overlays of lower directories
     // alone are read-only by nature.
-    let read_only = mounts.iter().all(|mount| {
-        mount.r#type == "overlay" || mount.options.iter().any(|option| option == "ro" || option == "rro")
-    });
+    let read_only = mounts
+        .iter()
+        .all(|mount| mount.r#type == "overlay" || mount.options.iter().any(|option| option == "ro" || option == "rro"));
     Ok(if read_only { Upper::Empty } else { Upper::Unknowable })
 }

@@ -129,7 +129,12 @@ mod tests {
         }]
     }
 
-    const HELD: &[&str] = &["index=off", "workdir=/s/3/work", "upperdir=/s/3/fs", "lowerdir=/s/2/fs:/s/1/fs"];
+    const HELD: &[&str] = &[
+        "index=off",
+        "workdir=/s/3/work",
+        "upperdir=/s/3/fs",
+        "lowerdir=/s/2/fs:/s/1/fs",
+    ];
 
     fn code(asked: &[&str], held: &[&str], label: &str) -> &'static str {
         compare(&overlay(asked), &overlay(held), label, &Mapping::default())

@@ -181,7 +181,10 @@ mod tests {
             r#"{"hooks":{"prestart":[{"path":"/usr/bin/nvidia","args":["x"]}],"createRuntime":[{"path":"/a"},{"path":"/b"}]},
                 "linux":{"devices":[{"path":"/dev/fuse","type":"c"}]}}"#,
         );
-        assert_eq!(spec.hooks(), ["createRuntime /a", "createRuntime /b", "prestart /usr/bin/nvidia"]);
+        assert_eq!(
+            spec.hooks(),
+            ["createRuntime /a", "createRuntime /b", "prestart /usr/bin/nvidia"]
+        );
         assert_eq!(spec.devices(), ["/dev/fuse"]);
     }
 }

@@ -52,8 +52,7 @@ pub(super) async fn find(
     if spec.mounts().iter().all(|mount| !mount.source.starts_with('/')) {
         return Ok(Vec::new());
     }
-    let table =
-        store::read_bounded(Path::new("/proc/self/mountinfo"), MAX_MOUNTINFO).map_err(Fault::MountTable)?;
+    let table = store::read_bounded(Path::new("/proc/self/mountinfo"), MAX_MOUNTINFO).map_err(Fault::MountTable)?;
     let table: Vec<Line> = String::from_utf8_lossy(&table).lines().filter_map(line).collect();
     let mut candidates = Vec::new();
     let mut asked = BTreeSet::new();
@@ -91,7 +90,9 @@ pub(super) async fn find(
             key: key.to_owned(),
             parent,
             mounted: on.options.clone(),
-            name: note.and_then(|note| note.image.as_ref()).map_or_else(String::new, |image| image.name().to_owned()),
+            name: note
+                .and_then(|note| note.image.as_ref())
+                .map_or_else(String::new, |image| image.name().to_owned()),
         });
     }
     Ok(candidates)
@@ -121,7 +122,10 @@ pub(super) async fn bind(
         return Err(unknown());
     }
     // A remapped copy stands between the volume and its image.
-    let above = containerd.parent(snapshotter, &volume.parent).await?.unwrap_or_default();
+    let above = containerd
+        .parent(snapshotter, &volume.parent)
+        .await?
+        .unwrap_or_default();
     for base in [&volume.parent, &above] {
         for digest in containerd.configs_of(snapshotter, base).await? {
             let Ok(config) = image::config(containerd, digest).await else {
@@ -157,10 +161,16 @@ fn is_mounted(held: &[Mount], mounted: &str) -> Result<(), String> {
         return Err(format!("its snapshot has {} mounts", held.len()));
     };
     if held.r#type != "overlay" {
-        return Err(format!("snapshots of type {} are not supported for volumes", held.r#type));
+        return Err(format!(
+            "snapshots of type {} are not supported for volumes",
+            held.r#type
+        ));
     }
     for key in ["lowerdir", "upperdir"] {
-        let held: Vec<&str> = held.option(key).map(|list| list.split(':').collect()).unwrap_or_default();
+        let held: Vec<&str> = held
+            .option(key)
+            .map(|list| list.split(':').collect())
+            .unwrap_or_default();
         let mounted: Vec<String> = mounted
             .split(',')
             .find_map(|option| option.strip_prefix(key)?.strip_prefix('='))
@@ -171,7 +181,11 @@ fn is_mounted(held: &[Mount], mounted: &str) -> Result<(), String> {
                 held == mounted || (!mounted.starts_with('/') && held.ends_with(&format!("/{mounted}")))
             });
         if !same {
-            return Err(format!("{key} is '{}' instead of '{}'", mounted.join(":"), held.join(":")));
+            return Err(format!(
+                "{key} is '{}' instead of '{}'",
+                mounted.join(":"),
+                held.join(":")
+            ));
         }
     }
     Ok(())
@@ -229,7 +243,8 @@ mod tests {
 
     #[test]
     fn the_mount_table_is_read() {
-        let text = r"36 35 98:0 /mnt1 /mnt\040two rw,noatime master:1 - overlay overlay rw,lowerdir=/a\072b:/c,upperdir=/u";
+        let text =
+            r"36 35 98:0 /mnt1 /mnt\040two rw,noatime master:1 - overlay overlay rw,lowerdir=/a\072b:/c,upperdir=/u";
         let line = line(text).unwrap();
         assert_eq!(line.point, Path::new("/mnt two"));
         assert_eq!(line.kind, "overlay");

@@ -3,15 +3,37 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use crate::diagnostic::printable;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// Deepest nesting of arrays and objects.
 pub const MAX_DEPTH: usize = 64;
 
-/// Why a document is refused, with line and column.
-#[derive(Debug, thiserror::Error)]
+/// Longest quotation from a document in an error, in characters.
+const MAX_QUOTED: usize = 160;
+
+/// Why a document is refused, with line and column, safe to print.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not acceptable JSON: {0}")]
-pub struct Error(#[from] serde_json::Error);
+#[expect(clippy::error_impl_error, reason = "always written with its module: json::Error")]
+pub struct Error(String);
+
+impl From<serde_json::Error> for Error {
+    /// The reader's messages quote names from the document.
+    fn from(error: serde_json::Error) -> Self {
+        let message = error.to_string();
+        if message.chars().nth(MAX_QUOTED).is_none() {
+            return Self(printable(&message).into_owned());
+        }
+        let start: String = message.chars().take(MAX_QUOTED).collect();
+        Self(format!(
+            "{}… at line {} column {}",
+            printable(&start),
+            error.line(),
+            error.column()
+        ))
+    }
+}
 
 /// Reads a document into `T`.
 ///
@@ -121,6 +143,21 @@ mod tests {
         insta::assert_snapshot!(refused("\u{feff}{}"), @"not acceptable JSON: expected value at line 1 column 1");
         assert!(parse::<Value>(b"[\"\xff\"]").is_err());
         assert!(parse::<Value>(b"").is_err());
+    }
+
+    #[test]
+    fn errors_quote_little_and_nothing_that_commands_a_terminal() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Empty {}
+        let error = parse::<Empty>(br#"{"\u001b[2J\n\u202e":1}"#).unwrap_err().to_string();
+        insta::assert_snapshot!(error, @r#"not acceptable JSON: unknown field `\u{1b}[2J\u{a}\u{202e}`, there are no fields at line 1 column 20"#);
+        let long = format!(r#"{{"{}":1}}"#, "x".repeat(1 << 20));
+        let error = parse::<Empty>(long.as_bytes()).unwrap_err().to_string();
+        assert!(
+            error.len() < 300 && error.ends_with("… at line 1 column 1048579"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::diagnostic::printable;
 use crate::digest::Digest;
 
 pub mod json;
@@ -47,6 +48,7 @@ pub fn is_index(media_type: &str) -> bool {
 /// Why an OCI document is refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(clippy::error_impl_error, reason = "always written with its module: oci::Error")]
 pub enum Error {
     /// Not a document of this kind.
     #[error(transparent)]
@@ -289,12 +291,10 @@ fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), Error> 
     Ok(())
 }
 
-/// An error must not repeat a whole hostile document, nor carry its control characters into a log.
+/// The start of a text, safe to print: an error must not repeat a whole hostile document.
 pub(crate) fn shorten(text: &str) -> String {
-    text.chars()
-        .take(100)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    let start: String = text.chars().take(100).collect();
+    printable(&start).into_owned()
 }
 
 /// Go writes an empty map as `null`.

@@ -17,10 +17,10 @@ use crate::trust::HashAlgorithm;
 
 /// Largest SubjectPublicKeyInfo in bytes; an 8192-bit RSA key needs about 1060.
 pub const MAX_SPKI: usize = 2048;
-/// Shortest RSA modulus in bits.
-pub const MIN_RSA_BITS: usize = 2048;
 /// Longest RSA modulus in bits; the work of a check grows with it.
 pub const MAX_RSA_BITS: usize = 8192;
+
+const RSA_NAME: &str = "RSA (2048 to 8192 bits)";
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -45,9 +45,6 @@ pub enum KeyError {
         "keys with the algorithm or curve {0} are not supported: use ECDSA P-256, P-384, P-521, Ed25519 or RSA with 2048 to 8192 bits"
     )]
     Unsupported(String),
-    /// An RSA key that is too weak, or so large that it only costs time.
-    #[error("RSA with {0} bits is refused: {MIN_RSA_BITS} to {MAX_RSA_BITS} bits are accepted")]
-    RsaBits(usize),
     /// The bytes do not make a valid key of the algorithm that they name.
     #[error("not a valid {0} key")]
     Invalid(&'static str),
@@ -74,12 +71,13 @@ impl PublicKey {
         }
         let spki = SubjectPublicKeyInfoRef::try_from(der).map_err(|e| KeyError::Der(e.to_string()))?;
         let (name, algorithm) = algorithm(&spki, hash)?;
-        if name == "RSA" {
+        if name == RSA_NAME {
             let bits = PublicEncryptingKey::from_der(der)
                 .map_err(|_| KeyError::Invalid(name))?
                 .key_size_bits();
-            if !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
-                return Err(KeyError::RsaBits(bits));
+            // The library refuses smaller ones itself.
+            if bits > MAX_RSA_BITS {
+                return Err(KeyError::Invalid(name));
             }
         }
         let prehashed = match spki.subject_public_key.as_bytes().map(<[u8; 32]>::try_from) {
@@ -163,7 +161,7 @@ fn algorithm(
     let unsupported = |oid: ObjectIdentifier| KeyError::Unsupported(oid.to_string());
     Ok(match spki.algorithm.oid {
         RSA => (
-            "RSA",
+            RSA_NAME,
             match hash {
                 Sha256 => &signature::RSA_PKCS1_2048_8192_SHA256,
                 Sha384 => &signature::RSA_PKCS1_2048_8192_SHA384,

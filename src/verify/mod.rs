@@ -138,10 +138,10 @@ impl Claim {
 #[non_exhaustive]
 pub enum Problem {
     /// The evidence layout as a whole cannot be read.
-    #[error("the evidence cache cannot be used: {0}")]
+    #[error("the evidence cache cannot be used: {0}; an import (assay evidence import PATH) rebuilds it")]
     Cache(LayoutError),
     /// The evidence layout is empty.
-    #[error("the evidence cache is empty")]
+    #[error("the evidence cache is empty: nothing was imported yet (assay evidence import PATH)")]
     CacheEmpty,
     /// A manifest or layer cannot be read or is not what its descriptor says.
     #[error("it cannot be used: {0}")]

@@ -8,8 +8,12 @@
 mod admission;
 mod harness;
 
+mod churn;
 mod exec;
+mod failure;
+mod grouping;
 mod lifecycle;
+mod options;
 mod resources;
 mod signals;
 mod streams;

@@ -1,0 +1,201 @@
+//! Asking for admission: one `assay admit` per container, and a refusal for everything that is not its clear answer.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::child::Children;
+use crate::admission::{Decision, Request, VERSION, Verdict};
+
+/// Environment variable that names another configuration file.
+pub const CONFIG: &str = "ASSAY_CONFIG";
+/// Shown with a refusal that only an administrator can lift.
+const SEE_LOG: &str = "run 'assay admit' by hand with the request in the shim's debug log, or see containerd's log";
+
+/// How admission is asked for.
+#[derive(Debug)]
+pub struct Admission {
+    /// The `assay` program.
+    pub program: PathBuf,
+    /// containerd's gRPC socket.
+    pub containerd: String,
+    /// Longest that an answer may take.
+    pub timeout: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    #[error("{} cannot be run: {source}", program.display())]
+    NotRun { program: PathBuf, source: io::Error },
+    #[error("no answer within {0:?}")]
+    Late(Duration),
+    #[error("assay admit ended with status {status}: {stderr}")]
+    Crashed { status: u32, stderr: String },
+    #[error("the answer of assay admit cannot be read: {0}")]
+    Unreadable(String),
+}
+
+impl NoAnswer {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NotRun { .. } => "admit-missing",
+            Self::Late(_) => "admit-timeout",
+            Self::Crashed { .. } => "admit-crashed",
+            Self::Unreadable(_) => "admit-unreadable",
+        }
+    }
+
+    fn fix(&self) -> String {
+        match self {
+            Self::NotRun { program, .. } => format!("install the program 'assay' as {}", program.display()),
+            Self::Late(_) => "find what is slow with 'assay verify', or raise admit_timeout".to_owned(),
+            Self::Crashed { .. } | Self::Unreadable(_) => {
+                format!("install assay and containerd-shim-assay-v1 of the same version; {SEE_LOG}")
+            }
+        }
+    }
+}
+
+impl Admission {
+    /// Asks; whatever goes wrong is a refusal.
+    pub async fn ask(&self, children: &Arc<Children>, request: &Request, config: &str) -> Decision {
+        let decision = self.answer(children, request, config).await;
+        decision.unwrap_or_else(|error| Decision {
+            version: VERSION,
+            time: jiff::Timestamp::now().to_string(),
+            namespace: request.namespace.clone(),
+            container: request.container.clone(),
+            verdict: Verdict::Refuse,
+            code: error.code().to_owned(),
+            reason: error.to_string(),
+            fix: error.fix(),
+            policy: false,
+            name: String::new(),
+            image: None,
+            hooks: Vec::new(),
+            devices: Vec::new(),
+            rule: None,
+            audit: Vec::new(),
+            evidence: Vec::new(),
+            repeated: false,
+            phases: Vec::new(),
+        })
+    }
+
+    async fn answer(&self, children: &Arc<Children>, request: &Request, config: &str) -> Result<Decision, NoAnswer> {
+        let input = serde_json::to_vec(request).map_err(|error| NoAnswer::Unreadable(error.to_string()))?;
+        log::debug!("admit {}", String::from_utf8_lossy(&input));
+        let mut command = Command::new(&self.program);
+        // Its verdict must not depend on what containerd happens to have in its environment.
+        command.arg("admit").env_clear();
+        if !config.is_empty() {
+            command.env(CONFIG, config);
+        } else if let Some(config) = std::env::var_os(CONFIG) {
+            command.env(CONFIG, config);
+        }
+        let run = children.run(&mut command, &input);
+        let output = tokio::time::timeout(self.timeout, run)
+            .await
+            .map_err(|_| NoAnswer::Late(self.timeout))?
+            .map_err(|source| NoAnswer::NotRun {
+                program: self.program.clone(),
+                source,
+            })?;
+        if output.exit.status != 0 {
+            let stderr: String = String::from_utf8_lossy(&output.stderr)
+                .trim()
+                .chars()
+                .take(500)
+                .collect();
+            return Err(NoAnswer::Crashed {
+                status: output.exit.status,
+                stderr,
+            });
+        }
+        read(&output.stdout, request)
+    }
+}
+
+fn read(answer: &[u8], request: &Request) -> Result<Decision, NoAnswer> {
+    let decision: Decision = serde_json::from_slice(answer).map_err(|error| NoAnswer::Unreadable(error.to_string()))?;
+    if decision.version != VERSION {
+        return Err(NoAnswer::Unreadable(format!(
+            "version {}, expected {VERSION}",
+            decision.version
+        )));
+    }
+    if decision.container != request.container || decision.namespace != request.namespace {
+        return Err(NoAnswer::Unreadable("it is about another container".to_owned()));
+    }
+    Ok(decision)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn ask(script: &str) -> Decision {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("assay");
+        if !script.is_empty() {
+            fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let admission = Admission {
+            program,
+            containerd: String::new(),
+            timeout: Duration::from_millis(500),
+        };
+        let request = Request {
+            version: VERSION,
+            containerd: String::new(),
+            namespace: "n".into(),
+            container: "c".into(),
+            bundle: "/b".into(),
+            rootfs: Vec::new(),
+            checkpoint: false,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async { admission.ask(&Arc::new(Children::default()), &request, "").await })
+    }
+
+    #[test]
+    fn everything_but_a_clear_answer_is_a_refusal() {
+        let allow = |container: &str, version: u32| {
+            format!(
+                r#"{{"version":{version},"time":"","namespace":"n","container":"{container}","verdict":"allow","code":"x","reason":"","fix":"","policy":true,"repeated":false,"phases":[]}}"#
+            )
+        };
+        assert_eq!(ask(&format!("echo '{}'", allow("c", VERSION))).verdict, Verdict::Allow);
+        for (script, code) in [
+            (String::new(), "admit-missing"),
+            ("sleep 5".to_owned(), "admit-timeout"),
+            ("exit 3".to_owned(), "admit-crashed"),
+            ("kill -SEGV $$".to_owned(), "admit-crashed"),
+            (format!("echo '{}'; exit 1", allow("c", VERSION)), "admit-crashed"),
+            ("true".to_owned(), "admit-unreadable"),
+            ("echo '{}'".to_owned(), "admit-unreadable"),
+            ("head -c 3000000 /dev/zero".to_owned(), "admit-unreadable"),
+            (format!("echo '{} trailing'", allow("c", VERSION)), "admit-unreadable"),
+            (format!("echo '{}'", allow("other", VERSION)), "admit-unreadable"),
+            (format!("echo '{}'", allow("c", VERSION + 1)), "admit-unreadable"),
+        ] {
+            let decision = ask(&script);
+            assert_eq!(
+                (decision.verdict, decision.code.as_str()),
+                (Verdict::Refuse, code),
+                "{script}"
+            );
+            assert!(!decision.fix.is_empty());
+        }
+    }
+}

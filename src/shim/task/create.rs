@@ -1,0 +1,269 @@
+//! `Create`: ask for admission, mount the root file system, let the OCI runtime set the container up.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
+use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
+
+use super::Tasks;
+use crate::admission::{Mount, Request, VERSION, Verdict};
+use crate::runtime::{self, Criu, Runtime};
+use crate::shim::bundle::{self, Record, Spec};
+use crate::shim::child::Child;
+use crate::shim::container::Container;
+use crate::shim::error::Error;
+use crate::shim::invocation::is_identifier;
+use crate::shim::io::{Pending, Stdio};
+use crate::shim::oom::OomWatch;
+use crate::shim::options::Options;
+use crate::shim::process::Process;
+use crate::shim::{events, mount, stats};
+
+impl Tasks {
+    pub(super) async fn create(self: Arc<Self>, request: CreateTaskRequest) -> Result<CreateTaskResponse, Error> {
+        if !is_identifier(&request.id) {
+            return Err(Error::Invalid(format!("container id {:?}", request.id)));
+        }
+        let reservation = self.reserve(&request.id)?;
+        let options = Options::decode(request.options.as_ref()).map_err(|error| Error::Invalid(error.to_string()))?;
+        let config = super::super::config(&options).map_err(|error| Error::Precondition(error.to_string()))?;
+        let bundle = PathBuf::from(&request.bundle);
+        let spec = Spec::read(&bundle)?;
+        let runtime = Runtime {
+            program: super::super::program(&options, &config),
+            root: Runtime::root_for(&options.root, &self.services.namespace),
+            systemd_cgroup: options.systemd_cgroup || spec.systemd_cgroups_path(),
+            no_pivot_root: options.no_pivot_root,
+            no_new_keyring: options.no_new_keyring,
+        };
+        let mounts: Vec<Mount> = request.rootfs.iter().map(plain).collect();
+
+        self.admit(&request, &mounts, &options).await?;
+
+        Record {
+            runtime: runtime.clone(),
+        }
+        .write(&bundle)?;
+        let checkpoint = (!request.checkpoint.is_empty()).then(|| Criu {
+            image_path: PathBuf::from(&request.checkpoint),
+            work_path: Some(&options.criu_work_path)
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
+            parent_path: Some(&request.parent_checkpoint)
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
+            ..Criu::default()
+        });
+        let stdio = Stdio {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+            terminal: request.terminal,
+        };
+        let container = Arc::new(Container::new(
+            request.id.clone(),
+            bundle,
+            request.rootfs,
+            checkpoint,
+            options,
+            runtime,
+            spec,
+            Process::new(String::new(), stdio, Vec::new()),
+            Arc::clone(&self.services),
+        ));
+
+        let rootfs = Mounted::new(&mounts, bundle::rootfs(&container.bundle))?;
+        let announcing = container.init.announcing();
+        // A container from a checkpoint begins to exist at `Start`.
+        if container.checkpoint.is_none() {
+            set_up(&container).await?;
+        }
+        rootfs.keep();
+        reservation.fill(Arc::clone(&container));
+        container
+            .services
+            .publisher
+            .publish(events::CREATE, &created(&container));
+        drop(announcing);
+        Ok(CreateTaskResponse {
+            pid: container.init.message_pid(),
+            ..CreateTaskResponse::default()
+        })
+    }
+
+    async fn admit(&self, request: &CreateTaskRequest, mounts: &[Mount], options: &Options) -> Result<(), Error> {
+        let question = Request {
+            version: VERSION,
+            containerd: self.admission.containerd.clone(),
+            namespace: self.services.namespace.clone(),
+            container: request.id.clone(),
+            bundle: request.bundle.clone(),
+            rootfs: mounts.to_vec(),
+            checkpoint: !request.checkpoint.is_empty(),
+        };
+        let decision = self
+            .admission
+            .ask(&self.services.children, &question, &options.config_path)
+            .await;
+        match decision.verdict {
+            Verdict::Allow => {
+                log::info!("{}", decision.line());
+                Ok(())
+            }
+            Verdict::Refuse => Err(Error::Refused(Box::new(decision))),
+        }
+    }
+}
+
+/// Lets the OCI runtime create the container.
+async fn set_up(container: &Arc<Container>) -> Result<(), Error> {
+    let pid_file = bundle::init_pid(&container.bundle);
+    let started = run_detached(container, &container.init, "create", &pid_file, |console| {
+        container
+            .runtime
+            .create(&container.id, &container.bundle, &pid_file, console)
+    });
+    let child = started.await?;
+    adopt(container, child);
+    Ok(())
+}
+
+/// Lets the OCI runtime restore the container from its checkpoint.
+pub(super) async fn restore(container: &Arc<Container>) -> Result<(), Error> {
+    let Some(criu) = &container.checkpoint else {
+        return Ok(());
+    };
+    let pid_file = bundle::init_pid(&container.bundle);
+    let started = run_detached(container, &container.init, "restore", &pid_file, |console| {
+        container
+            .runtime
+            .restore(&container.id, &container.bundle, &pid_file, console, criu)
+    });
+    let child = started.await.map_err(super::checkpoint::criu_missing)?;
+    adopt(container, child);
+    Ok(())
+}
+
+fn adopt(container: &Arc<Container>, child: Child) {
+    match stats::Cgroup::of(child.pid()).and_then(|cgroup| {
+        cgroup.enable_controllers();
+        OomWatch::new(&cgroup)
+    }) {
+        Ok(watch) => container.watch_oom(watch),
+        // A process that has ended already, or a container without a memory cgroup: nothing to watch.
+        Err(error) => log::info!("no memory events for {}: {error}", container.id),
+    }
+    container.await_init(child);
+}
+
+/// Runs an OCI runtime command that starts a process and comes back, with the process's streams, and gives back the
+/// process.
+pub(super) async fn run_detached(
+    container: &Container,
+    process: &Process,
+    verb: &'static str,
+    pid_file: &Path,
+    command: impl FnOnce(Option<&Path>) -> Command,
+) -> Result<Child, Error> {
+    let services = &container.services;
+    let options = &container.options;
+    let id = if process.exec_id.is_empty() {
+        &container.id
+    } else {
+        &process.exec_id
+    };
+    let mut io = Pending::prepare(id, &services.namespace, &process.stdio, options.io_uid, options.io_gid).await?;
+    let mut command = command(io.console_socket());
+    let [stdin, stdout, stderr] = io.runtime_stdio()?;
+    command.stdin(stdin).stdout(stdout).stderr(stderr);
+
+    let since = runtime::log_length(&container.bundle);
+    let held = services.children.hold();
+    let (mut runner, _) = services
+        .children
+        .spawn(&mut command)
+        .map_err(|source| container.no_runtime(source))?;
+    // It holds copies of the streams, whose ends would never be seen.
+    drop(command);
+    if runner.wait().await.status != 0 {
+        return Err(container.failed(verb, since, b""));
+    }
+    let pid = bundle::read_pid(pid_file)?;
+    let child = services
+        .children
+        .watch(pid)
+        .map_err(Error::system("watching the new process"))?;
+    drop(held);
+    let handle = child.handle().map_err(Error::system("watching the new process"))?;
+    process.started(pid, handle, io.start().await?);
+    Ok(child)
+}
+
+fn created(container: &Container) -> TaskCreate {
+    let stdio = &container.init.stdio;
+    let mut event = TaskCreate {
+        container_id: container.id.clone(),
+        bundle: container.bundle.display().to_string(),
+        io: Some(TaskIO {
+            stdin: stdio.stdin.clone(),
+            stdout: stdio.stdout.clone(),
+            stderr: stdio.stderr.clone(),
+            terminal: stdio.terminal,
+            ..TaskIO::default()
+        })
+        .into(),
+        checkpoint: container
+            .checkpoint
+            .as_ref()
+            .map_or_else(String::new, |criu| criu.image_path.display().to_string()),
+        pid: container.init.message_pid(),
+        ..TaskCreate::default()
+    };
+    // The mounts of an event are a type of their own, which the crate does not name.
+    event.rootfs.resize_with(container.rootfs.len(), Default::default);
+    for (to, from) in event.rootfs.iter_mut().zip(&container.rootfs) {
+        to.type_.clone_from(&from.type_);
+        to.source.clone_from(&from.source);
+        to.target.clone_from(&from.target);
+        to.options.clone_from(&from.options);
+    }
+    event
+}
+
+fn plain(mount: &containerd_shim_protos::api::Mount) -> Mount {
+    Mount {
+        r#type: mount.type_.clone(),
+        source: mount.source.clone(),
+        target: mount.target.clone(),
+        options: mount.options.clone(),
+    }
+}
+
+/// The mounts of a root file system, taken away again unless the container comes to be.
+struct Mounted(Option<PathBuf>);
+
+impl Mounted {
+    fn new(mounts: &[Mount], rootfs: PathBuf) -> Result<Self, Error> {
+        if mounts.is_empty() {
+            return Ok(Self(None));
+        }
+        mount::mount_all(mounts, &rootfs)?;
+        Ok(Self(Some(rootfs)))
+    }
+
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Some(rootfs) = &self.0
+            && let Err(error) = mount::unmount_recursive(rootfs)
+        {
+            log::error!("{} stays mounted: {error}", rootfs.display());
+        }
+    }
+}

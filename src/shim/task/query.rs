@@ -1,0 +1,127 @@
+//! Calls that change nothing in the OCI runtime; none of them waits for it.
+
+use containerd_shim_protos::api::{
+    CloseIORequest, ConnectRequest, ConnectResponse, Empty, PidsResponse, ProcessInfo, ResizePtyRequest, StateRequest,
+    StateResponse, StatsResponse, WaitRequest, WaitResponse,
+};
+use containerd_shim_protos::shim::oci::ProcessDetails;
+use protobuf::Message;
+use protobuf::well_known_types::any::Any;
+
+use super::Tasks;
+use crate::shim::error::Error;
+use crate::shim::{socket, stats};
+
+/// Type of the details that `Pids` gives for an exec.
+const PROCESS_DETAILS: &str = "containerd.runc.v1.ProcessDetails";
+
+impl Tasks {
+    pub(super) fn state(&self, request: &StateRequest) -> Result<StateResponse, Error> {
+        let container = self.container(&request.id)?;
+        let process = container.process(&request.exec_id)?;
+        let exit = process.exit();
+        Ok(StateResponse {
+            id: request.id.clone(),
+            exec_id: request.exec_id.clone(),
+            bundle: container.bundle.display().to_string(),
+            pid: process.message_pid(),
+            status: process.status().into(),
+            stdin: process.stdio.stdin.clone(),
+            stdout: process.stdio.stdout.clone(),
+            stderr: process.stdio.stderr.clone(),
+            terminal: process.stdio.terminal,
+            exit_status: exit.as_ref().map_or(0, |exit| exit.status),
+            exited_at: exit.map(|exit| exit.at).into(),
+            ..StateResponse::default()
+        })
+    }
+
+    pub(super) async fn wait(&self, request: &WaitRequest) -> Result<WaitResponse, Error> {
+        let process = self.container(&request.id)?.process(&request.exec_id)?;
+        let exit = process.ended().await;
+        Ok(WaitResponse {
+            exit_status: exit.status,
+            exited_at: Some(exit.at).into(),
+            ..WaitResponse::default()
+        })
+    }
+
+    pub(super) fn pids(&self, id: &str) -> Result<PidsResponse, Error> {
+        let container = self.container(id)?;
+        let execs = container.execs_by_pid();
+        let cgroup = stats::Cgroup::of(container.init.pid())?;
+        let processes = cgroup.pids()?.into_iter().map(|pid| {
+            let info = execs.get(&pid).and_then(|exec_id| {
+                let details = ProcessDetails {
+                    exec_id: exec_id.clone(),
+                    ..ProcessDetails::default()
+                };
+                let value = details.write_to_bytes().ok()?;
+                Some(Any {
+                    type_url: PROCESS_DETAILS.to_owned(),
+                    value,
+                    ..Any::default()
+                })
+            });
+            ProcessInfo {
+                pid,
+                info: info.into(),
+                ..ProcessInfo::default()
+            }
+        });
+        Ok(PidsResponse {
+            processes: processes.collect(),
+            ..PidsResponse::default()
+        })
+    }
+
+    pub(super) fn stats(&self, id: &str) -> Result<StatsResponse, Error> {
+        let container = self.container(id)?;
+        let cgroup = stats::Cgroup::of(container.init.pid())?;
+        Ok(StatsResponse {
+            stats: Some(cgroup.metrics()?).into(),
+            ..StatsResponse::default()
+        })
+    }
+
+    pub(super) fn resize_pty(&self, request: &ResizePtyRequest) -> Result<Empty, Error> {
+        let process = self.container(&request.id)?.process(&request.exec_id)?;
+        if let Some(io) = process.io() {
+            let side = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
+            io.resize(side(request.width), side(request.height))?;
+        }
+        Ok(Empty::default())
+    }
+
+    pub(super) fn close_io(&self, request: &CloseIORequest) -> Result<Empty, Error> {
+        let process = self.container(&request.id)?.process(&request.exec_id)?;
+        if request.stdin
+            && let Some(io) = process.io()
+        {
+            io.close_stdin();
+        }
+        Ok(Empty::default())
+    }
+
+    pub(super) fn connect(&self, request: &ConnectRequest) -> ConnectResponse {
+        ConnectResponse {
+            shim_pid: std::process::id(),
+            task_pid: self
+                .container(&request.id)
+                .map_or(0, |container| container.init.message_pid()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..ConnectResponse::default()
+        }
+    }
+
+    pub(super) fn shut_down(&self) -> Empty {
+        if self.containers().is_empty() {
+            // Gone before the answer, so that a `start` that comes now begins a new shim instead of finding this one.
+            if let Err(error) = socket::remove(&self.socket) {
+                log::warn!("{}: {error}", self.socket.display());
+            }
+            self.shutdown.notify_one();
+        }
+        Empty::default()
+    }
+}
