@@ -25,6 +25,7 @@ const MAX_NAME: usize = 200;
 /// Why a state directory or file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(clippy::error_impl_error, reason = "always written with its module: store::Error")]
 pub enum Error {
     /// A system call failed.
     #[error("cannot {action} {}: {source}", path.display())]

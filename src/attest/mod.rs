@@ -26,6 +26,7 @@ const SIMPLE_SIGNING: &str = "cosign container image signature";
 /// Why a signed payload is refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(clippy::error_impl_error, reason = "always written with its module: attest::Error")]
 pub enum Error {
     /// Not a document of this kind.
     #[error(transparent)]

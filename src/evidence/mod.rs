@@ -18,6 +18,8 @@ use crate::verify::{Answer, Fact, Keyring, Problem, simple_signing};
 
 mod import;
 mod source;
+#[cfg(test)]
+mod tests;
 
 pub use import::{ImportError, Item, Report, Skipped, import};
 pub use source::SourceError;

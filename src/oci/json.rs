@@ -15,6 +15,7 @@ const MAX_QUOTED: usize = 160;
 /// Why a document is refused, with line and column, safe to print.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not acceptable JSON: {0}")]
+#[expect(clippy::error_impl_error, reason = "always written with its module: json::Error")]
 pub struct Error(String);
 
 impl From<serde_json::Error> for Error {

@@ -48,6 +48,7 @@ pub fn is_index(media_type: &str) -> bool {
 /// Why an OCI document is refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(clippy::error_impl_error, reason = "always written with its module: oci::Error")]
 pub enum Error {
     /// Not a document of this kind.
     #[error(transparent)]

@@ -7,8 +7,12 @@
 
 mod harness;
 
+mod churn;
 mod exec;
+mod failure;
+mod grouping;
 mod lifecycle;
+mod options;
 mod resources;
 mod signals;
 mod streams;

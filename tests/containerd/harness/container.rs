@@ -233,6 +233,11 @@ impl Container {
         Client::connect(&self.socket, self.client.namespace())
     }
 
+    /// Connects again, to a containerd that was restarted.
+    pub fn reconnect(&mut self) {
+        self.client = self.another_client();
+    }
+
     /// Waits for the end, deletes the task and collects the output.
     pub fn finish(mut self) -> Outcome {
         let status = self.wait();

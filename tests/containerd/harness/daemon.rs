@@ -171,10 +171,10 @@ impl Daemon {
         }
     }
 
-    /// Ends containerd with a signal and, once it is gone, does `meanwhile` before it starts again.
-    pub fn restart(&self, signal: Signal, meanwhile: impl FnOnce()) {
+    /// Kills containerd and does `meanwhile` before it starts again. Asked to end, it would wait for its clients.
+    pub fn restart(&self, meanwhile: impl FnOnce()) {
         let mut containerd = self.containerd.lock().unwrap();
-        kill_process(Pid::from_child(&containerd), signal).unwrap();
+        kill_process(Pid::from_child(&containerd), Signal::KILL).unwrap();
         containerd.wait().unwrap();
         meanwhile();
         *containerd = spawn(self.version, &self.folder);

@@ -1,0 +1,696 @@
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::oci::Manifest;
+use crate::store::StateDir;
+use crate::trust::{HashAlgorithm, Use};
+use crate::verify::tests::{fixtures, key, recorded};
+use crate::verify::{Carrier, Claim};
+
+struct Cache {
+    _keep: tempfile::TempDir,
+    dir: StateDir,
+}
+
+impl Cache {
+    fn new() -> Self {
+        let keep = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(&keep.path().canonicalize().unwrap().join("evidence")).unwrap();
+        Self { _keep: keep, dir }
+    }
+
+    fn filled(sources: &[&str]) -> Self {
+        let cache = Self::new();
+        cache.import(sources);
+        cache
+    }
+
+    fn import(&self, sources: &[&str]) -> Report {
+        let paths: Vec<PathBuf> = sources.iter().map(|name| fixtures().join(name)).collect();
+        import(&self.dir, &paths).unwrap()
+    }
+
+    fn judge(&self, keys: &[Key], subjects: &[Digest]) -> Answer {
+        judge(self.dir.as_fd(), keys, subjects)
+    }
+
+    fn blob(&self, digest: Digest) -> PathBuf {
+        self.dir.path().join("blobs/sha256").join(digest.hex())
+    }
+
+    fn put(&self, bytes: &[u8]) -> Digest {
+        let digest = Digest::of(bytes);
+        std::fs::create_dir_all(self.dir.path().join("blobs/sha256")).unwrap();
+        std::fs::write(self.blob(digest), bytes).unwrap();
+        digest
+    }
+
+    /// Writes a manifest with one layer and returns its descriptor.
+    fn manifest(&self, layer_type: &str, layer: &[u8], more: &Value) -> Value {
+        let config = self.put(b"{}");
+        let digest = self.put(layer);
+        let mut manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": oci::MANIFEST,
+            "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": config, "size": 2},
+            "layers": [{"mediaType": layer_type, "digest": digest, "size": layer.len()}],
+        });
+        manifest
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        self.document(oci::MANIFEST, &manifest)
+    }
+
+    fn document(&self, media_type: &str, document: &Value) -> Value {
+        let bytes = document.to_string();
+        let digest = self.put(bytes.as_bytes());
+        json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
+    }
+
+    fn index(&self, entries: &[Value]) {
+        std::fs::write(self.dir.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        let index = json!({"schemaVersion": 2, "manifests": entries});
+        std::fs::write(self.dir.path().join("index.json"), index.to_string()).unwrap();
+    }
+
+    /// Names and bytes of all files but the lock.
+    fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        fn walk(dir: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    walk(&path, files);
+                } else if !path.ends_with(".lock") {
+                    files.push((path.clone(), std::fs::read(path).unwrap()));
+                }
+            }
+        }
+        let mut files = Vec::new();
+        walk(self.dir.path(), &mut files);
+        files.sort();
+        files
+    }
+}
+
+fn keys() -> Vec<Key> {
+    let with = |name: &str, hash| Key { hash, ..key(name) };
+    vec![
+        key("p256"),
+        with("p384", HashAlgorithm::Sha384),
+        with("p521", HashAlgorithm::Sha512),
+        key("ed25519"),
+        key("rsa2048"),
+        key("rsa4096"),
+    ]
+}
+
+/// Key and claim of every fact, sorted.
+fn facts(answer: &Answer) -> Vec<(String, String)> {
+    let mut facts: Vec<_> = answer
+        .facts
+        .iter()
+        .map(|fact| {
+            let claim = match &fact.claim {
+                Claim::ImageSignature => "image",
+                Claim::Attestation(predicate) => predicate,
+            };
+            (fact.key.clone(), claim.to_owned())
+        })
+        .collect();
+    facts.sort();
+    facts
+}
+
+fn codes(answer: &Answer) -> Vec<&str> {
+    answer.findings.iter().map(|finding| finding.code.as_str()).collect()
+}
+
+/// A recorded bundle by `p256` that signs the image manifest.
+fn bundle() -> Vec<u8> {
+    let cache = Cache::filled(&["oras"]);
+    let answer = cache.judge(&[key("p256")], &[recorded("manifest")]);
+    let manifest = std::fs::read(cache.blob(answer.facts[0].evidence)).unwrap();
+    let layer = Manifest::parse(&manifest, oci::MANIFEST).unwrap().layers.remove(0);
+    std::fs::read(cache.blob(layer.digest)).unwrap()
+}
+
+const BUNDLE: &str = bundle_key::MEDIA_TYPES[0];
+
+#[test]
+fn what_oras_copied_is_found_for_manifest_and_index() {
+    let cache = Cache::new();
+    let report = cache.import(&["oras"]);
+    assert_eq!(
+        (report.imported.len(), report.present.len(), report.skipped.len()),
+        (7, 0, 0)
+    );
+    let all = ["ed25519", "p256", "p384", "p521", "rsa2048", "rsa4096"].map(|key| (key.to_owned(), "image".to_owned()));
+    let answer = cache.judge(&keys(), &[recorded("manifest")]);
+    assert_eq!((facts(&answer), answer.findings), (all.to_vec(), vec![]));
+    let answer = cache.judge(&keys(), &[recorded("index")]);
+    assert_eq!(facts(&answer), [("p256".to_owned(), "image".to_owned())]);
+    assert_eq!(answer.facts[0].subject, recorded("index"));
+    assert_eq!(
+        cache
+            .judge(&keys(), &[recorded("manifest"), recorded("index")])
+            .facts
+            .len(),
+        7
+    );
+    // Signed for one platform is not signed for another.
+    assert_eq!(cache.judge(&keys(), &[recorded("other-manifest")]), Answer::default());
+    assert_eq!(cache.judge(&keys(), &[]), Answer::default());
+}
+
+#[test]
+fn what_cosign_saved_is_found_though_no_index_lists_it() {
+    let cache = Cache::new();
+    let report = cache.import(&["cosign-save"]);
+    assert_eq!((report.imported.len(), report.skipped.len()), (4, 0));
+    let answer = cache.judge(&[key("p256")], &[recorded("manifest")]);
+    let predicates = [
+        "https://cyclonedx.org/bom",
+        "https://openvex.dev/ns",
+        "https://slsa.dev/provenance/v1",
+        "https://spdx.dev/Document",
+    ];
+    assert_eq!(
+        facts(&answer),
+        predicates.map(|predicate| ("p256".to_owned(), predicate.to_owned()))
+    );
+    // An SBOM is not vouched for by a key that only signs images.
+    let image_only = Key {
+        r#use: vec![Use::Image],
+        ..key("p256")
+    };
+    let answer = cache.judge(&[image_only], &[recorded("manifest")]);
+    assert_eq!((answer.facts.len(), codes(&answer)), (0, vec!["key-use"; 4]));
+}
+
+#[test]
+fn cosigns_older_layout_is_found() {
+    let cache = Cache::new();
+    let report = cache.import(&["cosign-save-legacy"]);
+    assert_eq!(report.imported.len(), 1);
+    insta::assert_snapshot!(report.skipped[0].reason, @"its layers are of type 'application/vnd.dsse.envelope.v1+json', which this version does not verify");
+    let answer = cache.judge(&keys(), &[recorded("manifest")]);
+    assert_eq!(
+        facts(&answer),
+        ["p256", "rsa2048"].map(|key| (key.to_owned(), "image".to_owned()))
+    );
+    assert!(answer.facts.iter().all(|fact| fact.carrier == Carrier::SimpleSigning));
+}
+
+#[test]
+fn layouts_that_other_tools_filled_are_judged_as_they_are() {
+    for (name, count) in [("oras", 6), ("cosign-save-legacy", 2)] {
+        let folder = File::open(fixtures().join(name)).unwrap();
+        let answer = judge(folder.as_fd(), &keys(), &[recorded("manifest")]);
+        assert_eq!((answer.facts.len(), answer.findings), (count, vec![]), "{name}");
+    }
+}
+
+#[test]
+fn only_evidence_is_copied() {
+    let cache = Cache::filled(&["oras", "cosign-save", "cosign-save-legacy"]);
+    let files = cache.files();
+    assert!(files.iter().all(|(_, bytes)| !bytes.starts_with(b"layer for")));
+    for name in ["manifest", "other-manifest", "index"] {
+        assert!(!cache.blob(recorded(name)).exists(), "{name}");
+    }
+    // Everything in the cache is an acceptable layout of its own.
+    let layout = Layout::new(cache.dir.as_fd());
+    for entry in layout.index().unwrap() {
+        let manifest = layout.manifest(&entry).unwrap();
+        for blob in manifest.layers.iter().chain([&manifest.config]) {
+            layout.blob(blob, 1 << 20).unwrap();
+        }
+    }
+}
+
+#[test]
+fn importing_again_changes_nothing() {
+    let cache = Cache::filled(&["oras"]);
+    let before = cache.files();
+    let report = cache.import(&["oras", "oras"]);
+    assert_eq!((report.imported.len(), report.present.len()), (0, 14));
+    assert_eq!(cache.files(), before);
+}
+
+#[test]
+fn imports_at_the_same_time_lose_nothing() {
+    let cache = Cache::new();
+    std::thread::scope(|scope| {
+        for name in ["oras", "cosign-save", "cosign-save-legacy", "oras"] {
+            let cache = &cache;
+            scope.spawn(move || cache.import(&[name]));
+        }
+    });
+    let together = Cache::filled(&["oras", "cosign-save", "cosign-save-legacy"]);
+    let bytes = |cache: &Cache| cache.files().into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>();
+    assert_eq!(bytes(&cache), bytes(&together));
+}
+
+#[test]
+fn what_an_import_says() {
+    let cache = Cache::new();
+    let legacy = cache.import(&["cosign-save-legacy"]).to_string();
+    let again = cache.import(&["cosign-save-legacy"]).to_string();
+    // Signatures are random, so digests differ from one recording to the next.
+    let shown = |text: &str| {
+        let text = text.replace(&fixtures().display().to_string(), "FOLDER");
+        let mut words = text
+            .split_inclusive([' ', '\n', ','])
+            .map(|word| match word.strip_prefix("sha256:") {
+                Some(rest) => format!("sha256:…{}", &rest[64..]),
+                None => word.to_owned(),
+            })
+            .collect::<String>();
+        words.push('\n');
+        words
+    };
+    insta::assert_snapshot!(shown(&legacy) + &shown(&again), @r#"
+    imported  sha256:… about sha256:…
+    skipped   sha256:… in FOLDER/cosign-save-legacy: its layers are of type 'application/vnd.dsse.envelope.v1+json', which this version does not verify
+    1 imported, 0 already present, 1 skipped
+    present   sha256:… about sha256:…
+    skipped   sha256:… in FOLDER/cosign-save-legacy: its layers are of type 'application/vnd.dsse.envelope.v1+json', which this version does not verify
+    0 imported, 1 already present, 1 skipped
+    "#);
+}
+
+fn tar_of(folder: &Path, prefix: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut archive = tar::Builder::new(&file);
+    archive.append_dir_all(prefix, folder).unwrap();
+    archive.finish().unwrap();
+    drop(archive);
+    file
+}
+
+#[test]
+fn a_tar_is_as_good_as_a_folder() {
+    let folder = Cache::filled(&["oras"]);
+    for prefix in ["", "./"] {
+        let tar = tar_of(&fixtures().join("oras"), prefix);
+        let cache = Cache::new();
+        assert_eq!(import(&cache.dir, &[tar.path().to_owned()]).unwrap().imported.len(), 7);
+        let bytes = |cache: &Cache| cache.files().into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>();
+        assert_eq!(bytes(&cache), bytes(&folder));
+    }
+}
+
+#[test]
+fn a_hostile_tar_puts_nothing_anywhere() {
+    let outside = tempfile::tempdir().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut archive = tar::Builder::new(&file);
+    let mut add = |name: &str, kind: tar::EntryType, link: &str, size: u64, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        // set_path refuses such names.
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_cksum();
+        archive.append(&header, bytes).unwrap();
+    };
+    let blob = format!("blobs/sha256/{}", Digest::of(b"x").hex());
+    add(
+        "oci-layout",
+        tar::EntryType::Regular,
+        "",
+        30,
+        br#"{"imageLayoutVersion":"1.0.0"}"#,
+    );
+    add(
+        &format!("{}/out", outside.path().display()),
+        tar::EntryType::Regular,
+        "",
+        1,
+        b"x",
+    );
+    add("../../out", tar::EntryType::Regular, "", 1, b"x");
+    add("blobs/sha256", tar::EntryType::Symlink, "/etc", 0, b"");
+    add(&blob, tar::EntryType::Link, "/etc/passwd", 0, b"");
+    add("blobs/sha256/../../index.json", tar::EntryType::Regular, "", 2, b"{}");
+    add("blobs/sha256/zz", tar::EntryType::Regular, "", 2, b"{}");
+    // A file that promises more than there is.
+    add(
+        &format!("blobs/sha256/{}", Digest::of(b"y").hex()),
+        tar::EntryType::Regular,
+        "",
+        1 << 20,
+        b"{}",
+    );
+    drop(archive);
+    let cache = Cache::new();
+    let result = import(&cache.dir, &[file.path().to_owned()]);
+    if let Ok(report) = &result {
+        assert!(report.imported.is_empty() && report.present.is_empty());
+    }
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    assert!(
+        cache
+            .files()
+            .iter()
+            .all(|(path, _)| path.ends_with("oci-layout") || path.ends_with("index.json"))
+    );
+}
+
+#[test]
+fn what_cannot_be_imported_is_refused_before_anything_is_written() {
+    let keep = tempfile::tempdir().unwrap();
+    let at = |name: &str| keep.path().join(name);
+    std::fs::create_dir(at("docker")).unwrap();
+    std::fs::write(at("docker/manifest.json"), "[]").unwrap();
+    std::fs::create_dir(at("empty")).unwrap();
+    std::fs::write(at("image.tar.gz"), b"\x1f\x8b\x08\0").unwrap();
+    std::fs::write(at("image.tar.zst"), b"\x28\xb5\x2f\xfd").unwrap();
+    std::fs::write(at("text"), "x".repeat(2000)).unwrap();
+    std::fs::copy(tar_of(&at("docker"), "").path(), at("docker.tar")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, at("fifo"), rustix::fs::Mode::RUSR).unwrap();
+    let cache = Cache::new();
+    let mut lines = String::new();
+    for name in [
+        "missing",
+        "docker",
+        "docker.tar",
+        "empty",
+        "image.tar.gz",
+        "image.tar.zst",
+        "text",
+        "fifo",
+    ] {
+        let error = import(&cache.dir, &[fixtures().join("oras"), at(name)])
+            .unwrap_err()
+            .to_string();
+        lines.push_str(&error.replace(&keep.path().display().to_string(), "DIR"));
+        lines.push('\n');
+    }
+    insta::assert_snapshot!(lines, @r#"
+    cannot open DIR/missing: No such file or directory (os error 2)
+    DIR/docker is a 'docker save' archive, which holds no signatures; run: oras copy --recursive --to-oci-layout IMAGE FOLDER:TAG, or cosign save --dir FOLDER IMAGE, and import the folder
+    DIR/docker.tar is a 'docker save' archive, which holds no signatures; run: oras copy --recursive --to-oci-layout IMAGE FOLDER:TAG, or cosign save --dir FOLDER IMAGE, and import the folder
+    DIR/empty is not an OCI image layout: it has no file named oci-layout
+    DIR/image.tar.gz is compressed; run: gzip -d DIR/image.tar.gz
+    DIR/image.tar.zst is compressed; run: zstd -d DIR/image.tar.zst
+    DIR/text is not a readable tar: numeric field was not a number: xxxxxxxx when getting cksum for xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
+    DIR/fifo is not a regular file; remove it
+    "#);
+    assert_eq!(cache.files(), []);
+}
+
+#[test]
+fn a_damaged_source_gives_what_is_whole() {
+    let source = Cache::filled(&["oras"]);
+    let layout = Layout::new(source.dir.as_fd());
+    let entries = layout.index().unwrap();
+    let layer = |n: usize| layout.manifest(&entries[n]).unwrap().layers[0].digest;
+    let (corrupt, missing, long) = (layer(0), layer(1), layer(2));
+    std::fs::write(source.blob(corrupt), b"{}").unwrap();
+    std::fs::remove_file(source.blob(missing)).unwrap();
+    let mut bytes = std::fs::read(source.blob(long)).unwrap();
+    bytes.push(b' ');
+    std::fs::write(source.blob(long), bytes).unwrap();
+    std::fs::remove_file(source.blob(entries[3].digest)).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", source.blob(entries[3].digest)).unwrap();
+    let cache = Cache::new();
+    let report = import(&cache.dir, &[source.dir.path().to_owned()]).unwrap();
+    assert_eq!(report.imported.len(), 3);
+    // Two layers are found corrupt by themselves and again by their manifests.
+    assert_eq!(report.skipped.len(), 6, "{report}");
+    let answer = cache.judge(&keys(), &[recorded("manifest"), recorded("index")]);
+    assert_eq!((answer.facts.len(), answer.findings), (3, vec![]));
+}
+
+#[test]
+fn a_damaged_cache_refuses_and_is_mended_by_the_next_import() {
+    let cache = Cache::filled(&["oras"]);
+    let subject = [recorded("manifest")];
+    let evidence = cache
+        .judge(&keys(), &subject)
+        .facts
+        .iter()
+        .find(|fact| fact.key == "p256")
+        .unwrap()
+        .evidence;
+    let layer = {
+        let manifest = std::fs::read(cache.blob(evidence)).unwrap();
+        Manifest::parse(&manifest, oci::MANIFEST).unwrap().layers[0].digest
+    };
+    let only = [key("p256")];
+    type Damage<'a> = (&'a str, &'a dyn Fn(Digest), Digest);
+    let whole = std::fs::read(cache.blob(layer)).unwrap();
+    let overwrite = |digest| std::fs::write(cache.blob(digest), b"{}").unwrap();
+    let flip = |digest: Digest| {
+        let mut bytes = std::fs::read(cache.blob(digest)).unwrap();
+        bytes[10] ^= 1;
+        std::fs::write(cache.blob(digest), bytes).unwrap();
+    };
+    let remove = |digest| std::fs::remove_file(cache.blob(digest)).unwrap();
+    let link = |digest: Digest| {
+        std::fs::remove_file(cache.blob(digest)).unwrap();
+        std::fs::write(cache.dir.path().join("elsewhere"), &whole).unwrap();
+        std::os::unix::fs::symlink("../../elsewhere", cache.blob(digest)).unwrap();
+    };
+    let damages: [Damage<'_>; 7] = [
+        ("evidence-corrupt", &overwrite, layer),
+        ("evidence-corrupt", &flip, layer),
+        ("evidence-missing", &remove, layer),
+        ("evidence-unreadable", &link, layer),
+        ("evidence-corrupt", &overwrite, evidence),
+        ("evidence-corrupt", &flip, evidence),
+        ("evidence-missing", &remove, evidence),
+    ];
+    for (code, damage, digest) in damages {
+        damage(digest);
+        let answer = cache.judge(&only, &subject);
+        assert_eq!(answer.facts, [], "{code}");
+        assert!(codes(&answer).contains(&code), "{code}: {answer:?}");
+        cache.import(&["oras"]);
+        assert_eq!(cache.judge(&only, &subject).facts.len(), 1, "{code}");
+    }
+    for index in ["", "{", "[]", r#"{"schemaVersion":2,"manifests":[],"manifests":[]}"#] {
+        std::fs::write(cache.dir.path().join("index.json"), index).unwrap();
+        let answer = cache.judge(&keys(), &subject);
+        assert_eq!(
+            (answer.facts.len(), codes(&answer)),
+            (0, vec!["evidence-cache-unusable"]),
+            "{index}"
+        );
+        let report = cache.import(&["cosign-save"]);
+        assert!(report.rebuilt, "{index}");
+        assert_eq!(
+            std::fs::read_to_string(cache.dir.path().join("index.json.corrupt")).unwrap(),
+            index
+        );
+        assert_eq!(cache.judge(&keys(), &subject).facts.len(), 10, "{index}");
+    }
+}
+
+#[test]
+fn an_empty_cache_is_a_finding() {
+    let cache = Cache::new();
+    assert_eq!(
+        codes(&cache.judge(&keys(), &[recorded("manifest")])),
+        ["evidence-cache-empty"]
+    );
+    cache.index(&[]);
+    assert_eq!(
+        codes(&cache.judge(&keys(), &[recorded("manifest")])),
+        ["evidence-cache-empty"]
+    );
+}
+
+#[test]
+fn a_signature_moved_to_another_image_is_a_finding() {
+    let other = recorded("other-manifest");
+    let cache = Cache::new();
+    let subject = json!({"subject": {"mediaType": oci::MANIFEST, "digest": other, "size": 395}});
+    let moved = cache.manifest(BUNDLE, &bundle(), &subject);
+    cache.index(std::slice::from_ref(&moved));
+    let answer = cache.judge(&keys(), &[other]);
+    assert_eq!((answer.facts.len(), codes(&answer)), (0, vec!["subject-mismatch"]));
+    assert_eq!(
+        answer.findings[0].text,
+        format!(
+            "it is attached to {other}, but what it signs is {}",
+            recorded("manifest")
+        )
+    );
+    // For the image that it does sign it still counts, wherever it is attached.
+    assert_eq!(cache.judge(&keys(), &[recorded("manifest")]).facts.len(), 1);
+
+    // The same by tag.
+    let mut tagged = cache.manifest(BUNDLE, &bundle(), &json!({}));
+    for tag in [format!("sha256-{}", other.hex()), format!("sha256-{}.sig", other.hex())] {
+        tagged["annotations"] = json!({REF_NAME: tag});
+        cache.index(std::slice::from_ref(&tagged));
+        assert_eq!(codes(&cache.judge(&keys(), &[other])), ["subject-mismatch"]);
+        assert_eq!(cache.judge(&keys(), &[recorded("manifest")]).facts.len(), 1);
+    }
+    // By the annotation of the cache itself, which only says where to look.
+    tagged["annotations"] = json!({SUBJECTS: other});
+    cache.index(&[tagged]);
+    assert_eq!(codes(&cache.judge(&keys(), &[other])), ["subject-mismatch"]);
+}
+
+#[test]
+fn unsigned_and_unknown_attachments_never_count() {
+    let subject = json!({"subject": {"mediaType": oci::MANIFEST, "digest": recorded("manifest"), "size": 395}});
+    for media_type in [
+        "application/vnd.in-toto+json",
+        "application/jose+json",
+        "application/spdx+json",
+        "text/plain",
+    ] {
+        let cache = Cache::new();
+        let statement = json!({
+            "_type": "https://in-toto.io/Statement/v1",
+            "subject": [{"digest": {"sha256": recorded("manifest").hex()}}],
+            "predicateType": "https://sigstore.dev/cosign/sign/v1",
+        });
+        let entry = cache.manifest(media_type, statement.to_string().as_bytes(), &subject);
+        cache.index(&[entry]);
+        let answer = cache.judge(&keys(), &[recorded("manifest")]);
+        assert_eq!(
+            (answer.facts.len(), codes(&answer)),
+            (0, vec!["carrier-unsupported"]),
+            "{media_type}"
+        );
+        let other = Cache::new();
+        let report = import(&other.dir, &[cache.dir.path().to_owned()]).unwrap();
+        assert_eq!((report.imported.len(), report.skipped.len()), (0, 1), "{media_type}");
+    }
+}
+
+#[test]
+fn manifests_that_could_be_read_in_two_ways_do_not_count() {
+    for more in [
+        json!({"manifests": []}),
+        json!({"mediaType": oci::INDEX}),
+        json!({"schemaVersion": 1}),
+    ] {
+        let cache = Cache::new();
+        let entry = cache.manifest(BUNDLE, &bundle(), &more);
+        cache.index(std::slice::from_ref(&entry));
+        let answer = cache.judge(&keys(), &[recorded("manifest")]);
+        assert_eq!(
+            (answer.facts.len(), codes(&answer)),
+            (0, vec!["evidence-malformed"]),
+            "{more}"
+        );
+        let other = Cache::new();
+        let report = import(&other.dir, &[cache.dir.path().to_owned()]).unwrap();
+        assert_eq!((report.imported.len(), report.skipped.len()), (0, 1), "{more}");
+    }
+}
+
+#[test]
+fn sizes_that_lie_are_refused() {
+    let cache = Cache::new();
+    let mut entry = cache.manifest(BUNDLE, &bundle(), &json!({}));
+    let size = entry["size"].as_u64().unwrap();
+    for (lie, code) in [
+        (size - 1, "evidence-corrupt"),
+        (size + 1, "evidence-corrupt"),
+        (oci::MAX_DOCUMENT + 1, "evidence-too-large"),
+    ] {
+        entry["size"] = lie.into();
+        cache.index(std::slice::from_ref(&entry));
+        let answer = cache.judge(&keys(), &[recorded("manifest")]);
+        assert_eq!((answer.facts.len(), codes(&answer)), (0, vec![code]), "{lie}");
+    }
+    let digest = Digest::of(&bundle());
+    for (lie, code) in [
+        (1, "evidence-corrupt"),
+        (bundle_key::MAX_BUNDLE + 1, "evidence-too-large"),
+    ] {
+        let layers = json!({"layers": [{"mediaType": BUNDLE, "digest": digest, "size": lie}]});
+        let entry = cache.manifest(BUNDLE, &bundle(), &layers);
+        cache.index(&[entry]);
+        let answer = cache.judge(&keys(), &[recorded("manifest")]);
+        assert_eq!((answer.facts.len(), codes(&answer)), (0, vec![code]), "{lie}");
+    }
+}
+
+#[test]
+fn indexes_are_followed_one_level() {
+    let cache = Cache::new();
+    let entry = cache.manifest(BUNDLE, &bundle(), &json!({}));
+    let absent = json!({"mediaType": oci::MANIFEST, "digest": Digest::of(b"not here"), "size": 5});
+    let referrers = cache.document(oci::INDEX, &json!({"schemaVersion": 2, "manifests": [absent, entry]}));
+    cache.index(std::slice::from_ref(&referrers));
+    let answer = cache.judge(&keys(), &[recorded("manifest")]);
+    assert_eq!((answer.facts.len(), answer.findings), (1, vec![]));
+    let deeper = cache.document(oci::INDEX, &json!({"schemaVersion": 2, "manifests": [referrers]}));
+    cache.index(&[deeper]);
+    assert_eq!(cache.judge(&keys(), &[recorded("manifest")]), Answer::default());
+}
+
+#[test]
+fn the_same_signature_counts_once() {
+    let cache = Cache::new();
+    let entries: Vec<Value> = (0..3)
+        .map(|n| cache.manifest(BUNDLE, &bundle(), &json!({"annotations": {"n": n.to_string()}})))
+        .collect();
+    cache.index(&[entries.clone(), entries].concat());
+    assert_eq!(cache.judge(&keys(), &[recorded("manifest")]).facts.len(), 1);
+}
+
+#[test]
+fn entries_about_other_images_are_not_opened() {
+    let cache = Cache::new();
+    let mut entries: Vec<Value> = (0..5000u32)
+        .map(|n| {
+            let other = Digest::of(&n.to_le_bytes());
+            json!({"mediaType": oci::MANIFEST, "digest": other, "size": 9, "annotations": {SUBJECTS: other}})
+        })
+        .collect();
+    let mut entry = cache.manifest(BUNDLE, &bundle(), &json!({}));
+    entry["annotations"] = json!({SUBJECTS: format!("{},{}", recorded("index"), recorded("manifest"))});
+    entries.push(entry);
+    cache.index(&entries);
+    // None of the 5000 exists, so opening one would be a finding.
+    let answer = cache.judge(&keys(), &[recorded("manifest")]);
+    assert_eq!((answer.facts.len(), answer.findings), (1, vec![]));
+}
+
+#[test]
+fn a_good_signature_is_found_among_thousands_of_bad_ones() {
+    let cache = Cache::new();
+    let good = bundle();
+    let mut forged: Value = serde_json::from_slice(&good).unwrap();
+    let subject = json!({"subject": {"mediaType": oci::MANIFEST, "digest": recorded("manifest"), "size": 395}});
+    let mut entries = Vec::new();
+    for n in 0..2000 {
+        forged["verificationMaterial"]["publicKey"]["hint"] = format!("stranger {n}").into();
+        forged["dsseEnvelope"]["signatures"][0]["sig"] = "AAAA".into();
+        entries.push(cache.manifest(BUNDLE, forged.to_string().as_bytes(), &subject));
+    }
+    entries.push(cache.manifest(BUNDLE, &good, &subject));
+    cache.index(&entries[entries.len() - 1001..]);
+    let answer = cache.judge(&[key("p256")], &[recorded("manifest")]);
+    assert_eq!(answer.facts.len(), 1);
+    assert_eq!(answer.findings.len(), MAX_FINDINGS + 1);
+    assert_eq!(
+        answer.findings[MAX_FINDINGS].text,
+        format!("{} more findings are not listed", 1000 - MAX_FINDINGS)
+    );
+    // Beyond the budget the question ends and says so.
+    cache.index(&entries);
+    let answer = cache.judge(&[key("p256")], &[recorded("manifest")]);
+    assert_eq!(answer.findings.last().unwrap().code, "work-limit");
+    // What the cache's own annotations point at is looked at first, whatever else was put there.
+    let mut last = entries.pop().unwrap();
+    last["annotations"] = json!({SUBJECTS: recorded("manifest")});
+    entries.push(last);
+    cache.index(&entries);
+    assert_eq!(cache.judge(&[key("p256")], &[recorded("manifest")]).facts.len(), 1);
+}
