@@ -69,15 +69,7 @@ fn run(command: Command) -> ExitCode {
     let exit = match command {
         Command::Admit => cli::admit::run(),
         Command::Verify(arguments) => cli::verify::run(&arguments, &config),
-        Command::Evidence(arguments) => {
-            return match cli::evidence::run(&arguments, &config.state, &mut std::io::stdout()) {
-                Ok(code) => code.into(),
-                Err(error) => {
-                    cli::complain(error);
-                    Exit::Failed.report()
-                }
-            };
-        }
+        Command::Evidence(arguments) => cli::evidence::run(&arguments, &config),
         Command::Policy(Policy::Apply) => cli::policy::apply(&config),
         Command::Policy(Policy::Check { output }) => cli::policy::check(&config, output),
     };
