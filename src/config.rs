@@ -26,6 +26,22 @@ const MAX_ADMIT_TIMEOUT: Duration = Duration::from_secs(600);
 
 const KEYS: &[&str] = &["state", "run", "policy", "trust", "oci_runtime", "admit_timeout"];
 
+/// Options of a containerd handler that the shim reads from a file named by the handler's `ConfigPath`, which is this
+/// configuration too. Anywhere else they have no effect.
+const HANDLER_OPTIONS: &[&str] = &[
+    "NoPivotRoot",
+    "NoNewKeyring",
+    "ShimCgroup",
+    "IoUid",
+    "IoGid",
+    "BinaryName",
+    "Root",
+    "SystemdCgroup",
+    "CriuPath",
+    "CriuImagePath",
+    "CriuWorkPath",
+];
+
 /// The configuration, with its defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -120,6 +136,9 @@ impl Config {
         if let Some(timeout) = admit_timeout(&mut reader, &mut table) {
             config.admit_timeout = timeout;
         }
+        for option in HANDLER_OPTIONS {
+            table.discard(option);
+        }
         reader.finish(&table, KEYS, &[]);
         let faults = reader.into_faults();
         if faults.is_empty() {
@@ -181,6 +200,12 @@ mod tests {
     fn every_key_is_optional() {
         assert_eq!(parse(""), Ok(Config::default()));
         assert_eq!(parse("# nothing\n"), Ok(Config::default()));
+    }
+
+    #[test]
+    fn options_of_a_handler_may_stand_in_the_file_that_its_config_path_names() {
+        assert_eq!(parse("SystemdCgroup = true\nBinaryName = 'crun'\n"), Ok(Config::default()));
+        assert!(parse("SystemdCgrop = true\n").is_err());
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub const MAX_SOURCE_FILES: usize = 1024;
 /// Write permission of group and others: the bits that no file of Assay's may have.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
+/// In a folder with this bit nobody can replace what belongs to someone else.
+const STICKY: u32 = 0o1000;
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// Stable code of a diagnostic. Users search for these; they are never renamed or reused.
@@ -231,6 +234,8 @@ pub fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, Diagnostic> {
         ));
     }
     check_owner(path, &metadata)?;
+    check_mode(path, &metadata)?;
+    check_folders(path)?;
     read_limited(file, limit).map_err(unreadable)?.ok_or_else(|| {
         Diagnostic::without_place(
             Code::TooLarge,
@@ -263,6 +268,8 @@ pub fn toml_files(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
         return Ok(vec![path.to_owned()]);
     }
     check_owner(path, &metadata)?;
+    check_mode(path, &metadata)?;
+    check_folders(path)?;
     let mut files = Vec::new();
     for (count, entry) in fs::read_dir(path).map_err(unreadable)?.enumerate() {
         let entry = entry.map_err(unreadable)?;
@@ -294,6 +301,10 @@ fn check_owner(path: &Path, metadata: &fs::Metadata) -> Result<(), Diagnostic> {
             &format!("chown root {}", path.display()),
         ));
     }
+    Ok(())
+}
+
+fn check_mode(path: &Path, metadata: &fs::Metadata) -> Result<(), Diagnostic> {
     let mode = metadata.mode() & 0o7777;
     if mode & WRITABLE_BY_OTHERS != 0 {
         return Err(Diagnostic::without_place(
@@ -301,6 +312,27 @@ fn check_owner(path: &Path, metadata: &fs::Metadata) -> Result<(), Diagnostic> {
             format!("{} can be written by others (mode {mode:04o})", path.display()),
             &format!("chmod go-w {}", path.display()),
         ));
+    }
+    Ok(())
+}
+
+/// Whoever can write to a folder on the way can put another file in the place of this one.
+fn check_folders(path: &Path) -> Result<(), Diagnostic> {
+    let unreadable = |e: std::io::Error| {
+        Diagnostic::without_place(
+            Code::Unreadable,
+            format!("{} cannot be read: {e}", path.display()),
+            "check the path, or run as root",
+        )
+    };
+    // Links are followed first: it is the folders of the file itself that count.
+    let real = fs::canonicalize(path).map_err(unreadable)?;
+    for folder in real.ancestors().skip(1) {
+        let metadata = fs::metadata(folder).map_err(unreadable)?;
+        check_owner(folder, &metadata)?;
+        if metadata.mode() & STICKY == 0 {
+            check_mode(folder, &metadata)?;
+        }
     }
     Ok(())
 }
@@ -549,12 +581,21 @@ mod tests {
         assert_eq!(Source::read(&file).unwrap().text, "x = 1");
 
         for mode in [0o720, 0o702] {
+            for folder in [&dir, folder.path()] {
+                fs::set_permissions(folder, fs::Permissions::from_mode(mode)).unwrap();
+                assert_eq!(Source::read(&file).unwrap_err().code, Code::Permissions);
+                assert_eq!(toml_files(&dir).unwrap_err().code, Code::Permissions);
+                fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
+            }
+            assert!(Source::read(&file).is_ok());
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(Source::read(&file).unwrap_err().code, Code::Permissions);
-            fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(toml_files(&dir).unwrap_err().code, Code::Permissions);
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         }
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        // The sticky bit keeps files from being replaced, not from being added.
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o1777)).unwrap();
+        assert!(Source::read(&file).is_ok());
+        assert_eq!(toml_files(&dir).unwrap_err().code, Code::Permissions);
         // Only root can give files away.
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::chown(&file, Some(1), None).unwrap();

@@ -41,26 +41,6 @@ pub enum Exit {
     Internal = 70,
 }
 
-impl Exit {
-    /// The end of a command that judged an image, by the code of its refusal.
-    #[must_use]
-    pub fn of_refusal(code: &str) -> Self {
-        match code {
-            "signature-missing"
-            | "signature-too-few"
-            | "signature-subject"
-            | "signer-not-wanted"
-            | "evidence-cache-empty"
-            | "evidence-missing" => Self::EvidenceMissing,
-            "signature-invalid" | "key-unknown" | "subject-mismatch" | "payload-malformed" | "bundle-malformed" => {
-                Self::SignatureInvalid
-            }
-            "evidence-corrupt" | "evidence-malformed" | "policy-corrupt" => Self::Corrupt,
-            _ => Self::Denied,
-        }
-    }
-}
-
 impl Termination for Exit {
     fn report(self) -> ExitCode {
         ExitCode::from(self as u8)
@@ -95,7 +75,7 @@ pub fn show(diagnostics: &[Diagnostic]) {
         if terminal {
             complain(draw(diagnostic, color));
         } else {
-            complain(diagnostic);
+            complain(format_args!("{diagnostic}\n"));
         }
     }
 }
@@ -275,9 +255,5 @@ mod tests {
             Exit::Internal,
         ];
         assert_eq!(codes.map(|exit| exit as u8), [0, 1, 2, 3, 4, 5, 6, 7, 8, 70]);
-        assert_eq!(Exit::of_refusal("signature-missing"), Exit::EvidenceMissing);
-        assert_eq!(Exit::of_refusal("signature-invalid"), Exit::SignatureInvalid);
-        assert_eq!(Exit::of_refusal("digest-not-listed"), Exit::Denied);
-        assert_eq!(Exit::of_refusal("policy-corrupt"), Exit::Corrupt);
     }
 }

@@ -280,7 +280,7 @@ impl TryFrom<String> for ImagePattern {
                 return Err(InvalidPattern::Component);
             }
         }
-        if !tag.is_none_or(|tag| is_tag(tag)) {
+        if !tag.is_none_or(is_tag) {
             return Err(InvalidPattern::Tag);
         }
         let tag = tag.map(|tag| Glob(tag.to_owned()));

@@ -5,10 +5,15 @@
 
 #![allow(clippy::tests_outside_test_module, reason = "all of this program is tests")]
 
+mod admission;
 mod harness;
 
+mod churn;
 mod exec;
+mod failure;
+mod grouping;
 mod lifecycle;
+mod options;
 mod resources;
 mod signals;
 mod streams;

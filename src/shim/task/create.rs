@@ -147,7 +147,7 @@ pub(super) async fn restore(container: &Arc<Container>) -> Result<(), Error> {
 }
 
 fn adopt(container: &Arc<Container>, child: Child) {
-    match stats::Cgroup::of(child.pid(), &container.spec).and_then(|cgroup| {
+    match stats::Cgroup::of(child.pid()).and_then(|cgroup| {
         cgroup.enable_controllers();
         OomWatch::new(&cgroup)
     }) {

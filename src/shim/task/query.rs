@@ -49,7 +49,7 @@ impl Tasks {
     pub(super) fn pids(&self, id: &str) -> Result<PidsResponse, Error> {
         let container = self.container(id)?;
         let execs = container.execs_by_pid();
-        let cgroup = stats::Cgroup::of(container.init.pid(), &container.spec)?;
+        let cgroup = stats::Cgroup::of(container.init.pid())?;
         let processes = cgroup.pids()?.into_iter().map(|pid| {
             let info = execs.get(&pid).and_then(|exec_id| {
                 let details = ProcessDetails {
@@ -77,7 +77,7 @@ impl Tasks {
 
     pub(super) fn stats(&self, id: &str) -> Result<StatsResponse, Error> {
         let container = self.container(id)?;
-        let cgroup = stats::Cgroup::of(container.init.pid(), &container.spec)?;
+        let cgroup = stats::Cgroup::of(container.init.pid())?;
         Ok(StatsResponse {
             stats: Some(cgroup.metrics()?).into(),
             ..StatsResponse::default()

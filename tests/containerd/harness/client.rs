@@ -37,16 +37,20 @@ pub struct Client {
 }
 
 impl Client {
+    #[track_caller]
     pub fn connect(socket: &Path, namespace: &str) -> Self {
+        Self::try_connect(socket, namespace)
+            .unwrap_or_else(|error| panic!("cannot connect to {}: {error}", socket.display()))
+    }
+
+    pub fn try_connect(socket: &Path, namespace: &str) -> Result<Self, containerd_client::tonic::transport::Error> {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let channel = runtime
-            .block_on(containerd_client::connect(socket))
-            .unwrap_or_else(|error| panic!("cannot connect to {}: {error}", socket.display()));
-        Self {
+        let channel = runtime.block_on(containerd_client::connect(socket))?;
+        Ok(Self {
             runtime,
             channel,
             namespace: namespace.to_owned(),
-        }
+        })
     }
 
     pub fn namespace(&self) -> &str {

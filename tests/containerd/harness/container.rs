@@ -132,7 +132,7 @@ impl<'a> ContainerBuilder<'a> {
                 image: self.image.name.clone(),
                 runtime: Some(Runtime {
                     name: self.runtime.clone(),
-                    options: self.options.clone(),
+                    options: self.options,
                 }),
                 spec: Some(Any {
                     type_url: "types.containerd.io/opencontainers/runtime-spec/1/Spec".to_owned(),
@@ -159,7 +159,6 @@ impl<'a> ContainerBuilder<'a> {
             stdout,
             stderr,
             terminal,
-            options: self.options,
             ..CreateTaskRequest::default()
         })?;
         Ok(container)
@@ -231,6 +230,11 @@ impl Container {
     /// A connection of its own, for another thread.
     pub fn another_client(&self) -> Client {
         Client::connect(&self.socket, self.client.namespace())
+    }
+
+    /// Connects again, to a containerd that was restarted.
+    pub fn reconnect(&mut self) {
+        self.client = self.another_client();
     }
 
     /// Waits for the end, deletes the task and collects the output.

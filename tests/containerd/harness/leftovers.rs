@@ -102,8 +102,20 @@ pub fn alive(pid: u32) -> bool {
 }
 
 pub fn parent(pid: u32) -> u32 {
-    let fields = stat(pid).unwrap_or_else(|| panic!("process {pid} is gone"));
-    fields[1].parse().unwrap()
+    parent_of(pid).unwrap_or_else(|| panic!("process {pid} is gone"))
+}
+
+/// None when the process is gone.
+pub fn parent_of(pid: u32) -> Option<u32> {
+    stat(pid)?[1].parse().ok()
+}
+
+/// How many sockets a process holds.
+pub fn sockets_of(pid: u32) -> usize {
+    descriptors(pid)
+        .iter()
+        .filter(|target| target.starts_with("socket:"))
+        .count()
 }
 
 /// State, parent and what follows.

@@ -51,8 +51,7 @@ pub struct Case {
 }
 
 impl Case {
-    pub fn new(version: Version, name: &str) -> Self {
-        let daemon = Daemon::shared(version);
+    pub fn on(daemon: &'static Daemon, name: &str) -> Self {
         Self {
             daemon,
             client: daemon.client(&daemon.scope),
@@ -98,7 +97,7 @@ macro_rules! on_each_containerd {
 pub(crate) use on_each_containerd;
 
 pub fn run(version: Version, name: &str, test: fn(&Case)) {
-    let case = Case::new(version, name);
+    let case = Case::on(Daemon::shared(version), name);
     test(&case);
     case.leaves_nothing();
 }

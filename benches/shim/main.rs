@@ -1,0 +1,227 @@
+//! What a verified start costs, beside the stock shim on the same machine, containerd, OCI runtime and image:
+//! pairs in turn, medians, ratios. Verification is on: the image is signed and policy enforces it.
+// A benchmark that meets a surprise stops and shows it.
+#![allow(clippy::unwrap_used)]
+
+mod node;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use assay::admission::Decision;
+use node::{IMAGE, Node, Shim};
+
+/// Pairs of each measurement of time.
+const PAIRS: usize = 40;
+/// Runs before the first that counts: page cache, memo, connections.
+const WARM_UP: usize = 3;
+/// Containers that sit idle while memory is read.
+const IDLE: u32 = 50;
+/// Decisions taken afresh, each under a policy of its own.
+const FIRST: usize = 20;
+
+fn main() {
+    let node = Node::start();
+    println!(
+        "{}, {}, {PAIRS} interleaved pairs, medians, signature verification enforced",
+        first_line(Command::new(node::programs().join("containerd")).arg("--version")),
+        first_line(Command::new("runc").arg("--version")),
+    );
+
+    println!("\n{:<28}{:>12}{:>12}{:>8}", "", "stock shim", "Assay", "ratio");
+    time("ctr run --rm /bin/true", |shim, id| {
+        let since = Instant::now();
+        node.ctr(["run", "--rm", "--runtime", shim.runtime(), IMAGE, id, "/bin/true"]);
+        since.elapsed()
+    });
+    time("create", |shim, id| {
+        node.ctr([
+            "container",
+            "create",
+            "--runtime",
+            shim.runtime(),
+            IMAGE,
+            id,
+            "/bin/true",
+        ]);
+        let took = node.create_task(id, node.mounts(id));
+        node.delete_task(id);
+        node.ctr(["container", "delete", id]);
+        took
+    });
+    node.start_idle(Shim::Stock, "idle-stock");
+    node.start_idle(Shim::Assay, "idle-assay");
+    time("exec /bin/true", |shim, id| match shim {
+        Shim::Stock => node.exec("idle-stock", id),
+        Shim::Assay => node.exec("idle-assay", id),
+    });
+    node.remove("idle-stock");
+    node.remove("idle-assay");
+
+    let stock = memory(&node, Shim::Stock);
+    let assay = memory(&node, Shim::Assay);
+    compare("private memory per idle pod", stock.private, assay.private, "kB");
+    compare("PSS per idle pod", stock.pss, assay.pss, "kB");
+    compare(
+        "shim program",
+        size(&node::programs().join(Shim::Stock.program())),
+        size(&node::assay_programs().join(Shim::Assay.program())),
+        "kB",
+    );
+
+    admission(&node);
+}
+
+/// Measures both shims in turn, each first every other time.
+fn time(what: &str, mut measure: impl FnMut(Shim, &str) -> Duration) {
+    let mut stock = Vec::new();
+    let mut assay = Vec::new();
+    for round in 0..WARM_UP + PAIRS {
+        let order = if round % 2 == 0 {
+            [Shim::Stock, Shim::Assay]
+        } else {
+            [Shim::Assay, Shim::Stock]
+        };
+        for shim in order {
+            let name = what.split(' ').next().unwrap_or(what);
+            let took = measure(shim, &format!("{name}-{}-{round}", shim.program()));
+            if round >= WARM_UP {
+                match shim {
+                    Shim::Stock => stock.push(took.as_secs_f64() * 1e3),
+                    Shim::Assay => assay.push(took.as_secs_f64() * 1e3),
+                }
+            }
+        }
+    }
+    compare(what, median(stock), median(assay), "ms");
+}
+
+fn compare(what: &str, stock: f64, assay: f64, unit: &str) {
+    println!("{what:<28}{stock:>9.1} {unit}{assay:>9.1} {unit}{:>8.2}", assay / stock);
+}
+
+#[derive(Debug)]
+struct Memory {
+    private: f64,
+    pss: f64,
+}
+
+/// Memory per container of the shims alone, in kB; each container has a shim of its own.
+fn memory(node: &Node, shim: Shim) -> Memory {
+    let ids: Vec<String> = (0..IDLE)
+        .map(|index| format!("idle-{}-{index}", shim.program()))
+        .collect();
+    for id in &ids {
+        node.start_idle(shim, id);
+    }
+    let pids = node.shims(shim);
+    assert_eq!(pids.len(), ids.len(), "one shim for each container");
+    let mut private = 0.0;
+    let mut pss = 0.0;
+    for pid in pids {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+        private += field(&rollup, "Private_Clean:") + field(&rollup, "Private_Dirty:");
+        pss += field(&rollup, "Pss:");
+    }
+    for id in &ids {
+        node.remove(id);
+    }
+    Memory {
+        private: private / f64::from(IDLE),
+        pss: pss / f64::from(IDLE),
+    }
+}
+
+fn field(rollup: &str, name: &str) -> f64 {
+    let line = rollup.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn size(program: &std::path::Path) -> f64 {
+    fs::metadata(program).unwrap().len() as f64 / 1024.0
+}
+
+/// Where the time of a decision goes, taken afresh and repeated, from the decisions themselves.
+fn admission(node: &Node) {
+    for index in 0..FIRST {
+        node.apply_policy(&format!("bench {index}"));
+        for time in ["first", "repeated"] {
+            let id = format!("admit-{time}-{index}");
+            node.ctr([
+                "run",
+                "--rm",
+                "--runtime",
+                Shim::Assay.runtime(),
+                IMAGE,
+                &id,
+                "/bin/true",
+            ]);
+        }
+    }
+    let log = node.decisions();
+    let decisions: Vec<Decision> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let decisions = decisions
+        .iter()
+        .filter(|decision| decision.container.starts_with("admit-"));
+    let (repeated, first): (Vec<&Decision>, Vec<&Decision>) = decisions.partition(|decision| decision.repeated);
+    println!("\n{:<28}{:>12}{:>12}", "admit by phase", "first", "repeated");
+    let (first, repeated) = (phases(&first), phases(&repeated));
+    let mut names: Vec<&String> = first.iter().map(|(name, _)| name).collect();
+    names.extend(
+        repeated
+            .iter()
+            .map(|(name, _)| name)
+            .filter(|name| !first.iter().any(|(other, _)| other == *name)),
+    );
+    for name in names {
+        println!("{name:<28}{:>12}{:>12}", cell(&first, name), cell(&repeated, name));
+    }
+}
+
+/// Median of each phase in milliseconds, in the order in which they ran, and of their sum.
+fn phases(decisions: &[&Decision]) -> Vec<(String, f64)> {
+    assert!(!decisions.is_empty(), "no decision of this kind was logged");
+    let mut order: Vec<String> = Vec::new();
+    let mut samples: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for decision in decisions {
+        let total: u64 = decision.phases.iter().map(|(_, micros)| micros).sum();
+        for (name, micros) in decision.phases.iter().chain([&("sum".to_owned(), total)]) {
+            if !order.contains(name) {
+                order.push(name.clone());
+            }
+            samples.entry(name.clone()).or_default().push(*micros as f64 / 1e3);
+        }
+    }
+    order
+        .into_iter()
+        .map(|name| (name.clone(), median(samples.remove(&name).unwrap())))
+        .collect()
+}
+
+fn cell(phases: &[(String, f64)], name: &str) -> String {
+    phases
+        .iter()
+        .find(|(phase, _)| phase == name)
+        .map_or_else(|| "-".to_owned(), |(_, millis)| format!("{millis:.2} ms"))
+}
+
+fn median(mut samples: Vec<f64>) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    let middle = samples.len() / 2;
+    if samples.len() % 2 == 1 {
+        samples[middle]
+    } else {
+        (samples[middle - 1] + samples[middle]) / 2.0
+    }
+}
+
+fn first_line(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
