@@ -61,7 +61,12 @@ impl Ruling {
     }
 
     fn fault(fault: &Fault) -> Self {
-        Self::refuse(fault.code(), printable(&fault.to_string()).into_owned(), fault.fix(), false)
+        Self::refuse(
+            fault.code(),
+            printable(&fault.to_string()).into_owned(),
+            fault.fix(),
+            false,
+        )
     }
 
     fn parser(fault: &ParserFault) -> Self {
@@ -88,11 +93,7 @@ impl From<Outcome> for Ruling {
             key: fact.key.clone(),
         });
         Self {
-            verdict: if outcome.allow {
-                Verdict::Allow
-            } else {
-                Verdict::Refuse
-            },
+            verdict: if outcome.allow { Verdict::Allow } else { Verdict::Refuse },
             evidence: evidence.collect(),
             code: outcome.code,
             reason: outcome.reason,
@@ -173,7 +174,10 @@ pub(super) fn rule(
                 (1, _) => "would refuse it".to_owned(),
                 (all, some) => format!("would refuse it ({some} of {all})"),
             };
-            Ruling::allow("audit-only", format!("only audit rules apply; under enforce they {would}"))
+            Ruling::allow(
+                "audit-only",
+                format!("only audit rules apply; under enforce they {would}"),
+            )
         }
     };
     Ruling { audit, ..ruling }

@@ -242,8 +242,8 @@ pub async fn image(socket: &str, namespace: &str, name: &str) -> Result<Image, F
     };
     let (config, parsed) = one(name, candidates)?.ok_or_else(missing)?;
     let chain_id = image::chain(config, &parsed)?;
-    let proposed = containerd.manifests_of(config).await?;
-    let (manifests, indexes) = image::complete(&containerd, config, found, proposed).await?;
+    let proposals = image::search(&containerd, &[config], &[]).await?;
+    let (manifests, indexes) = image::complete(&containerd, config, found, proposals).await?;
     Ok(Image {
         name: name.to_owned(),
         config,
@@ -365,11 +365,8 @@ async fn root(
             (digest, image::chain(digest, &config)?)
         }
     };
-    let (found, proposed) = match claimed {
-        Claim::Config { found, proposed, .. } => (found, proposed),
-        Claim::Image { found, .. } => (found, containerd.manifests_of(config).await?),
-    };
-    let (manifests, indexes) = image::complete(containerd, config, found, proposed).await?;
+    let (Claim::Config { found, proposals, .. } | Claim::Image { found, proposals, .. }) = claimed;
+    let (manifests, indexes) = image::complete(containerd, config, found, proposals).await?;
     if manifests.is_empty() {
         return Err(Fault::ContentMissing {
             what: Blob::Manifest,
@@ -393,12 +390,13 @@ enum Claim {
         digest: Digest,
         chain_id: Digest,
         found: Vec<image::Found>,
-        proposed: Vec<Digest>,
+        proposals: image::Proposals,
     },
     /// Other clients note a name, which may stand for several manifests.
     Image {
         found: Vec<image::Found>,
         configs: Vec<(Digest, oci::ImageConfig)>,
+        proposals: image::Proposals,
     },
 }
 
@@ -421,8 +419,18 @@ async fn claim(containerd: &Containerd, container: &Container, maker: &Maker) ->
             .await?
             .ok_or_else(|| Fault::ImageUnknown(oci::shorten(&container.image)))?;
         let found = image::manifests(containerd, &target).await?;
-        let configs = image::configs(containerd, &found).await?;
-        return Ok(Claim::Image { found, configs });
+        let known: Vec<Digest> = found.iter().map(|found| found.digest).collect();
+        let wanted: Vec<Digest> = found.iter().map(|found| found.config).collect();
+        // For all of them, since waiting until it is known which one counts takes longer.
+        let (configs, proposals) = tokio::try_join!(
+            image::configs(containerd, &found),
+            image::search(containerd, &wanted, &known),
+        )?;
+        return Ok(Claim::Image {
+            found,
+            configs,
+            proposals,
+        });
     };
     let digest: Digest = metadata
         .image_ref
@@ -445,18 +453,19 @@ async fn claim(containerd: &Containerd, container: &Container, maker: &Maker) ->
             manifests(by_name).await
         }
     };
-    let (config, mut found, more, proposed) = tokio::try_join!(
+    let wanted = [digest];
+    let (config, mut found, more, proposals) = tokio::try_join!(
         image::config(containerd, digest),
         manifests(&own),
         by_name(),
-        containerd.manifests_of(digest),
+        image::search(containerd, &wanted, &[]),
     )?;
     found.extend(more);
     Ok(Claim::Config {
         digest,
         chain_id: image::chain(digest, &config)?,
         found,
-        proposed,
+        proposals,
     })
 }
 

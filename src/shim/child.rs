@@ -137,7 +137,7 @@ impl Children {
         Ok((watched, child))
     }
 
-    /// Runs a command to its end; `input` goes to its standard input.
+    /// Runs a command to its end; `input` goes to its standard input. Dropped before the end, it kills the command.
     ///
     /// A descendant that keeps the output open does not hold the answer up.
     ///
@@ -151,6 +151,7 @@ impl Children {
         });
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let (mut child, mut std) = self.spawn(command)?;
+        let _killed_if_given_up = KillOnDrop(child.handle()?);
         let mut stdin = std
             .stdin
             .take()
@@ -356,6 +357,16 @@ impl Handle {
     }
 }
 
+/// Kills a process that nobody waits for any more.
+struct KillOnDrop(Handle);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        // Fails when the process has ended, which is the usual case.
+        let _ = self.0.signal(libc::SIGKILL.cast_unsigned());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -401,6 +412,21 @@ mod tests {
             let output = children.run(&mut shell("sleep 30 & echo $!"), b"").await.unwrap();
             let pid: i32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
             rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_command_that_is_given_up_is_killed() {
+        on_loop(async {
+            let children = Arc::new(Children::default());
+            let dir = tempfile::tempdir().unwrap();
+            let pid_file = dir.path().join("pid");
+            let mut command = shell(&format!("echo $$ > {}; exec sleep 30", pid_file.display()));
+            let given_up = tokio::time::timeout(std::time::Duration::from_millis(300), children.run(&mut command, b""));
+            assert!(given_up.await.is_err());
+            let pid: i32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+            let mut child = children.watch(pid).unwrap();
+            assert_eq!(child.wait().await.status, 137);
         });
     }
 

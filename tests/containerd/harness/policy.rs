@@ -20,7 +20,7 @@ pub fn activate(folder: &Path) {
     .unwrap();
     fs::write(
         home.join("policy.d/90-audit.toml"),
-        "[[rule]]\nname = \"everything\"\nmatch = {}\nmode = \"audit\"\n",
+        "[[rule]]\nname = \"everything\"\nmatch = { image = [\"**\"] }\nmode = \"audit\"\n",
     )
     .unwrap();
     if super::runtime() != super::ASSAY {
