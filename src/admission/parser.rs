@@ -104,10 +104,10 @@ impl ParserFault {
     pub fn fix(&self) -> &'static str {
         match self {
             Self::Start(_) => "free memory or processes on this node and start the container again",
-            Self::Sandbox(_) => {
-                "use Linux 5.12 or newer, and let assay admit create mount, network and IPC namespaces"
+            Self::Sandbox(_) => "use Linux 5.12 or newer, and let assay admit create mount, network and IPC namespaces",
+            Self::Timeout(_) => {
+                "raise admit_timeout in /etc/assay/config.toml, or find the slow evidence: assay verify IMAGE"
             }
-            Self::Timeout(_) => "raise admit_timeout in /etc/assay/config.toml, or find the slow evidence: assay verify IMAGE",
             Self::Crashed(_) | Self::TooLarge | Self::Garbage(_) => {
                 "find the evidence that breaks the parser (assay verify IMAGE), remove it from the cache and report it"
             }
@@ -121,7 +121,12 @@ impl ParserFault {
 /// # Errors
 ///
 /// See [`ParserFault`]; the parser is dead when this returns.
-pub fn ask(layout: BorrowedFd<'_>, keys: &[Key], subjects: &[Digest], deadline: Instant) -> Result<Judged, ParserFault> {
+pub fn ask(
+    layout: BorrowedFd<'_>,
+    keys: &[Key],
+    subjects: &[Digest],
+    deadline: Instant,
+) -> Result<Judged, ParserFault> {
     let question = serde_json::to_vec(&Question {
         keys: keys.to_vec(),
         subjects: subjects.to_vec(),
@@ -165,7 +170,9 @@ fn run(mut command: Command, question: &[u8], deadline: Instant) -> Result<Vec<u
         // It had not read anything untrusted yet, so what it said is its own.
         (Some(code), _) if code == i32::from(NO_SANDBOX) => {
             let text = String::from_utf8_lossy(&answer);
-            Err(ParserFault::Sandbox(printable(&text).chars().take(MAX_TEXT / 4).collect()))
+            Err(ParserFault::Sandbox(
+                printable(&text).chars().take(MAX_TEXT / 4).collect(),
+            ))
         }
         (Some(code), _) => Err(ParserFault::Crashed(format!("exit status {code}"))),
         (None, Some(signal)) => Err(ParserFault::Crashed(format!("signal {signal}"))),
@@ -245,7 +252,10 @@ fn accept(reply: &[u8], keys: &[Key], subjects: &[Digest]) -> Result<Judged, Par
     }
     for finding in &answer.findings {
         let is_code = |text: &str| {
-            !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+            !text.is_empty()
+                && text
+                    .bytes()
+                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
         };
         if finding.code.len() > MAX_TEXT || !is_code(&finding.code) {
             return garbage("it has a finding whose code is not one");
@@ -327,7 +337,11 @@ fn blobs(layout: BorrowedFd<'_>, answer: &Answer) -> Vec<Digest> {
             .blob_by_digest(fact.evidence, oci::MAX_DOCUMENT)
             .ok()
             .and_then(|bytes| Manifest::parse(&bytes, oci::MANIFEST).ok());
-        blobs.extend(manifest.iter().flat_map(|manifest| manifest.layers.iter().map(|layer| layer.digest)));
+        blobs.extend(
+            manifest
+                .iter()
+                .flat_map(|manifest| manifest.layers.iter().map(|layer| layer.digest)),
+        );
     }
     blobs.into_iter().take(MAX_ENTRIES).collect()
 }

@@ -186,16 +186,15 @@ pub(super) struct Proposals {
 
 /// Searches the content store for manifests of `configs`, and for indexes that list them or one of `known`; of many, the
 /// first ones, since [`complete`] asks again for what it turns out to need.
-pub(super) async fn search(
-    containerd: &Containerd,
-    configs: &[Digest],
-    known: &[Digest],
-) -> Result<Proposals, Fault> {
+pub(super) async fn search(containerd: &Containerd, configs: &[Digest], known: &[Digest]) -> Result<Proposals, Fault> {
     let known = known.get(..MAX_SEARCHED).unwrap_or(known);
-    let (manifests, mut indexes) =
-        tokio::try_join!(containerd.manifests_of(configs), containerd.indexes_of(known))?;
+    let (manifests, mut indexes) = tokio::try_join!(containerd.manifests_of(configs), containerd.indexes_of(known))?;
     let mut searched: BTreeSet<Digest> = known.iter().copied().collect();
-    let more: Vec<Digest> = manifests.iter().copied().filter(|digest| searched.insert(*digest)).collect();
+    let more: Vec<Digest> = manifests
+        .iter()
+        .copied()
+        .filter(|digest| searched.insert(*digest))
+        .collect();
     indexes.extend(containerd.indexes_of(&more).await?);
     Ok(Proposals {
         manifests,
@@ -219,7 +218,11 @@ pub(super) async fn complete(
         indexes.extend(found.indexes);
     }
     let mut reads = JoinSet::new();
-    for digest in proposals.manifests.into_iter().filter(|digest| !manifests.contains(digest)) {
+    for digest in proposals
+        .manifests
+        .into_iter()
+        .filter(|digest| !manifests.contains(digest))
+    {
         let containerd = containerd.clone();
         reads.spawn(async move { (digest, containerd.blob(Blob::Manifest, digest).await) });
     }

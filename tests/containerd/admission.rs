@@ -6,8 +6,10 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use assay::admission::{Decision, LOG, Mount, Request, VERSION, Verdict};
 use assay::digest::Digest;
@@ -47,6 +49,8 @@ on_each_containerd![
     edited_and_missing_content_is_refused,
     containers_without_an_image_are_refused,
     what_is_not_known_is_refused,
+    a_containerd_that_hangs_is_refused_in_time,
+    a_full_disk_is_refused,
     a_remapped_snapshot_is_bound,
     pods_are_bound_and_matched,
     image_volumes_need_a_rule_of_their_own,
@@ -92,7 +96,11 @@ impl<'a> Node<'a> {
         let pem = BASE64_STANDARD.encode(spki);
         fs::write(
             folder.join("trust.d/release.pub"),
-            format!("-----BEGIN PUBLIC KEY-----\n{}\n{}\n-----END PUBLIC KEY-----\n", &pem[..64], &pem[64..]),
+            format!(
+                "-----BEGIN PUBLIC KEY-----\n{}\n{}\n-----END PUBLIC KEY-----\n",
+                &pem[..64],
+                &pem[64..]
+            ),
         )
         .unwrap();
         fs::write(
@@ -154,8 +162,7 @@ impl<'a> Node<'a> {
             &serde_json::to_vec(&manifest).unwrap(),
             "application/vnd.oci.image.manifest.v1+json",
         );
-        entry["annotations"] =
-            json!({ "org.opencontainers.image.ref.name": format!("sha256-{}.sig", subject.hex()) });
+        entry["annotations"] = json!({ "org.opencontainers.image.ref.name": format!("sha256-{}.sig", subject.hex()) });
         let index = json!({ "schemaVersion": 2, "manifests": [entry] });
         fs::write(layout.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
         fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
@@ -420,7 +427,12 @@ fn an_unsigned_image_is_refused_with_the_next_step(case: &Case) {
     let decision = node.refuses(&held.request, "evidence-cache-empty");
     assert!(decision.policy);
     let line = decision.line();
-    for part in ["assay.test/busybox:latest", &BUSYBOX.manifest.to_string(), "\"signed\"", "assay evidence import"] {
+    for part in [
+        "assay.test/busybox:latest",
+        &BUSYBOX.manifest.to_string(),
+        "\"signed\"",
+        "assay evidence import",
+    ] {
         assert!(line.contains(part), "{part} is not in {line}");
     }
     // A signature of something else, by the right key.
@@ -493,7 +505,10 @@ fn what_is_mounted_must_be_the_snapshot(case: &Case) {
     let held = node.container("c", &BUSYBOX);
     let other = node.container("other", &BUSYBOX);
     node.allows(&held.request, "signature-verified");
-    node.allows(&held.with_options(|options| options.push("ro".to_owned())), "signature-verified");
+    node.allows(
+        &held.with_options(|options| options.push("ro".to_owned())),
+        "signature-verified",
+    );
     for (request, code) in [
         (held.with(|request| request.rootfs.clear()), "mounts-foreign"),
         (
@@ -590,7 +605,10 @@ fn a_reused_upper_directory_is_refused(case: &Case) {
     node.allows(&held.request, "signature-verified");
     fs::write(held.upper().join("left-behind"), "").unwrap();
     assert!(node.refuses(&held.request, "upper-reused").policy);
-    node.policy(&KEY_RULE.replace("[[rule.signature]]", "runtime = { restart = \"allow\" }\n[[rule.signature]]"));
+    node.policy(&KEY_RULE.replace(
+        "[[rule.signature]]",
+        "runtime = { restart = \"allow\" }\n[[rule.signature]]",
+    ));
     node.allows(&held.request, "signature-verified");
 }
 
@@ -610,7 +628,14 @@ fn edited_and_missing_content_is_refused(case: &Case) {
         fs::write(&file, replaced).unwrap();
         node.refuses(&held.request, code);
         fs::remove_file(&file).unwrap();
-        node.refuses(&held.request, if code == "config-edited" { "platform-missing" } else { "content-missing" });
+        node.refuses(
+            &held.request,
+            if code == "config-edited" {
+                "platform-missing"
+            } else {
+                "content-missing"
+            },
+        );
         fs::write(&file, kept).unwrap();
         node.allows(&held.request, "signature-verified");
     };
@@ -683,9 +708,69 @@ fn what_is_not_known_is_refused(case: &Case) {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(wrong.to_string().as_bytes()).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(wrong.to_string().as_bytes())
+        .unwrap();
     let decision: Decision = serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap();
-    assert_eq!((decision.verdict, decision.code.as_str()), (Verdict::Refuse, "request-invalid"));
+    assert_eq!(
+        (decision.verdict, decision.code.as_str()),
+        (Verdict::Refuse, "request-invalid")
+    );
+}
+
+fn a_containerd_that_hangs_is_refused_in_time(case: &Case) {
+    let node = Node::new(case, KEY_RULE);
+    let held = node.container("c", &BUSYBOX);
+    let config = node.folder.join("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}admit_timeout = \"500ms\"\n")).unwrap();
+    let socket = node.folder.join("hangs.sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let started = Instant::now();
+    let hanging = held.with(|request| request.containerd = socket.display().to_string());
+    node.refuses(&hanging, "identity-timeout");
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+fn a_full_disk_is_refused(case: &Case) {
+    let node = Node::new(case, "");
+    let state = node.folder.join("state");
+    fs::create_dir(&state).unwrap();
+    let mount = |arguments: &[&str]| {
+        let done = Command::new(arguments[0])
+            .args(&arguments[1..])
+            .arg(&state)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    mount(&["mount", "-t", "tmpfs", "-o", "size=256k,mode=0700", "tmpfs"]);
+    let full = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        node.policy(KEY_RULE);
+        node.sign(BUSYBOX.manifest);
+        let held = node.container("c", &BUSYBOX);
+        node.allows(&held.request, "signature-verified");
+        let log = state.join(LOG);
+        // Every page is taken, and the log's last one is nearly full.
+        let line = fs::read_to_string(&log).unwrap();
+        let mut file = fs::OpenOptions::new().append(true).open(&log).unwrap();
+        file.write_all(line.repeat(4).as_bytes()).unwrap();
+        let mut filler = fs::File::create(state.join("filler")).unwrap();
+        while filler.write(&[0; 4096]).is_ok_and(|written| written > 0) {}
+        while file.write(line.as_bytes()).is_ok_and(|written| written == line.len()) {}
+        let decision = node.refuses(&held.request, "state-full");
+        assert!(!decision.policy);
+        drop(filler);
+        fs::remove_file(state.join("filler")).unwrap();
+        node.allows(&held.request, "signature-verified");
+    }));
+    mount(&["umount"]);
+    if let Err(panic) = full {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 fn a_remapped_snapshot_is_bound(case: &Case) {
@@ -698,9 +783,12 @@ fn a_remapped_snapshot_is_bound(case: &Case) {
     let document = format!(
         r#"{{"Parent":"{chain}","IDMap":{{"UidMap":[{{"containerID":0,"hostID":4000,"size":1000}}],"GidMap":[{{"containerID":0,"hostID":4000,"size":1000}}]}}}}"#
     );
-    for (number, copy) in [format!("{chain}-4000-4000"), Digest::of(document.as_bytes()).to_string()]
-        .iter()
-        .enumerate()
+    for (number, copy) in [
+        format!("{chain}-4000-4000"),
+        Digest::of(document.as_bytes()).to_string(),
+    ]
+    .iter()
+    .enumerate()
     {
         let active = case.id(&format!("remap-{number}"));
         node.ctr(&["snapshots", "prepare", &active, &chain]);
@@ -789,7 +877,13 @@ fn create_with_volume(case: &Case, pod: &Pod, image: &str, volume: &str, path: &
                 namespace: "default".to_owned(),
                 attempt: 0,
             }),
-            log_directory: case.daemon.folder.join("logs").join(case.id("pod")).display().to_string(),
+            log_directory: case
+                .daemon
+                .folder
+                .join("logs")
+                .join(case.id("pod"))
+                .display()
+                .to_string(),
             linux: Some(LinuxPodSandboxConfig::default()),
             ..PodSandboxConfig::default()
         }),
@@ -803,7 +897,10 @@ fn pods_are_bound_and_matched(case: &Case) {
         case,
         &format!(
             "{}{}",
-            KEY_RULE.replace("image = [\"assay.test/**\"]", "image = [\"assay.test/busybox:*\"], namespace = [\"default\"], kind = \"container\""),
+            KEY_RULE.replace(
+                "image = [\"assay.test/**\"]",
+                "image = [\"assay.test/busybox:*\"], namespace = [\"default\"], kind = \"container\""
+            ),
             r#"
 [[rule]]
 name = "pause"
@@ -865,7 +962,11 @@ fn image_volumes_need_a_rule_of_their_own(case: &Case) {
     let container = create_with_volume(case, &pod, &BUSYBOX.name, &volume.name, "/data");
     let request = cri_request(&node, &container);
     let decision = node.refuses(&request, "no-rule");
-    assert!(decision.reason.contains("/data") && decision.reason.contains(&volume.name), "{}", decision.line());
+    assert!(
+        decision.reason.contains("/data") && decision.reason.contains(&volume.name),
+        "{}",
+        decision.line()
+    );
     let for_volumes = KEY_RULE
         .replace("match = { ", "match = { kind = \"volume\", ")
         .replace("\"signed\"", "\"volumes\"");
@@ -884,7 +985,13 @@ fn verify_says_what_admit_would(case: &Case) {
     let node = Node::new(case, KEY_RULE);
     let socket = case.daemon.socket();
     let verify = |image: &str, more: &[&str]| {
-        let mut arguments = vec!["verify", "--namespace", &case.daemon.scope, "--address", socket.to_str().unwrap()];
+        let mut arguments = vec![
+            "verify",
+            "--namespace",
+            &case.daemon.scope,
+            "--address",
+            socket.to_str().unwrap(),
+        ];
         arguments.extend(more);
         arguments.push(image);
         let output = node.assay(&arguments).output().unwrap();
@@ -911,7 +1018,11 @@ fn every_signed_manifest_of_a_configuration_counts(case: &Case) {
     let node = Node::new(case, KEY_RULE);
     let image = node.image("twice");
     // Another publisher's manifest of the very same configuration, signed; the container's own is not.
-    let other = Image::busybox(&format!("assay.test/{}:copy", case.id("twice")), &case.id("twice"), &["/bin/sh"]);
+    let other = Image::busybox(
+        &format!("assay.test/{}:copy", case.id("twice")),
+        &case.id("twice"),
+        &["/bin/sh"],
+    );
     assert_eq!(other.config, image.config);
     let layout = node.folder.join("copy.tar");
     let manifest = json!({
@@ -928,7 +1039,8 @@ fn every_signed_manifest_of_a_configuration_counts(case: &Case) {
         "annotations": { "publisher": "another" },
     });
     let manifest = serde_json::to_vec(&manifest).unwrap();
-    let listed = |bytes: &[u8], kind: &str| json!({ "mediaType": kind, "digest": Digest::of(bytes), "size": bytes.len() });
+    let listed =
+        |bytes: &[u8], kind: &str| json!({ "mediaType": kind, "digest": Digest::of(bytes), "size": bytes.len() });
     let index = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.index.v1+json",

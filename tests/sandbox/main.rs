@@ -3,7 +3,10 @@
 //! It has a `main` of its own, because the cage closes descriptors and changes users, which no test thread of a shared
 //! process would survive. Without root there is no cage to look at.
 
-#![allow(clippy::exit, reason = "an exit status is how a test program without a harness fails")]
+#![allow(
+    clippy::exit,
+    reason = "an exit status is how a test program without a harness fails"
+)]
 
 use std::ffi::CStr;
 use std::fs;
@@ -44,7 +47,11 @@ fn watch() {
     let directory = rustix::io::dup(&leaked[1]).unwrap();
 
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["probe", &directory.as_raw_fd().to_string(), &leaked[0].as_raw_fd().to_string()])
+        .args([
+            "probe",
+            &directory.as_raw_fd().to_string(),
+            &leaked[0].as_raw_fd().to_string(),
+        ])
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -60,7 +67,9 @@ fn watch() {
     }
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
     let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.unwrap_or_else(|| panic!("no {name}")).trim().to_owned()
     };
     for capabilities in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
@@ -82,7 +91,10 @@ fn watch() {
     assert_eq!(mounts.lines().count(), 1, "{mounts}");
     let options = mounts.split(' ').nth(5).unwrap();
     for option in ["ro", "nosuid", "nodev", "noexec"] {
-        assert!(options.split(',').any(|found| found == option), "{option} is not in {options}");
+        assert!(
+            options.split(',').any(|found| found == option),
+            "{option} is not in {options}"
+        );
     }
     drop(child.stdin.take());
     output.read_to_end(&mut report).unwrap();
@@ -147,7 +159,10 @@ fn probe(directory: i32, leaked: i32) {
         }
         // SAFETY: asks about a number, touches no memory.
         let open = unsafe { libc::fcntl(descriptor, libc::F_GETFD) } != -1;
-        assert!(!open, "descriptor {descriptor} was left open (the parent's secret was {leaked})");
+        assert!(
+            !open,
+            "descriptor {descriptor} was left open (the parent's secret was {leaked})"
+        );
     }
 
     const SHELL: &CStr = c"/busybox";
@@ -176,7 +191,11 @@ fn probe(directory: i32, leaked: i32) {
         ("clone", libc::SYS_clone, [17, 0, 0, 0, 0, 0]),
         ("clone3", libc::SYS_clone3, [0, 0, 0, 0, 0, 0]),
         ("ptrace", libc::SYS_ptrace, [16, parent.into(), 0, 0, 0, 0]),
-        ("process_vm_readv", libc::SYS_process_vm_readv, [parent.into(), 0, 0, 0, 0, 0]),
+        (
+            "process_vm_readv",
+            libc::SYS_process_vm_readv,
+            [parent.into(), 0, 0, 0, 0, 0],
+        ),
         ("kill", libc::SYS_kill, [parent.into(), 0, 0, 0, 0, 0]),
         ("setuid", libc::SYS_setuid, [0, 0, 0, 0, 0, 0]),
         ("setfsuid", libc::SYS_setfsuid, [0, 0, 0, 0, 0, 0]),
@@ -190,7 +209,11 @@ fn probe(directory: i32, leaked: i32) {
         ("unlinkat", libc::SYS_unlinkat, [-100, shell, 0, 0, 0, 0]),
         ("fchmodat", libc::SYS_fchmodat, [-100, shell, 0o777, 0, 0, 0]),
         ("prlimit64", libc::SYS_prlimit64, [0, 7, 0, 0, 0, 0]),
-        ("executable memory", libc::SYS_mmap, [0, 4096, executable, anonymous, -1, 0]),
+        (
+            "executable memory",
+            libc::SYS_mmap,
+            [0, 4096, executable, anonymous, -1, 0],
+        ),
     ];
     for (what, number, [a, b, c, d, e, f]) in calls {
         // SAFETY: pointers are terminated strings that outlive the call, or null; the filter is to refuse all of them.
