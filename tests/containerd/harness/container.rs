@@ -132,7 +132,7 @@ impl<'a> ContainerBuilder<'a> {
                 image: self.image.name.clone(),
                 runtime: Some(Runtime {
                     name: self.runtime.clone(),
-                    options: self.options.clone(),
+                    options: self.options,
                 }),
                 spec: Some(Any {
                     type_url: "types.containerd.io/opencontainers/runtime-spec/1/Spec".to_owned(),
@@ -159,7 +159,6 @@ impl<'a> ContainerBuilder<'a> {
             stdout,
             stderr,
             terminal,
-            options: self.options,
             ..CreateTaskRequest::default()
         })?;
         Ok(container)

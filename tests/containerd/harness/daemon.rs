@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::client::Client;
 use super::events::Events;
 use super::image::Image;
-use super::{cri, eventually, runtime};
+use super::{cri, runtime};
 
 /// A containerd release that the tests run against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,9 +86,6 @@ impl Daemon {
         let scope = format!("assay-e2e-{}-{}", process::id(), COUNTER.fetch_add(1, Ordering::SeqCst));
         let folder = env::temp_dir().join(&scope);
         fs::create_dir(&folder).unwrap();
-        fs::write(folder.join("containerd.toml"), configuration(version, &folder)).unwrap();
-        super::policy::activate(&folder);
-
         let mut broom = Command::new("/bin/sh");
         broom
             .args(["-c", include_str!("sweep.sh")])
@@ -101,6 +98,9 @@ impl Daemon {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let broom = broom.spawn().unwrap();
+
+        fs::write(folder.join("containerd.toml"), configuration(version, &folder)).unwrap();
+        super::policy::activate(&folder);
 
         let containerd = Mutex::new(spawn(version, &folder));
         answer(version, &folder);
