@@ -204,7 +204,10 @@ mod tests {
 
     #[test]
     fn options_of_a_handler_may_stand_in_the_file_that_its_config_path_names() {
-        assert_eq!(parse("SystemdCgroup = true\nBinaryName = 'crun'\n"), Ok(Config::default()));
+        assert_eq!(
+            parse("SystemdCgroup = true\nBinaryName = 'crun'\n"),
+            Ok(Config::default())
+        );
         assert!(parse("SystemdCgrop = true\n").is_err());
     }
 

@@ -6,7 +6,7 @@
 //! - [`digest`]: content digests, the only way a digest becomes a path.
 //! - [`store`]: directories and files of Assay's own state: owner and mode checks, bounded reads, atomic writes.
 //! - [`diagnostic`]: what is wrong with a file that an administrator wrote, where, and what to do; strict TOML.
-//! - [`config`]: `/etc/assay/config.toml`.
+//! - [`config`]: the file `/etc/assay/config.toml`.
 //! - [`oci`]: manifests, image configurations, chain IDs, image layouts, references.
 //! - [`trust`]: keys with their use, status and validity window.
 //! - [`attest`]: in-toto statements and simple-signing payloads.

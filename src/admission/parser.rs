@@ -104,10 +104,10 @@ impl ParserFault {
     pub fn fix(&self) -> &'static str {
         match self {
             Self::Start(_) => "free memory or processes on this node and start the container again",
-            Self::Sandbox(_) => {
-                "use Linux 5.12 or newer, and let assay admit create mount, network and IPC namespaces"
+            Self::Sandbox(_) => "use Linux 5.12 or newer, and let assay admit create mount, network and IPC namespaces",
+            Self::Timeout(_) => {
+                "raise admit_timeout in /etc/assay/config.toml, or find the slow evidence: assay verify IMAGE"
             }
-            Self::Timeout(_) => "raise admit_timeout in /etc/assay/config.toml, or find the slow evidence: assay verify IMAGE",
             Self::Crashed(_) | Self::TooLarge | Self::Garbage(_) => {
                 "find the evidence that breaks the parser (assay verify IMAGE), remove it from the cache and report it"
             }
@@ -121,7 +121,12 @@ impl ParserFault {
 /// # Errors
 ///
 /// See [`ParserFault`]; the parser is dead when this returns.
-pub fn ask(layout: BorrowedFd<'_>, keys: &[Key], subjects: &[Digest], deadline: Instant) -> Result<Judged, ParserFault> {
+pub fn ask(
+    layout: BorrowedFd<'_>,
+    keys: &[Key],
+    subjects: &[Digest],
+    deadline: Instant,
+) -> Result<Judged, ParserFault> {
     let question = serde_json::to_vec(&Question {
         keys: keys.to_vec(),
         subjects: subjects.to_vec(),
@@ -165,7 +170,9 @@ fn run(mut command: Command, question: &[u8], deadline: Instant) -> Result<Vec<u
         // It had not read anything untrusted yet, so what it said is its own.
         (Some(code), _) if code == i32::from(NO_SANDBOX) => {
             let text = String::from_utf8_lossy(&answer);
-            Err(ParserFault::Sandbox(printable(&text).chars().take(MAX_TEXT / 4).collect()))
+            Err(ParserFault::Sandbox(
+                printable(&text).chars().take(MAX_TEXT / 4).collect(),
+            ))
         }
         (Some(code), _) => Err(ParserFault::Crashed(format!("exit status {code}"))),
         (None, Some(signal)) => Err(ParserFault::Crashed(format!("signal {signal}"))),
@@ -245,7 +252,10 @@ fn accept(reply: &[u8], keys: &[Key], subjects: &[Digest]) -> Result<Judged, Par
     }
     for finding in &answer.findings {
         let is_code = |text: &str| {
-            !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+            !text.is_empty()
+                && text
+                    .bytes()
+                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
         };
         if finding.code.len() > MAX_TEXT || !is_code(&finding.code) {
             return garbage("it has a finding whose code is not one");
@@ -327,7 +337,157 @@ fn blobs(layout: BorrowedFd<'_>, answer: &Answer) -> Vec<Digest> {
             .blob_by_digest(fact.evidence, oci::MAX_DOCUMENT)
             .ok()
             .and_then(|bytes| Manifest::parse(&bytes, oci::MANIFEST).ok());
-        blobs.extend(manifest.iter().flat_map(|manifest| manifest.layers.iter().map(|layer| layer.digest)));
+        blobs.extend(
+            manifest
+                .iter()
+                .flat_map(|manifest| manifest.layers.iter().map(|layer| layer.digest)),
+        );
     }
     blobs.into_iter().take(MAX_ENTRIES).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::{HashAlgorithm, Status, Use};
+    use crate::verify::{Carrier, Claim, Fact, Finding};
+
+    fn shell(script: &str, patience: Duration) -> Result<Vec<u8>, ParserFault> {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        run(command, b"question", Instant::now() + patience)
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_question_is_read_as_a_whole_and_an_answer_until_the_end() {
+        assert_eq!(shell("read -r q; echo \"$q?\"", LONG).unwrap(), b"question?\n");
+    }
+
+    #[test]
+    fn a_parser_is_killed_at_its_deadline() {
+        let started = Instant::now();
+        // One that says nothing, one that closes its output and works on, one that drips.
+        for script in ["sleep 60", "exec >&-; sleep 60", "while :; do echo x; sleep 0.05; done"] {
+            let fault = shell(script, Duration::from_millis(300)).unwrap_err();
+            assert_eq!(fault.code(), "parser-timeout", "{script}");
+        }
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_parser_that_dies_says_nothing_that_counts() {
+        for (script, code) in [
+            ("echo '{}'; kill -SEGV $$", "parser-crashed"),
+            ("echo '{}'; exit 1", "parser-crashed"),
+            ("exit 101", "parser-crashed"),
+            ("echo cannot mount; exit 71", "parser-sandbox"),
+            ("exec cat /dev/zero", "parser-oversize"),
+        ] {
+            let fault = shell(script, LONG).unwrap_err();
+            assert_eq!(fault.code(), code, "{script}: {fault}");
+        }
+        let fault = shell("printf 'cannot \\033[2J mount'; exit 71", LONG).unwrap_err();
+        assert!(!fault.to_string().contains('\u{1b}'), "{fault}");
+    }
+
+    #[test]
+    fn a_parser_that_cannot_be_started_is_a_fault() {
+        let fault = run(Command::new("/no/such/program"), b"", Instant::now() + LONG).unwrap_err();
+        assert_eq!(fault.code(), "parser-start");
+    }
+
+    fn key() -> Key {
+        Key {
+            id: "release".to_owned(),
+            spki: Vec::new(),
+            hash: HashAlgorithm::Sha256,
+            r#use: vec![Use::Image],
+            from: None,
+            until: None,
+            status: Status::Active,
+        }
+    }
+
+    fn fact() -> Fact {
+        Fact {
+            evidence: Digest::of(b"evidence"),
+            carrier: Carrier::BundleKey,
+            subject: Digest::of(b"image"),
+            key: "release".to_owned(),
+            claim: Claim::ImageSignature,
+        }
+    }
+
+    fn finding(code: &str, text: &str) -> Finding {
+        Finding {
+            evidence: None,
+            code: code.to_owned(),
+            text: text.to_owned(),
+        }
+    }
+
+    fn code(reply: &Reply) -> &'static str {
+        let json = serde_json::to_vec(reply).unwrap();
+        accept(&json, &[key()], &[Digest::of(b"image")])
+            .err()
+            .map_or("accepted", |fault| fault.code())
+    }
+
+    fn reply(change: impl FnOnce(&mut Reply)) -> Reply {
+        let mut reply = Reply {
+            answer: Answer {
+                facts: vec![fact()],
+                findings: vec![finding("key-unknown", "no key in trust.d made it")],
+            },
+            blobs: vec![Digest::of(b"evidence"), Digest::of(b"payload")],
+        };
+        change(&mut reply);
+        reply
+    }
+
+    #[test]
+    fn only_what_was_asked_can_be_answered() {
+        assert_eq!(code(&reply(|_| {})), "accepted");
+        let refused: [fn(&mut Reply); 9] = [
+            |reply| reply.answer.facts[0].key = "stranger".to_owned(),
+            |reply| reply.answer.facts[0].subject = Digest::of(b"another image"),
+            |reply| reply.answer.facts[0].evidence = Digest::of(b"unlisted"),
+            |reply| reply.answer.facts = vec![fact(); MAX_ENTRIES + 1],
+            |reply| reply.blobs = (0..=MAX_ENTRIES).map(|n| Digest::of(&n.to_le_bytes())).collect(),
+            |reply| reply.answer.findings[0].code = "Not A Code".to_owned(),
+            |reply| reply.answer.findings[0].code = String::new(),
+            |reply| reply.answer.findings[0].text = "two\nlines".to_owned(),
+            |reply| reply.answer.findings[0].text = "x".repeat(MAX_TEXT + 1),
+        ];
+        for change in refused {
+            assert_eq!(code(&reply(change)), "parser-garbage");
+        }
+    }
+
+    #[test]
+    fn garbage_is_no_answer() {
+        let whole = serde_json::to_string(&reply(|_| {})).unwrap();
+        for garbage in [
+            "",
+            "null",
+            "{}",
+            "[]",
+            "\0\0\0",
+            &whole[..whole.len() - 1],
+            &format!("{whole}{whole}"),
+            &whole.replacen('{', "{\"verdict\":\"allow\",", 1),
+        ] {
+            let fault = accept(garbage.as_bytes(), &[key()], &[Digest::of(b"image")]).unwrap_err();
+            assert_eq!(fault.code(), "parser-garbage", "{garbage}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_reply_breaks_the_broker(bytes: Vec<u8>) {
+            let _ = accept(&bytes, &[key()], &[Digest::of(b"image")]);
+        }
+    }
 }

@@ -93,11 +93,8 @@ fn private_root(directory: OwnedFd) -> Result<OwnedFd, SandboxError> {
     // SAFETY: the descriptor table is not unshared, so no descriptor that other code holds changes its meaning.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWIPC) }
         .map_err(failed("create namespaces"))?;
-    rustix::mount::mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .map_err(failed("make the mounts private"))?;
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .map_err(failed("make the mounts private"))?;
     rustix::mount::move_mount(
         &tree,
         EMPTY,
@@ -111,12 +108,8 @@ fn private_root(directory: OwnedFd) -> Result<OwnedFd, SandboxError> {
     rustix::process::pivot_root(".", ".").map_err(failed("change the root"))?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(failed("detach the old root"))?;
     rustix::process::chdir("/").map_err(failed("enter the new root"))?;
-    rustix::fs::open(
-        "/",
-        OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(failed("open the new root"))
+    rustix::fs::open("/", OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed("open the new root"))
 }
 
 fn read_only(tree: BorrowedFd<'_>) -> Result<(), SandboxError> {
@@ -194,7 +187,9 @@ fn become_nobody() -> Result<(), SandboxError> {
         libc::setfsuid(u32::MAX)
     };
     if changed != 0 {
-        return Err(failed("keep the file-system user")(io::Error::from_raw_os_error(libc::EPERM)));
+        return Err(failed("keep the file-system user")(io::Error::from_raw_os_error(
+            libc::EPERM,
+        )));
     }
     set_capabilities(CapabilitySet::empty())?;
     rustix::thread::set_no_new_privs(true).map_err(failed("forbid new privileges"))?;

@@ -54,3 +54,58 @@ fn import(state: &Path, paths: &[PathBuf]) -> Result<Report, ImportError> {
     let cache = StateDir::open(state)?.subdir("evidence")?;
     evidence::import(&cache, paths)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn run_with(state: &Path, words: &[&str]) -> Exit {
+        let line = Line::try_parse_from([&["assay"], words].concat()).unwrap();
+        run(
+            &line.args,
+            &Config {
+                state: state.to_owned(),
+                ..Config::default()
+            },
+        )
+    }
+
+    #[test]
+    fn the_exit_code_says_what_came_of_an_import() {
+        let keep = tempfile::tempdir().unwrap();
+        let state = keep.path().canonicalize().unwrap().join("state");
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/evidence/oras");
+        assert_eq!(run_with(&state, &["import", fixture]), Exit::Done);
+        assert!(state.join("evidence/index.json").exists());
+        assert_eq!(run_with(&state, &["import", fixture]), Exit::Done);
+        assert_eq!(run_with(&state, &["import", "/nonexistent"]), Exit::Failed);
+        let empty = keep.path().join("empty");
+        std::fs::create_dir_all(empty.join("blobs/sha256")).unwrap();
+        std::fs::write(empty.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        assert_eq!(
+            run_with(&state, &["import", empty.to_str().unwrap()]),
+            Exit::EvidenceMissing
+        );
+        assert!(Line::try_parse_from(["assay", "import"]).is_err());
+    }
+
+    #[test]
+    fn a_state_directory_that_others_can_write_to_is_not_used() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let keep = tempfile::tempdir().unwrap();
+        let state = keep.path().canonicalize().unwrap().join("state");
+        std::fs::create_dir(&state).unwrap();
+        std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o770)).unwrap();
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/evidence/oras");
+        assert_eq!(run_with(&state, &["import", fixture]), Exit::Failed);
+        assert_eq!(std::fs::read_dir(&state).unwrap().count(), 0);
+    }
+}

@@ -89,8 +89,14 @@ fn code(decision: &Decision) -> Exit {
         }
         "image-unknown" | "platform-missing" | "content-missing" => Exit::NotFound,
         "containerd-unreachable" | "parser-sandbox" | "rootless-layout" | "docker-layout" => Exit::Unsupported,
-        "policy-corrupt" | "policy-unreadable" | "policy-version" | "state-unusable" | "state-full"
-        | "evidence-cache-unusable" | "config-edited" | "manifest-edited" => Exit::Corrupt,
+        "policy-corrupt"
+        | "policy-unreadable"
+        | "policy-version"
+        | "state-unusable"
+        | "state-full"
+        | "evidence-cache-unusable"
+        | "config-edited"
+        | "manifest-edited" => Exit::Corrupt,
         "internal-panic" | "parser-crashed" | "parser-garbage" | "parser-oversize" => Exit::Internal,
         "no-rule" | "digest-denied" | "key-denied" | "digest-not-listed" | "nothing-required" | "policy-missing" => {
             Exit::Denied

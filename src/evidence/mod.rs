@@ -14,7 +14,7 @@ use crate::digest::Digest;
 use crate::oci::{self, Descriptor, Layout, shorten};
 use crate::trust::Key;
 use crate::verify::bundle_key::{self, Bundle};
-use crate::verify::{Answer, Fact, Keyring, Problem, simple_signing};
+use crate::verify::{Answer, Claim, Fact, Keyring, Problem, simple_signing};
 
 mod import;
 mod source;
@@ -34,6 +34,8 @@ pub const MAX_DOCUMENTS: usize = 16_384;
 pub const MAX_SIGNATURES: usize = 16_384;
 /// Most bytes that are read for one question, not counting the layout's own index.
 pub const MAX_BYTES: u64 = 256 << 20;
+/// Most facts of one answer.
+pub const MAX_FACTS: usize = 256;
 /// Most findings that are listed.
 pub const MAX_FINDINGS: usize = 32;
 
@@ -43,8 +45,8 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 ///
 /// Entries whose annotation names a subject are looked at first, then those whose tag does, then those that
 /// have neither, last those whose tag names something else; each group in the order of the index. An index is
-/// followed one level. Work is bounded by [`MAX_DOCUMENTS`], [`MAX_SIGNATURES`], [`MAX_BYTES`] and the keyring's
-/// own limit; running into one is a finding.
+/// followed one level. Work is bounded by [`MAX_DOCUMENTS`], [`MAX_SIGNATURES`], [`MAX_BYTES`],
+/// [`MAX_FACTS`] and the keyring's own limit; running into one is a finding.
 #[must_use]
 pub fn judge(layout: BorrowedFd<'_>, keys: &[Key], subjects: &[Digest]) -> Answer {
     let (keyring, findings) = Keyring::new(keys);
@@ -219,13 +221,17 @@ impl Judge<'_> {
             return Ok(());
         }
         match self.keyring.signer(&unverified) {
-            Ok(key) => self.answer.facts.extend(about.into_iter().map(|subject| Fact {
-                evidence: manifest.digest,
-                carrier: unverified.carrier(),
-                subject,
-                key: key.id.clone(),
-                claim: unverified.claim().clone(),
-            })),
+            Ok(key) => {
+                for subject in about {
+                    self.fact(Fact {
+                        evidence: manifest.digest,
+                        carrier: unverified.carrier(),
+                        subject,
+                        key: key.id.clone(),
+                        claim: unverified.claim().clone(),
+                    })?;
+                }
+            }
             Err(problem @ Problem::WorkLimit(_)) => return Err(problem),
             Err(problem) => self.finding(manifest, &problem),
         }
@@ -251,6 +257,21 @@ impl Judge<'_> {
         } else {
             Ok(())
         }
+    }
+
+    /// Keeps a fact. That a key signs an image is kept once: copies of a signature are free to whoever can write
+    /// to the registry, and say nothing new.
+    fn fact(&mut self, fact: Fact) -> Bounded {
+        let says_the_same =
+            |known: &Fact| (known.subject, &known.key, &known.claim) == (fact.subject, &fact.key, &fact.claim);
+        if fact.claim == Claim::ImageSignature && self.answer.facts.iter().any(says_the_same) {
+            return Ok(());
+        }
+        if self.answer.facts.len() == MAX_FACTS {
+            return Err(Problem::WorkLimit("attestations"));
+        }
+        self.answer.facts.push(fact);
+        Ok(())
     }
 
     fn finding(&mut self, evidence: &Descriptor, problem: &Problem) {

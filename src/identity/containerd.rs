@@ -164,12 +164,12 @@ impl Containerd {
         Ok(bytes)
     }
 
-    /// Digests of blobs labelled as manifests of the image configuration `config`.
-    pub(super) async fn manifests_of(&self, config: Digest) -> Result<Vec<Digest>, Fault> {
-        self.find(vec![format!(
-            "labels.\"containerd.io/gc.ref.content.config\"==\"{config}\""
-        )])
-        .await
+    /// Digests of blobs labelled as manifests of one of the image configurations `configs`.
+    pub(super) async fn manifests_of(&self, configs: &[Digest]) -> Result<Vec<Digest>, Fault> {
+        let filters = configs
+            .iter()
+            .map(|config| format!("labels.\"containerd.io/gc.ref.content.config\"==\"{config}\""));
+        self.find(filters.collect()).await
     }
 
     /// Digests of blobs labelled as indexes that list one of `manifests`.

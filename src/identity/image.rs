@@ -14,6 +14,8 @@ use crate::oci::{self, ImageConfig, Index, Manifest};
 
 /// Most blobs that are read to find the manifests of one image.
 const MAX_BLOBS: usize = 256;
+/// Most manifests whose indexes are searched before it is known which manifest counts.
+const MAX_SEARCHED: usize = 8;
 /// Deepest nesting of indexes that is followed.
 const MAX_DEPTH: usize = 3;
 
@@ -173,23 +175,54 @@ pub(super) async fn configs(containerd: &Containerd, found: &[Found]) -> Result<
     Ok(configs)
 }
 
-/// Every manifest and index in the content store that names the configuration `config`, in addition to `known`.
-///
-/// containerd's labels only propose; what counts is read and hashed here.
+/// What containerd's labels say about who lists what. They only propose; what counts is read and hashed.
+#[derive(Debug, Default)]
+pub(super) struct Proposals {
+    manifests: Vec<Digest>,
+    indexes: Vec<Digest>,
+    /// Manifests whose indexes were searched.
+    searched: BTreeSet<Digest>,
+}
+
+/// Searches the content store for manifests of `configs`, and for indexes that list them or one of `known`; of many, the
+/// first ones, since [`complete`] asks again for what it turns out to need.
+pub(super) async fn search(containerd: &Containerd, configs: &[Digest], known: &[Digest]) -> Result<Proposals, Fault> {
+    let known = known.get(..MAX_SEARCHED).unwrap_or(known);
+    let (manifests, mut indexes) = tokio::try_join!(containerd.manifests_of(configs), containerd.indexes_of(known))?;
+    let mut searched: BTreeSet<Digest> = known.iter().copied().collect();
+    let more: Vec<Digest> = manifests
+        .iter()
+        .copied()
+        .filter(|digest| searched.insert(*digest))
+        .collect();
+    indexes.extend(containerd.indexes_of(&more).await?);
+    Ok(Proposals {
+        manifests,
+        indexes,
+        searched,
+    })
+}
+
+/// Every manifest and index in the content store that leads to the configuration `config`: of `found` and of what was
+/// proposed, those that do.
 pub(super) async fn complete(
     containerd: &Containerd,
     config: Digest,
-    known: Vec<Found>,
-    proposed: Vec<Digest>,
+    found: Vec<Found>,
+    proposals: Proposals,
 ) -> Result<(Vec<Digest>, Vec<Digest>), Fault> {
     let mut manifests = BTreeSet::new();
     let mut indexes = BTreeSet::new();
-    for found in known.into_iter().filter(|found| found.config == config) {
+    for found in found.into_iter().filter(|found| found.config == config) {
         manifests.insert(found.digest);
         indexes.extend(found.indexes);
     }
     let mut reads = JoinSet::new();
-    for digest in proposed.into_iter().filter(|digest| !manifests.contains(digest)) {
+    for digest in proposals
+        .manifests
+        .into_iter()
+        .filter(|digest| !manifests.contains(digest))
+    {
         let containerd = containerd.clone();
         reads.spawn(async move { (digest, containerd.blob(Blob::Manifest, digest).await) });
     }
@@ -200,12 +233,11 @@ pub(super) async fn complete(
             manifests.insert(digest);
         }
     }
-    let manifests: Vec<Digest> = manifests.into_iter().collect();
+    let mut proposed: BTreeSet<Digest> = proposals.indexes.into_iter().collect();
+    let unsearched: Vec<Digest> = manifests.difference(&proposals.searched).copied().collect();
+    proposed.extend(containerd.indexes_of(&unsearched).await?);
     let mut reads = JoinSet::new();
-    for digest in containerd.indexes_of(&manifests).await? {
-        if indexes.contains(&digest) {
-            continue;
-        }
+    for digest in proposed.difference(&indexes).copied() {
         let containerd = containerd.clone();
         reads.spawn(async move { (digest, containerd.blob(Blob::Manifest, digest).await) });
     }
@@ -216,7 +248,7 @@ pub(super) async fn complete(
             indexes.insert(digest);
         }
     }
-    Ok((manifests, indexes.into_iter().collect()))
+    Ok((manifests.into_iter().collect(), indexes.into_iter().collect()))
 }
 
 /// A manifest that no descriptor led to: its own media type, where it has one, decides how it is read.

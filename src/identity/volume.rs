@@ -137,8 +137,8 @@ pub(super) async fn bind(
             if !is_parent {
                 continue;
             }
-            let proposed = containerd.manifests_of(digest).await?;
-            let (manifests, indexes) = image::complete(containerd, digest, Vec::new(), proposed).await?;
+            let proposals = image::search(containerd, &[digest], &[]).await?;
+            let (manifests, indexes) = image::complete(containerd, digest, Vec::new(), proposals).await?;
             if manifests.is_empty() {
                 continue;
             }

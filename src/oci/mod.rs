@@ -321,7 +321,7 @@ mod tests {
             r#","mediaType":"{MANIFEST}","layers":[{CONFIG}],"annotations":{{"a":"b"}},"artifactType":"x","subject":{CONFIG},"unknown":[]"#
         ))
         .unwrap();
-        assert_eq!(read.layers, [read.config.clone()]);
+        assert_eq!(read.layers, std::slice::from_ref(&read.config));
         assert_eq!(read.subject, Some(read.config));
         assert_eq!(read.artifact_type.as_deref(), Some("x"));
         assert!(manifest(r#","layers":[],"subject":null"#).unwrap().layers.is_empty());

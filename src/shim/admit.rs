@@ -21,8 +21,6 @@ pub struct Admission {
     pub program: PathBuf,
     /// containerd's gRPC socket.
     pub containerd: String,
-    /// Longest that an answer may take.
-    pub timeout: Duration,
 }
 
 /// Why there is no answer.
@@ -61,8 +59,8 @@ impl NoAnswer {
 
 impl Admission {
     /// Asks; whatever goes wrong is a refusal.
-    pub async fn ask(&self, children: &Arc<Children>, request: &Request, config: &str) -> Decision {
-        let decision = self.answer(children, request, config).await;
+    pub async fn ask(&self, children: &Arc<Children>, request: &Request, config: &str, timeout: Duration) -> Decision {
+        let decision = self.answer(children, request, config, timeout).await;
         decision.unwrap_or_else(|error| Decision {
             version: VERSION,
             time: jiff::Timestamp::now().to_string(),
@@ -85,7 +83,13 @@ impl Admission {
         })
     }
 
-    async fn answer(&self, children: &Arc<Children>, request: &Request, config: &str) -> Result<Decision, NoAnswer> {
+    async fn answer(
+        &self,
+        children: &Arc<Children>,
+        request: &Request,
+        config: &str,
+        timeout: Duration,
+    ) -> Result<Decision, NoAnswer> {
         let input = serde_json::to_vec(request).map_err(|error| NoAnswer::Unreadable(error.to_string()))?;
         log::debug!("admit {}", String::from_utf8_lossy(&input));
         let mut command = Command::new(&self.program);
@@ -97,9 +101,9 @@ impl Admission {
             command.env(CONFIG, config);
         }
         let run = children.run(&mut command, &input);
-        let output = tokio::time::timeout(self.timeout, run)
+        let output = tokio::time::timeout(timeout, run)
             .await
-            .map_err(|_| NoAnswer::Late(self.timeout))?
+            .map_err(|_| NoAnswer::Late(timeout))?
             .map_err(|source| NoAnswer::NotRun {
                 program: self.program.clone(),
                 source,
@@ -150,7 +154,6 @@ mod tests {
         let admission = Admission {
             program,
             containerd: String::new(),
-            timeout: Duration::from_millis(500),
         };
         let request = Request {
             version: VERSION,
@@ -165,7 +168,11 @@ mod tests {
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(async { admission.ask(&Arc::new(Children::default()), &request, "").await })
+        runtime.block_on(async {
+            admission
+                .ask(&Arc::new(Children::default()), &request, "", Duration::from_millis(500))
+                .await
+        })
     }
 
     #[test]

@@ -72,6 +72,8 @@ struct Inner {
     watched: HashSet<i32>,
     /// Commands about to tell a pid.
     held: usize,
+    /// Whether every child of this process is ours to reap.
+    sweeping: bool,
 }
 
 impl Children {
@@ -82,6 +84,7 @@ impl Children {
     pub fn adopt() -> io::Result<Arc<Self>> {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let children = Arc::new(Self::default());
+        children.lock().sweeping = true;
         let mut signals = signal(SignalKind::child())?;
         let sweeper = Arc::clone(&children);
         tokio::spawn(async move {
@@ -137,7 +140,7 @@ impl Children {
         Ok((watched, child))
     }
 
-    /// Runs a command to its end; `input` goes to its standard input.
+    /// Runs a command to its end; `input` goes to its standard input. Dropped before the end, it kills the command.
     ///
     /// A descendant that keeps the output open does not hold the answer up.
     ///
@@ -151,6 +154,7 @@ impl Children {
         });
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let (mut child, mut std) = self.spawn(command)?;
+        let _killed_if_given_up = KillOnDrop(child.handle()?);
         let mut stdin = std
             .stdin
             .take()
@@ -193,7 +197,7 @@ impl Children {
     fn sweep(&self) {
         loop {
             let inner = self.lock();
-            if inner.held > 0 {
+            if inner.held > 0 || !inner.sweeping {
                 return;
             }
             match first_zombie() {
@@ -356,6 +360,16 @@ impl Handle {
     }
 }
 
+/// Kills a process that nobody waits for any more.
+struct KillOnDrop(Handle);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        // Fails when the process has ended, which is the usual case.
+        let _ = self.0.signal(libc::SIGKILL.cast_unsigned());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -405,18 +419,48 @@ mod tests {
     }
 
     #[test]
-    fn a_zombie_keeps_its_pid_while_held() {
+    fn a_command_that_is_given_up_is_killed() {
         on_loop(async {
             let children = Arc::new(Children::default());
+            let dir = tempfile::tempdir().unwrap();
+            let pid_file = dir.path().join("pid");
+            let mut command = shell(&format!("echo $$ > {}; exec sleep 30", pid_file.display()));
+            let given_up = tokio::time::timeout(std::time::Duration::from_millis(300), children.run(&mut command, b""));
+            assert!(given_up.await.is_err());
+            let pid: i32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+            let mut child = children.watch(pid).unwrap();
+            assert_eq!(child.wait().await.status, 137);
+        });
+    }
+
+    /// A sweep reaps whatever child of the process has ended, those of other tests too: this one runs alone.
+    #[test]
+    fn a_zombie_keeps_its_pid_while_held() {
+        const ALONE: &str = "ASSAY_TEST_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            let mut alone = Command::new(std::env::current_exe().unwrap());
+            alone
+                .args(["--exact", "shim::child::tests::a_zombie_keeps_its_pid_while_held"])
+                .env(ALONE, "1");
+            let output = alone.output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+            return;
+        }
+        on_loop(async {
+            let children = Children::adopt().unwrap();
             let hold = children.hold();
             let zombie = shell("exit 3").spawn().unwrap().id().cast_signed();
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
             children.sweep();
             // Still there: it can be watched, and its status is its own.
             let mut child = children.watch(zombie).unwrap();
+            let orphan = shell("exit 4").spawn().unwrap().id().cast_signed();
             drop(hold);
             assert_eq!(child.wait().await.status, 3);
             assert!(children.watch(zombie).is_err());
+            // Nobody knows this one, so that the sweep reaps it.
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            assert!(children.watch(orphan).is_err());
         });
     }
 }

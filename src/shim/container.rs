@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use containerd_shim_protos::api::Mount;
 use containerd_shim_protos::events::task::{TaskExit, TaskOOM};
+use containerd_shim_protos::types::task::Status;
 use tokio::sync::watch;
 
 use super::bundle::Spec;
@@ -15,6 +16,7 @@ use super::events::{self, Publisher};
 use super::oom::OomWatch;
 use super::options::Options;
 use super::process::Process;
+use super::stats::Cgroup;
 use crate::runtime::{self, Criu, Runtime};
 
 /// What all containers of this shim share.
@@ -53,6 +55,7 @@ pub struct Container {
     /// Execs that run or are being started; `None` once the first process has ended and no more may start.
     running: watch::Sender<Running>,
     oom: Mutex<Option<Arc<OomWatch>>>,
+    cgroup: OnceLock<Cgroup>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -89,6 +92,7 @@ impl Container {
             execs: Mutex::default(),
             running: watch::Sender::new(Running::default()),
             oom: Mutex::default(),
+            cgroup: OnceLock::new(),
         }
     }
 
@@ -102,6 +106,15 @@ impl Container {
         }
         let missing = || Error::NotFound(format!("process {exec_id} of container {}", self.id));
         self.execs().get(exec_id).cloned().ok_or_else(missing)
+    }
+
+    /// The state of one of its processes: a frozen container freezes its execs too.
+    #[must_use]
+    pub fn status(&self, process: &Process) -> Status {
+        match (process.status(), self.init.status()) {
+            (Status::RUNNING, frozen @ (Status::PAUSING | Status::PAUSED)) => frozen,
+            (status, _) => status,
+        }
     }
 
     /// Adds an exec that is not started yet.
@@ -212,9 +225,27 @@ impl Container {
         self.services.publisher.publish(events::EXIT, &event);
     }
 
-    /// Watches for kills for want of memory from now on.
-    pub fn watch_oom(self: &Arc<Self>, watch: OomWatch) {
-        let watch = Arc::new(watch);
+    /// Its cgroup, found once while its first process was certainly there: later the pid may be another's.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] before the container runs, or when its first process ended at once.
+    pub fn cgroup(&self) -> Result<&Cgroup, Error> {
+        self.cgroup
+            .get()
+            .ok_or_else(|| Error::NotFound(format!("cgroup of container {}", self.id)))
+    }
+
+    /// Takes note of the cgroup of the first process, and watches it for kills for want of memory from now on.
+    pub fn enter_cgroup(self: &Arc<Self>, pid: i32) {
+        let watch = Cgroup::of(pid).and_then(|cgroup| {
+            cgroup.enable_controllers();
+            OomWatch::new(self.cgroup.get_or_init(|| cgroup))
+        });
+        let watch = match watch {
+            Ok(watch) => Arc::new(watch),
+            // A process that has ended already, or a container without a memory cgroup: nothing to watch.
+            Err(error) => return log::info!("no memory events for {}: {error}", self.id),
+        };
         *self.oom.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&watch));
         let container = Arc::downgrade(self);
         tokio::spawn(async move {

@@ -11,6 +11,7 @@ use ttrpc::Code;
 use crate::admission::Decision;
 
 /// Why a call of the task service failed.
+#[expect(clippy::error_impl_error, reason = "the one error of this room")]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The container, exec or cgroup is not there.

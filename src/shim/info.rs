@@ -20,9 +20,6 @@ pub enum InfoError {
     /// containerd's input.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
-    /// Assay's configuration.
-    #[error(transparent)]
-    Config(#[from] crate::diagnostic::Diagnostics),
     /// The answer could not be written.
     #[error("standard output: {0}")]
     Write(#[from] io::Error),
@@ -35,10 +32,11 @@ pub enum InfoError {
 /// name. An OCI runtime that cannot tell its features gets an answer without them.
 ///
 /// # Errors
-/// When the input is not options, the configuration is wrong, or the answer cannot be written.
+/// When the input is not options or the answer cannot be written.
 pub fn info(invocation: &Invocation) -> Result<(), InfoError> {
     let options = Bootstrap::read(io::stdin(), &invocation.id, &invocation.namespace)?.options;
-    let program = super::program(&options, &super::config(&options)?);
+    // A broken configuration is reported when a container is created; the node must not lose its features over it.
+    let program = super::program(&options, &super::config(&options).unwrap_or_default());
     let info = RuntimeInfo {
         name: NAME.to_owned(),
         version: Some(RuntimeVersion {

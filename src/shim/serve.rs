@@ -57,7 +57,6 @@ pub fn serve(invocation: &Invocation) -> Result<(), Error> {
 }
 
 async fn run(invocation: &Invocation, socket: PathBuf, listener: UnixListener) -> Result<(), Error> {
-    let config = crate::config::Config::load().map_err(|error| Error::Precondition(error.to_string()))?;
     let services = Arc::new(Services {
         namespace: invocation.namespace.clone(),
         children: Children::adopt().map_err(Error::system("child subreaper"))?,
@@ -69,7 +68,6 @@ async fn run(invocation: &Invocation, socket: PathBuf, listener: UnixListener) -
     let admission = Admission {
         program: beside_this_program("assay").map_err(Error::system("path of this program"))?,
         containerd: invocation.address.clone(),
-        timeout: config.admit_timeout,
     };
     let shutdown = Arc::new(Notify::new());
     let tasks = Arc::new(Tasks::new(

@@ -5,6 +5,7 @@
 
 #![allow(clippy::tests_outside_test_module, reason = "all of this program is tests")]
 
+mod admission;
 mod harness;
 
 mod churn;

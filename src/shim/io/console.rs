@@ -1,6 +1,6 @@
 //! The terminal of a process: getting it from the OCI runtime, and moving its bytes.
 
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::process::{Pid, test_kill_process};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -24,6 +26,8 @@ use super::{IoError, PATIENCE, watched};
 
 /// Where sockets for consoles are made: short enough for a socket address, gone with the boot.
 const RUN: &str = "/run/assay";
+/// Begins the name of a directory for a socket; the id of its process follows.
+const PREFIX: &str = "pty-";
 /// Pause between two looks at a terminal that nobody has open.
 const HUNG_UP_PAUSE: Duration = Duration::from_millis(100);
 /// Tells apart the sockets of this process.
@@ -76,13 +80,15 @@ struct Directory(PathBuf);
 
 impl Directory {
     fn new() -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(RUN)?;
+        let run = Path::new(RUN);
+        DirBuilder::new().recursive(true).mode(0o700).create(run)?;
+        remove_orphans(run)?;
         loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let path = Path::new(RUN).join(format!("pty-{}-{number}", std::process::id()));
+            let path = run.join(format!("{PREFIX}{}-{number}", std::process::id()));
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => return Ok(Self(path)),
-                // Left by a process that was killed and had the same id.
+                // Left by a process that was killed, whose id is in use again.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -92,10 +98,29 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
             log::warn!("{}: {error}", self.0.display());
         }
     }
+}
+
+/// Removes what processes left that were killed while they waited for a terminal.
+fn remove_orphans(run: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(run)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let owner = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok());
+        let Some(owner) = owner.and_then(Pid::from_raw) else {
+            continue;
+        };
+        if test_kill_process(owner) == Err(Errno::SRCH) {
+            // Another process may be at the same work.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(())
 }
 
 /// The descriptor in one message; `None` if there is none, or more than one.
@@ -210,5 +235,32 @@ async fn print(sink: &Sink, bytes: Vec<u8>, broken: &mut bool) {
         && !std::mem::replace(broken, true)
     {
         log::warn!("terminal output is lost: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn directories_of_dead_processes_are_removed_and_others_kept() {
+        let run = tempfile::tempdir().unwrap();
+        let mut dead = Command::new("true").spawn().unwrap();
+        dead.wait().unwrap();
+        let dead = format!("pty-{}-0", dead.id());
+        let kept = [
+            format!("pty-{}-3", std::process::id()),
+            "pty-x-1".to_owned(),
+            "admit-1".to_owned(),
+        ];
+        for name in kept.iter().chain([&dead]) {
+            fs::create_dir(run.path().join(name)).unwrap();
+            fs::write(run.path().join(name).join("s"), "").unwrap();
+        }
+        remove_orphans(run.path()).unwrap();
+        assert!(!run.path().join(dead).exists());
+        assert!(kept.iter().all(|name| run.path().join(name).exists()));
     }
 }

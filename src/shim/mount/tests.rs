@@ -43,10 +43,7 @@ impl Place {
     fn options_of(&self, path: &Path) -> String {
         let path = path.display().to_string();
         let text = read_to_string("/proc/self/mountinfo").unwrap();
-        let line = text
-            .lines()
-            .filter(|line| line.split(' ').nth(4) == Some(&path))
-            .next_back();
+        let line = text.lines().rfind(|line| line.split(' ').nth(4) == Some(&path));
         line.unwrap().split(' ').nth(5).unwrap().to_owned()
     }
 }

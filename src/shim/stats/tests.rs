@@ -67,6 +67,16 @@ fn what_is_not_a_cgroup_of_ones_own_is_not_found() {
     assert!(Cgroup::of(i32::MAX).unwrap_err().is_not_found());
 }
 
+/// A protobuf field with a number that is its value too.
+fn numbered_field(n: u8) -> Vec<u8> {
+    // A tag is the number and three bits of type, 0 here, in groups of seven bits.
+    if n < 16 {
+        vec![n << 3, n]
+    } else {
+        vec![n << 3 & 0x7f | 0x80, n >> 4, n]
+    }
+}
+
 #[test]
 fn a_recorded_memory_stat_of_v1_is_read_field_by_field() {
     let names = "cache rss rss_huge mapped_file dirty writeback pgpgin pgpgout pgfault pgmajfault inactive_anon \
@@ -82,15 +92,7 @@ fn a_recorded_memory_stat_of_v1_is_read_field_by_field() {
     let stat = v1::memory_stat(&Table::parse(text.as_bytes()));
     // The numbers are those of the fields in containerd's definition of the message.
     let bytes = stat.write_to_bytes().unwrap();
-    let expected: Vec<u8> = (1..=32u32)
-        .flat_map(|n| {
-            if n < 16 {
-                vec![n as u8 * 8, n as u8]
-            } else {
-                vec![(n * 8) as u8 & 0x7f | 0x80, (n >> 4) as u8, n as u8]
-            }
-        })
-        .collect();
+    let expected: Vec<u8> = (1..=32).flat_map(numbered_field).collect();
     assert_eq!(bytes, expected);
 }
 
@@ -107,15 +109,7 @@ fn a_recorded_memory_stat_of_v2_is_read_field_by_field() {
         .collect();
     let stat = v2::memory_stat(&Table::parse(text.as_bytes()));
     let bytes = stat.write_to_bytes().unwrap();
-    let expected: Vec<u8> = (1..=31u32)
-        .flat_map(|n| {
-            if n < 16 {
-                vec![n as u8 * 8, n as u8]
-            } else {
-                vec![(n * 8) as u8 & 0x7f | 0x80, (n >> 4) as u8, n as u8]
-            }
-        })
-        .collect();
+    let expected: Vec<u8> = (1..=31).flat_map(numbered_field).collect();
     assert_eq!(bytes, expected);
 
     let newer = "workingset_refault_anon 3\nworkingset_refault_file 4\nworkingset_activate_file 5\n";

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
@@ -16,10 +17,9 @@ use crate::shim::container::Container;
 use crate::shim::error::Error;
 use crate::shim::invocation::is_identifier;
 use crate::shim::io::{Pending, Stdio};
-use crate::shim::oom::OomWatch;
 use crate::shim::options::Options;
 use crate::shim::process::Process;
-use crate::shim::{events, mount, stats};
+use crate::shim::{config, events, mount, program};
 
 impl Tasks {
     pub(super) async fn create(self: Arc<Self>, request: CreateTaskRequest) -> Result<CreateTaskResponse, Error> {
@@ -28,11 +28,11 @@ impl Tasks {
         }
         let reservation = self.reserve(&request.id)?;
         let options = Options::decode(request.options.as_ref()).map_err(|error| Error::Invalid(error.to_string()))?;
-        let config = super::super::config(&options).map_err(|error| Error::Precondition(error.to_string()))?;
+        let config = config(&options).map_err(|error| Error::Precondition(error.to_string()))?;
         let bundle = PathBuf::from(&request.bundle);
         let spec = Spec::read(&bundle)?;
         let runtime = Runtime {
-            program: super::super::program(&options, &config),
+            program: program(&options, &config),
             root: Runtime::root_for(&options.root, &self.services.namespace),
             systemd_cgroup: options.systemd_cgroup || spec.systemd_cgroups_path(),
             no_pivot_root: options.no_pivot_root,
@@ -40,7 +40,7 @@ impl Tasks {
         };
         let mounts: Vec<Mount> = request.rootfs.iter().map(plain).collect();
 
-        self.admit(&request, &mounts, &options).await?;
+        self.admit(&request, &mounts, &options, config.admit_timeout).await?;
 
         Record {
             runtime: runtime.clone(),
@@ -93,7 +93,13 @@ impl Tasks {
         })
     }
 
-    async fn admit(&self, request: &CreateTaskRequest, mounts: &[Mount], options: &Options) -> Result<(), Error> {
+    async fn admit(
+        &self,
+        request: &CreateTaskRequest,
+        mounts: &[Mount],
+        options: &Options,
+        timeout: Duration,
+    ) -> Result<(), Error> {
         let question = Request {
             version: VERSION,
             containerd: self.admission.containerd.clone(),
@@ -105,7 +111,7 @@ impl Tasks {
         };
         let decision = self
             .admission
-            .ask(&self.services.children, &question, &options.config_path)
+            .ask(&self.services.children, &question, &options.config_path, timeout)
             .await;
         match decision.verdict {
             Verdict::Allow => {
@@ -125,9 +131,20 @@ async fn set_up(container: &Arc<Container>) -> Result<(), Error> {
             .runtime
             .create(&container.id, &container.bundle, &pid_file, console)
     });
-    let child = started.await?;
-    adopt(container, child);
-    Ok(())
+    match started.await {
+        Ok(child) => {
+            adopt(container, child);
+            Ok(())
+        }
+        Err(error) => {
+            // It may have got as far as a container that nobody would know of.
+            let mut delete = container.runtime.delete(&container.id, Some(&container.bundle), true);
+            if let Err(error) = container.services.children.run(&mut delete, b"").await {
+                log::warn!("{} may be left in the OCI runtime: {error}", container.id);
+            }
+            Err(error)
+        }
+    }
 }
 
 /// Lets the OCI runtime restore the container from its checkpoint.
@@ -147,14 +164,7 @@ pub(super) async fn restore(container: &Arc<Container>) -> Result<(), Error> {
 }
 
 fn adopt(container: &Arc<Container>, child: Child) {
-    match stats::Cgroup::of(child.pid()).and_then(|cgroup| {
-        cgroup.enable_controllers();
-        OomWatch::new(&cgroup)
-    }) {
-        Ok(watch) => container.watch_oom(watch),
-        // A process that has ended already, or a container without a memory cgroup: nothing to watch.
-        Err(error) => log::info!("no memory events for {}: {error}", container.id),
-    }
+    container.enter_cgroup(child.pid());
     container.await_init(child);
 }
 
@@ -197,8 +207,17 @@ pub(super) async fn run_detached(
         .map_err(Error::system("watching the new process"))?;
     drop(held);
     let handle = child.handle().map_err(Error::system("watching the new process"))?;
-    process.started(pid, handle, io.start().await?);
-    Ok(child)
+    match io.start().await {
+        Ok(io) => {
+            process.started(pid, handle, io);
+            Ok(child)
+        }
+        Err(error) => {
+            // Nobody would know of it. One that has ended already is as good.
+            let _ = handle.signal(libc::SIGKILL.cast_unsigned());
+            Err(error.into())
+        }
+    }
 }
 
 fn created(container: &Container) -> TaskCreate {

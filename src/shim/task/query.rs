@@ -10,7 +10,7 @@ use protobuf::well_known_types::any::Any;
 
 use super::Tasks;
 use crate::shim::error::Error;
-use crate::shim::{socket, stats};
+use crate::shim::socket;
 
 /// Type of the details that `Pids` gives for an exec.
 const PROCESS_DETAILS: &str = "containerd.runc.v1.ProcessDetails";
@@ -25,7 +25,7 @@ impl Tasks {
             exec_id: request.exec_id.clone(),
             bundle: container.bundle.display().to_string(),
             pid: process.message_pid(),
-            status: process.status().into(),
+            status: container.status(&process).into(),
             stdin: process.stdio.stdin.clone(),
             stdout: process.stdio.stdout.clone(),
             stderr: process.stdio.stderr.clone(),
@@ -49,7 +49,7 @@ impl Tasks {
     pub(super) fn pids(&self, id: &str) -> Result<PidsResponse, Error> {
         let container = self.container(id)?;
         let execs = container.execs_by_pid();
-        let cgroup = stats::Cgroup::of(container.init.pid())?;
+        let cgroup = container.cgroup()?;
         let processes = cgroup.pids()?.into_iter().map(|pid| {
             let info = execs.get(&pid).and_then(|exec_id| {
                 let details = ProcessDetails {
@@ -77,7 +77,7 @@ impl Tasks {
 
     pub(super) fn stats(&self, id: &str) -> Result<StatsResponse, Error> {
         let container = self.container(id)?;
-        let cgroup = stats::Cgroup::of(container.init.pid())?;
+        let cgroup = container.cgroup()?;
         Ok(StatsResponse {
             stats: Some(cgroup.metrics()?).into(),
             ..StatsResponse::default()
