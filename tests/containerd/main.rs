@@ -15,6 +15,7 @@ mod grouping;
 mod lifecycle;
 mod options;
 mod pods;
+mod refusals;
 mod resources;
 mod signals;
 mod streams;

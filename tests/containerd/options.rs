@@ -185,7 +185,7 @@ fn pipes_belong_to_the_given_user(case: &Case) {
 }
 
 /// `runtimeoptions.v1.Options`: what containerd's CRI plugin sends to a runtime that it does not know.
-fn toml_options(type_url: &str, config_path: &Path, config_body: &str) -> Any {
+pub fn toml_options(type_url: &str, config_path: &Path, config_body: &str) -> Any {
     let mut value = Vec::new();
     let mut stream = CodedOutputStream::vec(&mut value);
     stream.write_string(1, type_url).unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::events_client::EventsClient;
 use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
-use containerd_client::services::v1::snapshots::{PrepareSnapshotRequest, RemoveSnapshotRequest};
+use containerd_client::services::v1::snapshots::{MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest};
 use containerd_client::services::v1::tasks_client::TasksClient;
 use containerd_client::services::v1::{
     CheckpointTaskRequest, CloseIoRequest, Container as Record, CreateContainerRequest, CreateTaskRequest,
@@ -102,6 +102,15 @@ impl Client {
             labels: [("containerd.io/gc.root".to_owned(), "true".to_owned())].into(),
         });
         let answer = self.answer(SnapshotsClient::new(self.channel()).prepare(request))?;
+        Ok(answer.mounts)
+    }
+
+    pub fn snapshot_mounts(&self, key: &str) -> Result<Vec<Mount>, Status> {
+        let request = self.request(MountsRequest {
+            snapshotter: SNAPSHOTTER.to_owned(),
+            key: key.to_owned(),
+        });
+        let answer = self.answer(SnapshotsClient::new(self.channel()).mounts(request))?;
         Ok(answer.mounts)
     }
 

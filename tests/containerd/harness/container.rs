@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use containerd_client::services::v1::container::Runtime;
 use containerd_client::services::v1::{Container as Record, CreateTaskRequest, DeleteResponse, ExecProcessRequest};
 use containerd_client::tonic::{Code, Status};
+use containerd_client::types::Mount;
 use containerd_client::types::v1::{Process, Status as State};
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::shim::oci::Options;
@@ -36,23 +37,30 @@ pub struct ContainerBuilder<'a> {
     daemon: &'a Daemon,
     namespace: String,
     id: String,
-    image: Image,
+    image: String,
     runtime: String,
     options: Option<Any>,
     streams: Streams,
     spec: Value,
+    parent: String,
+    mounts: MountsEdit,
 }
+
+/// What a liar changes in the mounts of a snapshot before handing them over.
+type MountsEdit = fn(&mut Vec<Mount>);
 
 impl<'a> ContainerBuilder<'a> {
     pub fn new(daemon: &'a Daemon, id: &str, arguments: &[&str]) -> Self {
         Self {
             namespace: daemon.scope.clone(),
             id: id.to_owned(),
-            image: BUSYBOX.clone(),
+            image: BUSYBOX.name.clone(),
             runtime: super::runtime(),
             options: None,
             streams: Streams::Pipes,
             spec: spec(&format!("/{}/{id}", daemon.scope), arguments),
+            parent: BUSYBOX.chain_id.to_string(),
+            mounts: |_| {},
             daemon,
         }
     }
@@ -63,7 +71,25 @@ impl<'a> ContainerBuilder<'a> {
     }
 
     pub fn image(mut self, image: &Image) -> Self {
-        self.image = image.clone();
+        self.image.clone_from(&image.name);
+        self.parent = image.chain_id.to_string();
+        self
+    }
+
+    /// What the record says the image is; the snapshot stays what it was.
+    pub fn image_name(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.image);
+        self
+    }
+
+    /// Makes the snapshot a child of this one; of none, if it is empty.
+    pub fn snapshot_parent(mut self, parent: &str) -> Self {
+        parent.clone_into(&mut self.parent);
+        self
+    }
+
+    pub fn edit_mounts(mut self, change: MountsEdit) -> Self {
+        self.mounts = change;
         self
     }
 
@@ -123,13 +149,12 @@ impl<'a> ContainerBuilder<'a> {
             (Streams::Uri(uri), None) => (String::new(), uri.clone(), uri.clone()),
             _ => Default::default(),
         };
-        let rootfs = client
-            .prepare_snapshot(&self.id, &self.image.chain_id.to_string())
-            .unwrap();
+        let mut rootfs = client.prepare_snapshot(&self.id, &self.parent).unwrap();
+        (self.mounts)(&mut rootfs);
         client
             .create_record(Record {
                 id: self.id.clone(),
-                image: self.image.name.clone(),
+                image: self.image.clone(),
                 runtime: Some(Runtime {
                     name: self.runtime.clone(),
                     options: self.options,
@@ -235,6 +260,16 @@ impl Container {
     /// Connects again, to a containerd that was restarted.
     pub fn reconnect(&mut self) {
         self.client = self.another_client();
+    }
+
+    /// Creates the task of this container once more, on the snapshot that it has used.
+    pub fn create_again(&mut self) -> Result<u32, Status> {
+        let rootfs = self.client.snapshot_mounts(&self.id)?;
+        self.client.create_task(CreateTaskRequest {
+            container_id: self.id.clone(),
+            rootfs,
+            ..CreateTaskRequest::default()
+        })
     }
 
     /// Waits for the end, deletes the task and collects the output.

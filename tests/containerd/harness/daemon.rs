@@ -11,12 +11,13 @@ use std::sync::{LazyLock, Mutex, OnceLock};
 use std::time::Duration;
 use std::{env, fmt, process};
 
+use assay::admission::Decision;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::Client;
 use super::events::Events;
 use super::image::Image;
-use super::{cri, runtime};
+use super::{cri, policy, runtime};
 
 /// A containerd release that the tests run against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,11 +63,31 @@ pub struct Daemon {
 
 /// The image that most containers of the tests run.
 pub static BUSYBOX: LazyLock<Image> =
-    LazyLock::new(|| Image::busybox("assay.test/busybox:latest", "busybox", &["/bin/sh"]));
+    LazyLock::new(|| Image::busybox("assay.test/plain/busybox:latest", "busybox", &["/bin/sh"]));
 
 /// A sandbox image that stays until it is killed.
 pub static PAUSE: LazyLock<Image> =
-    LazyLock::new(|| Image::busybox("assay.test/pause:latest", "pause", &["/bin/sleep", "2147483647"]));
+    LazyLock::new(|| Image::busybox("assay.test/plain/pause:latest", "pause", &["/bin/sleep", "2147483647"]));
+
+/// A name of the image that the release key has signed. `make setup` builds and signs it, with cosign.
+pub const SIGNED: &str = "assay.test/enforced/signed:latest";
+/// The same, where policy wants another key.
+pub const WANTED_BY_ANOTHER: &str = "assay.test/strangers/signed:latest";
+
+/// Nobody has signed this one.
+pub static UNSIGNED: LazyLock<Image> =
+    LazyLock::new(|| Image::busybox("assay.test/enforced/unsigned:latest", "unsigned", &["/bin/sh"]));
+
+/// Its digest is on the deny list.
+pub static DENIED: LazyLock<Image> =
+    LazyLock::new(|| Image::busybox("assay.test/plain/denied:latest", "denied", &["/bin/sh"]));
+
+/// Something that `make setup` puts below `target`.
+pub fn set_up(path: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(path);
+    assert!(path.exists(), "{} is missing: `make setup` makes it", path.display());
+    path
+}
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
@@ -100,7 +121,7 @@ impl Daemon {
         let broom = broom.spawn().unwrap();
 
         fs::write(folder.join("containerd.toml"), configuration(version, &folder)).unwrap();
-        super::policy::activate(&folder);
+        policy::activate(&folder);
 
         let containerd = Mutex::new(spawn(version, &folder));
         answer(version, &folder);
@@ -115,6 +136,14 @@ impl Daemon {
         daemon.import(&BUSYBOX, &daemon.scope);
         daemon.import(&BUSYBOX, "k8s.io");
         daemon.import(&PAUSE, "k8s.io");
+        for namespace in [daemon.scope.as_str(), "k8s.io"] {
+            daemon.import(&UNSIGNED, namespace);
+            daemon.import(&DENIED, namespace);
+            daemon.import_archive(&set_up("images/busybox.tar"), namespace);
+            daemon.tag(namespace, "assay.test/busybox:latest", SIGNED);
+            daemon.tag(namespace, "assay.test/busybox:latest", WANTED_BY_ANOTHER);
+        }
+        cri::wait_for_image(&daemon.socket(), SIGNED);
         daemon
     }
 
@@ -159,16 +188,40 @@ impl Daemon {
     pub fn import(&self, image: &Image, namespace: &str) {
         let archive = self.folder.join(format!("{}-{namespace}.tar", image.manifest.hex()));
         fs::write(&archive, &image.archive).unwrap();
+        self.import_archive(&archive, namespace);
+        fs::remove_file(archive).unwrap();
+        if namespace == "k8s.io" {
+            cri::wait_for_image(&self.socket(), &image.name);
+        }
+    }
+
+    fn import_archive(&self, archive: &Path, namespace: &str) {
         let imported = self.ctr(namespace, &["images", "import", archive.to_str().unwrap()]);
         assert!(
             imported.status.success(),
             "{}",
             String::from_utf8_lossy(&imported.stderr)
         );
-        fs::remove_file(archive).unwrap();
-        if namespace == "k8s.io" {
-            cri::wait_for_image(&self.socket(), &image.name);
-        }
+    }
+
+    /// Gives an image one more name.
+    pub fn tag(&self, namespace: &str, image: &str, name: &str) {
+        let tagged = self.ctr(namespace, &["images", "tag", image, name]);
+        assert!(tagged.status.success(), "{}", String::from_utf8_lossy(&tagged.stderr));
+    }
+
+    /// Runs `assay` with the configuration of this containerd's shims.
+    pub fn assay(&self, arguments: &[&str]) -> Output {
+        policy::assay(&self.folder, arguments)
+    }
+
+    /// What was decided about a container, latest last.
+    pub fn decisions(&self, container: &str) -> Vec<Decision> {
+        let log = fs::read_to_string(self.folder.join("assay/state/decisions.jsonl")).unwrap_or_default();
+        log.lines()
+            .map(|line| serde_json::from_str::<Decision>(line).expect("a line that is not a decision"))
+            .filter(|decision| decision.container == container)
+            .collect()
     }
 
     /// Kills containerd and does `meanwhile` before it starts again. Asked to end, it would wait for its clients.
@@ -263,9 +316,19 @@ fn configuration(version: Version, folder: &Path) -> String {
     let runtime = runtime();
     let shim = env!("CARGO_BIN_EXE_containerd-shim-assay-v1");
     let pause = &PAUSE.name;
-    let (schema, cri, images) = match version {
-        Version::V1_6 | Version::V1_7 => (2, "io.containerd.grpc.v1.cri", format!("sandbox_image = '{pause}'")),
-        Version::V2_1 => (3, "io.containerd.cri.v1.runtime", String::new()),
+    let (schema, cri, images, plugins) = match version {
+        Version::V1_6 | Version::V1_7 => (
+            2,
+            "io.containerd.grpc.v1.cri",
+            format!("sandbox_image = '{pause}'"),
+            format!("bin_dir = '{dir}/cni/bin'"),
+        ),
+        Version::V2_1 => (
+            3,
+            "io.containerd.cri.v1.runtime",
+            String::new(),
+            format!("bin_dirs = ['{dir}/cni/bin']"),
+        ),
     };
     let mut text = format!(
         "version = {schema}
@@ -290,7 +353,7 @@ disable = true
 restrict_oom_score_adj = true
 disable_apparmor = true
 [plugins.'{cri}'.cni]
-bin_dir = '{dir}/cni/bin'
+{plugins}
 conf_dir = '{dir}/cni/net.d'
 [plugins.'{cri}'.containerd]
 default_runtime_name = 'default'

@@ -1,11 +1,13 @@
-//! Assay's own configuration for the tests.
+//! Assay's own configuration for the tests: what is enforced is told by the image's name, all else is audited.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
-/// Writes configuration and policy below a containerd's folder and activates them.
+use super::daemon::{DENIED, set_up};
+
+/// Writes configuration, keys and policy below a containerd's folder, activates them and fills the evidence cache.
 pub fn activate(folder: &Path) {
     let home = folder.join("assay");
     for name in ["", "state", "run", "policy.d", "trust.d"] {
@@ -18,18 +20,67 @@ pub fn activate(folder: &Path) {
         format!("state = '{dir}/state'\nrun = '{dir}/run'\npolicy = '{dir}/policy.d'\ntrust = '{dir}/trust.d'\n"),
     )
     .unwrap();
-    fs::write(
-        home.join("policy.d/90-audit.toml"),
-        "[[rule]]\nname = \"everything\"\nmatch = { image = [\"**\"] }\nmode = \"audit\"\n",
-    )
-    .unwrap();
     if super::runtime() != super::ASSAY {
         return;
     }
-    let applied = Command::new(env!("CARGO_BIN_EXE_assay"))
-        .args(["policy", "apply"])
-        .env("ASSAY_CONFIG", home.join("config.toml"))
+    let signed = set_up("images/signed");
+    fs::copy(signed.join("release.pub"), home.join("trust.d/release.pub")).unwrap();
+    let stranger = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/evidence/keys/p256.pub");
+    fs::copy(stranger, home.join("trust.d/stranger.pub")).unwrap();
+    fs::write(
+        home.join("trust.d/keys.toml"),
+        "[[key]]\nid = 'release'\nfile = 'release.pub'\nuse = ['image']\n
+[[key]]\nid = 'stranger'\nfile = 'stranger.pub'\nuse = ['image']\n",
+    )
+    .unwrap();
+    let denied = DENIED.manifest;
+    fs::write(
+        home.join("policy.d/50-tests.toml"),
+        format!(
+            "[[deny]]
+digest = ['{denied}']
+
+[[rule]]
+name = 'release images'
+match = {{ image = ['assay.test/enforced/**'] }}
+mode = 'enforce'
+[[rule.signature]]
+any = [{{ key = 'release' }}]
+
+[[rule]]
+name = 'the images of others'
+match = {{ image = ['assay.test/strangers/**'] }}
+mode = 'enforce'
+[[rule.signature]]
+any = [{{ key = 'stranger' }}]
+
+[[rule]]
+name = 'everything else'
+match = {{ image = ['**'] }}
+mode = 'audit'
+"
+        ),
+    )
+    .unwrap();
+    let evidence = signed.join("busybox");
+    for arguments in [
+        &["policy", "apply"][..],
+        &["evidence", "import", evidence.to_str().unwrap()],
+    ] {
+        let output = assay(folder, arguments);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+/// Runs `assay` with the configuration below a containerd's folder.
+pub fn assay(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_assay"))
+        .args(arguments)
+        .env("ASSAY_CONFIG", folder.join("assay/config.toml"))
         .output()
-        .unwrap();
-    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        .unwrap()
 }
