@@ -18,6 +18,7 @@ on_each_containerd! {
     an_unknown_container_is_not_found,
     a_program_that_is_missing_fails_create,
     many_clients_wait_for_one_end,
+    an_id_can_be_used_again_at_once,
     wait_answers_after_the_end,
     absolute_path_as_runtime_name,
 }
@@ -121,6 +122,18 @@ fn many_clients_wait_for_one_end(case: &Case) {
     for wait in waits {
         assert_eq!(wait.join().unwrap(), 9);
     }
+}
+
+/// The shim that ends must not take the socket of its successor along.
+fn an_id_can_be_used_again_at_once(case: &Case) {
+    let mut container = case.shell("again", "exit 3").without_streams().start();
+    for _ in 0..20 {
+        assert_eq!(container.wait(), 3);
+        container.delete().unwrap();
+        container.create_again().unwrap();
+        container.start().unwrap();
+    }
+    assert_eq!(container.wait(), 3);
 }
 
 fn wait_answers_after_the_end(case: &Case) {
