@@ -162,3 +162,89 @@ fn rejected(status: &ttrpc::Status) -> bool {
 fn timeout() -> Context {
     context::with_duration(DELIVERY)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use containerd_shim_protos::api::Empty;
+    use containerd_shim_protos::events::task::TaskOOM;
+    use containerd_shim_protos::shim_async::{Events, create_events};
+    use ttrpc::r#async::{Server, TtrpcContext};
+
+    use super::*;
+
+    /// containerd's side: keeps what it is sent, and refuses one container's as malformed.
+    #[derive(Default)]
+    struct Containerd {
+        seen: Mutex<Vec<String>>,
+    }
+
+    #[async_trait]
+    impl Events for Containerd {
+        async fn forward(&self, _: &TtrpcContext, request: ForwardRequest) -> ttrpc::Result<Empty> {
+            let event = TaskOOM::parse_from_bytes(&request.envelope.event.value).unwrap();
+            if event.container_id == "malformed" {
+                return Err(ttrpc::Error::RpcStatus(ttrpc::get_status(
+                    ttrpc::Code::INVALID_ARGUMENT,
+                    "malformed",
+                )));
+            }
+            self.seen.lock().unwrap().push(event.container_id);
+            Ok(Empty::default())
+        }
+    }
+
+    async fn serve(socket: &Path, containerd: &Arc<Containerd>) -> Server {
+        let service = create_events(Arc::clone(containerd) as Arc<dyn Events + Send + Sync>);
+        let address = format!("unix://{}", socket.display());
+        let mut server = Server::new().bind(&address).unwrap().register_service(service);
+        server.start().await.unwrap();
+        server
+    }
+
+    fn publish(publisher: &Publisher, container: &str) {
+        publisher.publish(
+            OOM,
+            &TaskOOM {
+                container_id: container.to_owned(),
+                ..TaskOOM::default()
+            },
+        );
+    }
+
+    #[test]
+    fn nothing_accepted_is_lost_or_reordered_while_containerd_is_away() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let socket = dir.path().join("s");
+            let containerd = Arc::new(Containerd::default());
+            let publisher = Publisher::new(socket.display().to_string(), "n".to_owned());
+
+            let mut server = serve(&socket, &containerd).await;
+            publish(&publisher, "1");
+            publisher.delivered().await;
+            server.shutdown().await.unwrap();
+            drop(server);
+            std::fs::remove_file(&socket).unwrap();
+
+            for container in ["2", "malformed", "3"] {
+                publish(&publisher, container);
+            }
+            let while_away = tokio::time::timeout(Duration::from_millis(300), publisher.delivered());
+            assert!(while_away.await.is_err());
+
+            let _server = serve(&socket, &containerd).await;
+            tokio::time::timeout(Duration::from_secs(20), publisher.delivered())
+                .await
+                .unwrap();
+            assert_eq!(*containerd.seen.lock().unwrap(), ["1", "2", "3"]);
+        });
+    }
+}
