@@ -85,7 +85,7 @@ fn kill_of_a_created_container(case: &Case) {
 fn in_host_pid_namespace(builder: ContainerBuilder<'static>) -> ContainerBuilder<'static> {
     builder.edit(|spec| {
         let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
-        namespaces.retain(|namespace| namespace["type"] != Value::from("pid"));
+        namespaces.retain(|namespace| namespace["type"] != "pid");
     })
 }
 
