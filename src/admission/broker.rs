@@ -88,11 +88,10 @@ impl Obstacle {
 pub fn admit(config: Result<&Config, &Diagnostics>, request: &Request) -> Decision {
     let started = Instant::now();
     let mut decision = blank(&request.namespace, &request.container);
-    let decided = std::panic::catch_unwind(AssertUnwindSafe(|| {
+    let decided = guard(|| {
         let config = config.map_err(|faults| Obstacle::Config(first(faults)))?;
         decide(config, request, started, &mut decision)
-    }));
-    let decided = decided.unwrap_or_else(|panic| Err(Obstacle::Panic(message(&*panic))));
+    });
     if let Err(obstacle) = decided {
         refuse(&mut decision, &obstacle);
         if let (Ok(config), false) = (config, matches!(obstacle, Obstacle::Log(_) | Obstacle::State(_))) {
@@ -101,6 +100,11 @@ pub fn admit(config: Result<&Config, &Diagnostics>, request: &Request) -> Decisi
         }
     }
     decision
+}
+
+/// A panic is a fault of Assay, and a refusal like any other.
+fn guard(decide: impl FnOnce() -> Result<(), Obstacle>) -> Result<(), Obstacle> {
+    std::panic::catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|panic| Err(Obstacle::Panic(message(&*panic))))
 }
 
 /// The refusal of a request that cannot be read. Nothing is known that could be recorded.
@@ -404,5 +408,45 @@ impl Clock {
             .phases
             .push((phase.to_owned(), u64::try_from(micros).unwrap_or(u64::MAX)));
         self.0 = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(obstacle: &Obstacle) -> Decision {
+        let mut decision = blank("k8s.io", "c");
+        decision.verdict = Verdict::Allow;
+        refuse(&mut decision, obstacle);
+        decision
+    }
+
+    #[test]
+    fn a_panic_is_a_refusal() {
+        let obstacle = guard(|| panic!("index out of bounds\u{1b}")).unwrap_err();
+        let decision = refusal(&obstacle);
+        assert_eq!(
+            (decision.verdict, decision.code.as_str()),
+            (Verdict::Refuse, "internal-panic")
+        );
+        insta::assert_snapshot!(decision.line(), @r"assay refused: internal-panic: assay admit has a fault: index out of bounds\u{1b}; to fix: report it with the decision log; the container was not started");
+        assert!(guard(|| Ok(())).is_ok());
+    }
+
+    #[test]
+    fn a_full_disk_has_a_code_of_its_own() {
+        let full = || store::Error::Full {
+            path: "/var/lib/assay/decisions.jsonl".into(),
+        };
+        insta::assert_snapshot!(refusal(&Obstacle::Log(full())).line(), @"assay refused: state-full: the decision cannot be recorded: cannot write /var/lib/assay/decisions.jsonl: no space left; free some on this file system and try again; to fix: free space on the file system of Assay's state directory");
+        assert_eq!(refusal(&Obstacle::State(full())).code, "state-full");
+        let other = store::Error::Name { name: String::new() };
+        assert_eq!(refusal(&Obstacle::Log(other)).code, "state-unwritable");
+    }
+
+    #[test]
+    fn nothing_is_allowed_before_something_says_so() {
+        assert_eq!(blank("", "").verdict, Verdict::Refuse);
     }
 }

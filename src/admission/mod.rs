@@ -227,3 +227,44 @@ impl Decision {
         line
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> serde_json::Value {
+        serde_json::json!({
+            "version": VERSION, "containerd": "/run/containerd/containerd.sock", "namespace": "k8s.io",
+            "container": "c", "bundle": "/run/b", "checkpoint": false,
+            "rootfs": [{ "type": "overlay", "source": "overlay", "target": "", "options": ["index=off"] }],
+        })
+    }
+
+    #[test]
+    fn a_request_is_read_strictly() {
+        assert!(Request::parse(request().to_string().as_bytes()).is_ok());
+        for (field, value) in [
+            ("version", serde_json::json!(2)),
+            ("containerd", serde_json::json!("containerd.sock")),
+            ("namespace", serde_json::json!("")),
+            ("container", serde_json::json!("a\nb")),
+            ("bundle", serde_json::json!("run/b")),
+            ("checkpoint", serde_json::json!("no")),
+            ("rootfs", serde_json::json!([{ "type": "overlay" }])),
+            ("unknown", serde_json::json!(1)),
+        ] {
+            let mut request = request();
+            request[field] = value;
+            assert!(Request::parse(request.to_string().as_bytes()).is_err(), "{field}");
+        }
+        let twice = request().to_string().replacen('{', "{\"bundle\":\"/other\",", 1);
+        assert!(Request::parse(twice.as_bytes()).is_err());
+        assert!(Request::parse(b"").is_err());
+    }
+
+    #[test]
+    fn an_unreadable_request_is_refused_in_words() {
+        let decision = reject(&Request::parse(b"{").unwrap_err());
+        insta::assert_snapshot!(decision.line(), @"assay refused: request-invalid: the request is not one: EOF while parsing an object at line 1 column 1; to fix: install containerd-shim-assay-v1 and assay of the same version");
+    }
+}

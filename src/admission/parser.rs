@@ -345,3 +345,149 @@ fn blobs(layout: BorrowedFd<'_>, answer: &Answer) -> Vec<Digest> {
     }
     blobs.into_iter().take(MAX_ENTRIES).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::{HashAlgorithm, Status, Use};
+    use crate::verify::{Carrier, Claim, Fact, Finding};
+
+    fn shell(script: &str, patience: Duration) -> Result<Vec<u8>, ParserFault> {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        run(command, b"question", Instant::now() + patience)
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_question_is_read_as_a_whole_and_an_answer_until_the_end() {
+        assert_eq!(shell("read -r q; echo \"$q?\"", LONG).unwrap(), b"question?\n");
+    }
+
+    #[test]
+    fn a_parser_is_killed_at_its_deadline() {
+        let started = Instant::now();
+        // One that says nothing, one that closes its output and works on, one that drips.
+        for script in ["sleep 60", "exec >&-; sleep 60", "while :; do echo x; sleep 0.05; done"] {
+            let fault = shell(script, Duration::from_millis(300)).unwrap_err();
+            assert_eq!(fault.code(), "parser-timeout", "{script}");
+        }
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_parser_that_dies_says_nothing_that_counts() {
+        for (script, code) in [
+            ("echo '{}'; kill -SEGV $$", "parser-crashed"),
+            ("echo '{}'; exit 1", "parser-crashed"),
+            ("exit 101", "parser-crashed"),
+            ("echo cannot mount; exit 71", "parser-sandbox"),
+            ("exec cat /dev/zero", "parser-oversize"),
+        ] {
+            let fault = shell(script, LONG).unwrap_err();
+            assert_eq!(fault.code(), code, "{script}: {fault}");
+        }
+        let fault = shell("printf 'cannot \\033[2J mount'; exit 71", LONG).unwrap_err();
+        assert!(!fault.to_string().contains('\u{1b}'), "{fault}");
+    }
+
+    #[test]
+    fn a_parser_that_cannot_be_started_is_a_fault() {
+        let fault = run(Command::new("/no/such/program"), b"", Instant::now() + LONG).unwrap_err();
+        assert_eq!(fault.code(), "parser-start");
+    }
+
+    fn key() -> Key {
+        Key {
+            id: "release".to_owned(),
+            spki: Vec::new(),
+            hash: HashAlgorithm::Sha256,
+            r#use: vec![Use::Image],
+            from: None,
+            until: None,
+            status: Status::Active,
+        }
+    }
+
+    fn fact() -> Fact {
+        Fact {
+            evidence: Digest::of(b"evidence"),
+            carrier: Carrier::BundleKey,
+            subject: Digest::of(b"image"),
+            key: "release".to_owned(),
+            claim: Claim::ImageSignature,
+        }
+    }
+
+    fn finding(code: &str, text: &str) -> Finding {
+        Finding {
+            evidence: None,
+            code: code.to_owned(),
+            text: text.to_owned(),
+        }
+    }
+
+    fn code(reply: &Reply) -> &'static str {
+        let json = serde_json::to_vec(reply).unwrap();
+        accept(&json, &[key()], &[Digest::of(b"image")])
+            .err()
+            .map_or("accepted", |fault| fault.code())
+    }
+
+    fn reply(change: impl FnOnce(&mut Reply)) -> Reply {
+        let mut reply = Reply {
+            answer: Answer {
+                facts: vec![fact()],
+                findings: vec![finding("key-unknown", "no key in trust.d made it")],
+            },
+            blobs: vec![Digest::of(b"evidence"), Digest::of(b"payload")],
+        };
+        change(&mut reply);
+        reply
+    }
+
+    #[test]
+    fn only_what_was_asked_can_be_answered() {
+        assert_eq!(code(&reply(|_| {})), "accepted");
+        let refused: [fn(&mut Reply); 9] = [
+            |reply| reply.answer.facts[0].key = "stranger".to_owned(),
+            |reply| reply.answer.facts[0].subject = Digest::of(b"another image"),
+            |reply| reply.answer.facts[0].evidence = Digest::of(b"unlisted"),
+            |reply| reply.answer.facts = vec![fact(); MAX_ENTRIES + 1],
+            |reply| reply.blobs = (0..=MAX_ENTRIES).map(|n| Digest::of(&n.to_le_bytes())).collect(),
+            |reply| reply.answer.findings[0].code = "Not A Code".to_owned(),
+            |reply| reply.answer.findings[0].code = String::new(),
+            |reply| reply.answer.findings[0].text = "two\nlines".to_owned(),
+            |reply| reply.answer.findings[0].text = "x".repeat(MAX_TEXT + 1),
+        ];
+        for change in refused {
+            assert_eq!(code(&reply(change)), "parser-garbage");
+        }
+    }
+
+    #[test]
+    fn garbage_is_no_answer() {
+        let whole = serde_json::to_string(&reply(|_| {})).unwrap();
+        for garbage in [
+            "",
+            "null",
+            "{}",
+            "[]",
+            "\0\0\0",
+            &whole[..whole.len() - 1],
+            &format!("{whole}{whole}"),
+            &whole.replacen('{', "{\"verdict\":\"allow\",", 1),
+        ] {
+            let fault = accept(garbage.as_bytes(), &[key()], &[Digest::of(b"image")]).unwrap_err();
+            assert_eq!(fault.code(), "parser-garbage", "{garbage}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_reply_breaks_the_broker(bytes: Vec<u8>) {
+            let _ = accept(&bytes, &[key()], &[Digest::of(b"image")]);
+        }
+    }
+}

@@ -246,3 +246,211 @@ pub(super) fn digests(image: &Image) -> Vec<Digest> {
     digests.extend(&image.indexes);
     digests
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::policy::activate;
+    use crate::policy::{Deny, Match, Signature, Subject};
+    use crate::verify::{Claim, Fact};
+
+    fn image() -> Image {
+        Image {
+            name: "example.com/app:1".to_owned(),
+            config: Digest::of(b"config"),
+            manifests: vec![Digest::of(b"manifest")],
+            indexes: Vec::new(),
+            chain_id: Digest::of(b"layer"),
+        }
+    }
+
+    fn case(image: Option<&Image>) -> Case<'_> {
+        Case {
+            name: "example.com/app:1",
+            kubernetes_namespace: None,
+            namespace: "default",
+            kind: Kind::Container,
+            image,
+            fault: None,
+            upper: Upper::Empty,
+        }
+    }
+
+    fn signed_by(mode: Mode, key: &str) -> Rule {
+        Rule {
+            name: format!("{mode:?}-{key}"),
+            r#match: Match::default(),
+            mode,
+            signature: vec![Signature {
+                any: vec![key.to_owned()],
+                threshold: 1,
+                subject: Subject::Either,
+            }],
+            digest: Vec::new(),
+            restart: Restart::Refuse,
+        }
+    }
+
+    fn active(rules: Vec<Rule>) -> Active {
+        Active {
+            version: activate::VERSION,
+            generation: 1,
+            time: jiff::Timestamp::UNIX_EPOCH,
+            sources: Vec::new(),
+            keys: Vec::new(),
+            deny: Deny::default(),
+            rules,
+        }
+    }
+
+    fn answer() -> Answer {
+        Answer {
+            facts: vec![Fact {
+                evidence: Digest::of(b"evidence"),
+                carrier: Carrier::BundleKey,
+                subject: Digest::of(b"manifest"),
+                key: "release".to_owned(),
+                claim: Claim::ImageSignature,
+            }],
+            findings: Vec::new(),
+        }
+    }
+
+    fn late() -> ParserFault {
+        ParserFault::Timeout(Duration::from_secs(1))
+    }
+
+    fn said(ruling: &Ruling) -> (bool, &str) {
+        (ruling.verdict == Verdict::Allow, ruling.code.as_str())
+    }
+
+    #[test]
+    fn the_first_rule_that_is_no_audit_decides() {
+        let image = image();
+        let rules = vec![
+            signed_by(Mode::Audit, "other"),
+            signed_by(Mode::Enforce, "release"),
+            signed_by(Mode::Off, "release"),
+        ];
+        let ruling = rule(&active(rules), &case(Some(&image)), &mut |_| Ok(answer()));
+        assert_eq!(said(&ruling), (true, "signature-verified"));
+        assert_eq!(ruling.rule.as_deref(), Some("Enforce-release"));
+        assert_eq!(ruling.audit.len(), 1);
+        assert_eq!(ruling.audit[0].code, "signer-not-wanted");
+        assert_eq!(ruling.evidence.len(), 1);
+    }
+
+    #[test]
+    fn a_parser_that_fails_refuses_under_enforce_and_is_noted_under_audit() {
+        let image = image();
+        let mut ask = |_: &[Digest]| Err(late());
+        let enforced = rule(
+            &active(vec![signed_by(Mode::Enforce, "release")]),
+            &case(Some(&image)),
+            &mut ask,
+        );
+        assert_eq!(said(&enforced), (false, "parser-timeout"));
+        assert!(!enforced.policy);
+        let audited = rule(
+            &active(vec![signed_by(Mode::Audit, "release")]),
+            &case(Some(&image)),
+            &mut ask,
+        );
+        assert_eq!(said(&audited), (true, "audit-only"));
+        assert_eq!(audited.audit[0].code, "parser-timeout");
+        let off = rule(
+            &active(vec![signed_by(Mode::Off, "release")]),
+            &case(Some(&image)),
+            &mut |_| panic!("a rule that is off asks for nothing"),
+        );
+        assert_eq!(said(&off), (true, "rule-off"));
+    }
+
+    #[test]
+    fn revocation_of_a_key_holds_in_every_mode_and_fails_closed() {
+        let image = image();
+        for mode in [Mode::Enforce, Mode::Audit, Mode::Off] {
+            let mut active = active(vec![signed_by(mode, "release")]);
+            active.deny.key = vec!["release".to_owned()];
+            let ruling = rule(&active, &case(Some(&image)), &mut |_| Ok(answer()));
+            assert_eq!(said(&ruling), (false, "key-denied"), "{mode:?}");
+            let ruling = rule(&active, &case(Some(&image)), &mut |_| Err(late()));
+            assert_eq!(said(&ruling), (false, "parser-timeout"), "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn a_revoked_digest_needs_no_evidence() {
+        let image = image();
+        for mode in [Mode::Enforce, Mode::Audit, Mode::Off] {
+            for digest in [image.config, image.manifests[0]] {
+                let mut active = active(vec![signed_by(mode, "release")]);
+                active.deny.digest = vec![digest];
+                let ruling = rule(&active, &case(Some(&image)), &mut |_| panic!("nothing is asked"));
+                assert_eq!(said(&ruling), (false, "digest-denied"), "{mode:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_bound_is_refused_with_its_own_code() {
+        let fault = Fault::SnapshotNoParent("key".to_owned());
+        let unbound = Case {
+            fault: Some(&fault),
+            upper: Upper::Unknowable,
+            ..case(None)
+        };
+        let mut ask = |_: &[Digest]| panic!("there is nothing to ask about");
+        let ruling = rule(&active(vec![signed_by(Mode::Enforce, "release")]), &unbound, &mut ask);
+        assert_eq!(said(&ruling), (false, "snapshot-no-parent"));
+        let ruling = rule(&active(vec![signed_by(Mode::Audit, "release")]), &unbound, &mut ask);
+        assert_eq!(said(&ruling), (true, "audit-only"));
+        // Without even a fault there is still no image.
+        let ruling = rule(
+            &active(vec![signed_by(Mode::Enforce, "release")]),
+            &case(None),
+            &mut ask,
+        );
+        assert_eq!(said(&ruling), (false, "image-unproved"));
+    }
+
+    #[test]
+    fn a_used_layer_needs_the_rule_s_leave() {
+        let image = image();
+        for (upper, restart, allow, code) in [
+            (Upper::Used, Restart::Refuse, false, "upper-reused"),
+            (Upper::Unknowable, Restart::Refuse, false, "upper-unknowable"),
+            (Upper::Used, Restart::Allow, true, "signature-verified"),
+            (Upper::Unknowable, Restart::Allow, true, "signature-verified"),
+        ] {
+            let mut enforced = signed_by(Mode::Enforce, "release");
+            enforced.restart = restart;
+            let case = Case {
+                upper,
+                ..case(Some(&image))
+            };
+            let ruling = rule(&active(vec![enforced]), &case, &mut |_| Ok(answer()));
+            assert_eq!(said(&ruling), (allow, code));
+        }
+    }
+
+    #[test]
+    fn without_a_rule_nothing_runs() {
+        let image = image();
+        let ruling = rule(&active(Vec::new()), &case(Some(&image)), &mut |_| {
+            panic!("nothing is asked")
+        });
+        assert_eq!(said(&ruling), (false, "no-rule"));
+        // A rule that does not name volumes is none for a volume.
+        let volume = Case {
+            kind: Kind::Volume,
+            ..case(Some(&image))
+        };
+        let rules = vec![signed_by(Mode::Enforce, "release")];
+        let ruling = rule(&active(rules), &volume, &mut |_| panic!("nothing is asked"));
+        assert_eq!(said(&ruling), (false, "no-rule"));
+        insta::assert_snapshot!(ruling.fix, @r#"an administrator adds a rule with match = { kind = "volume" } and runs: assay policy apply"#);
+    }
+}

@@ -292,3 +292,51 @@ impl Fault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_says_what_was_wrong_and_where() {
+        let digest = Digest::of(b"");
+        for (fault, sentence) in [
+            (
+                Fault::ImageRetagged {
+                    name: "example.com/app:1".to_owned(),
+                    parent: "sha256:00".to_owned(),
+                },
+                "'example.com/app:1' now stands for another image than the one whose snapshot sha256:00 is mounted",
+            ),
+            (
+                Fault::ContentEdited {
+                    what: Blob::Config,
+                    digest,
+                    found: Digest::of(b"x"),
+                },
+                "image configuration sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 was changed in \
+                 containerd's content store: its bytes have the digest \
+                 sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881",
+            ),
+            (
+                Fault::MountsForeign {
+                    what: "source '/etc' instead of 'overlay'".to_owned(),
+                },
+                "the request does not mount the container's snapshot: source '/etc' instead of 'overlay'",
+            ),
+            (
+                Fault::RootForeign("/".to_owned()),
+                "the configuration's root is '/', which is not where the image is mounted",
+            ),
+        ] {
+            assert_eq!(fault.to_string(), sentence);
+            assert!(
+                !fault.fix().is_empty()
+                    && fault
+                        .code()
+                        .bytes()
+                        .all(|byte| byte == b'-' || byte.is_ascii_lowercase())
+            );
+        }
+    }
+}

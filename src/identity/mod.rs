@@ -595,3 +595,121 @@ fn upper(mounts: &[Mount]) -> Result<Upper, Fault> {
         .all(|mount| mount.r#type == "overlay" || mount.options.iter().any(|option| option == "ro" || option == "rro"));
     Ok(if read_only { Upper::Empty } else { Upper::Unknowable })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(kind: &str, options: &[&str]) -> Mount {
+        Mount {
+            r#type: kind.to_owned(),
+            source: "/source".to_owned(),
+            target: String::new(),
+            options: options.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn the_writable_layer_is_looked_into() {
+        let folder = tempfile::tempdir().unwrap();
+        let option = format!("upperdir={}", folder.path().display());
+        let overlay = [mount("overlay", &["lowerdir=/a:/b", &option])];
+        assert_eq!(upper(&overlay).unwrap(), Upper::Empty);
+        std::fs::write(folder.path().join(".hidden"), "").unwrap();
+        assert_eq!(upper(&overlay).unwrap(), Upper::Used);
+        let gone = [mount("overlay", &["upperdir=/no/such/directory"])];
+        assert_eq!(upper(&gone).unwrap_err().code(), "upper-unreadable");
+        // Views have no directory of changes and need none; other snapshotters have one that cannot be seen.
+        assert_eq!(upper(&[mount("overlay", &["lowerdir=/a:/b"])]).unwrap(), Upper::Empty);
+        assert_eq!(upper(&[mount("bind", &["ro", "rbind"])]).unwrap(), Upper::Empty);
+        assert_eq!(upper(&[mount("bind", &["rw", "rbind"])]).unwrap(), Upper::Unknowable);
+        assert_eq!(upper(&[mount("ext4", &[])]).unwrap(), Upper::Unknowable);
+    }
+
+    #[test]
+    fn only_the_whole_identity_is_no_user_namespace() {
+        assert_eq!(rootless("         0          0 4294967295\n"), None);
+        for mapped in [
+            "",
+            "0 1000 1",
+            "0 0 65536",
+            "0 0 4294967295\n1 1 1",
+            "0 100000 4294967295",
+        ] {
+            assert!(rootless(mapped).is_some(), "{mapped}");
+        }
+    }
+
+    #[test]
+    fn layouts_that_are_not_supported_have_their_own_codes() {
+        let question = |namespace| Question {
+            containerd: "/c.sock",
+            namespace,
+            container: "c",
+            bundle: Path::new("/b"),
+            rootfs: &[],
+            checkpoint: false,
+        };
+        let container = |image: &str, key: &str| Container {
+            image: image.to_owned(),
+            snapshotter: if key.is_empty() {
+                String::new()
+            } else {
+                "overlayfs".to_owned()
+            },
+            snapshot_key: key.to_owned(),
+            ..Container::default()
+        };
+        let code = |namespace, image, key| {
+            check_layout(&question(namespace), &container(image, key))
+                .err()
+                .map_or("supported", |fault| fault.code())
+        };
+        assert_eq!(code("moby", "app", "c"), "docker-layout");
+        assert_eq!(code("default", "app", ""), "no-image");
+        assert_eq!(code("default", "", "c"), "no-image");
+    }
+
+    fn cri(extension: &str, kind: &str, image_name: &str) -> Result<(Record, Maker), (Record, Fault)> {
+        let container = Container {
+            image: "docker.io/library/app:1".to_owned(),
+            extensions: [(
+                extension.to_owned(),
+                prost_types::Any {
+                    type_url: "github.com/containerd/cri/pkg/store/container/Metadata".to_owned(),
+                    value: br#"{"Version":"v1","Metadata":{"ImageRef":"sha256:00","Config":null}}"#.to_vec(),
+                },
+            )]
+            .into(),
+            ..Container::default()
+        };
+        let spec = format!(
+            r#"{{"annotations":{{"{CONTAINER_TYPE}":"{kind}","{IMAGE_NAME}":"{image_name}","{SANDBOX_NAMESPACE}":"prod"}}}}"#
+        );
+        records(KUBERNETES, &container, &oci::json::parse(spec.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn names_come_from_cri_only_where_cri_made_the_container() {
+        let (record, maker) = cri(CONTAINER_METADATA, "container", "app:1").unwrap();
+        assert_eq!(record.image, "app:1");
+        assert_eq!(record.kubernetes_namespace.as_deref(), Some("prod"));
+        assert!(!record.sandbox && matches!(maker, Maker::Cri(metadata) if metadata.image_ref == "sha256:00"));
+        let (record, maker) = cri(SANDBOX_METADATA, "sandbox", "pause-like").unwrap();
+        assert_eq!(record.image, "docker.io/library/app:1");
+        assert!(record.sandbox && matches!(maker, Maker::CriSandbox));
+        // Annotations without CRI's record are anybody's.
+        let (record, maker) = cri("something.else", "sandbox", "trusted:1").unwrap();
+        assert_eq!(record.image, "docker.io/library/app:1");
+        assert_eq!(record.kubernetes_namespace, None);
+        assert!(!record.sandbox && matches!(maker, Maker::Other));
+        // A container does not become a sandbox by saying so, nor the reverse.
+        for (extension, kind) in [(CONTAINER_METADATA, "sandbox"), (SANDBOX_METADATA, "container")] {
+            let Err((record, fault)) = cri(extension, kind, "app:1") else {
+                panic!("{extension} with {kind} was believed")
+            };
+            assert_eq!(fault.code(), "annotations-foreign");
+            assert_eq!(record.kubernetes_namespace, None);
+        }
+    }
+}

@@ -156,6 +156,23 @@ mod tests {
     }
 
     #[test]
+    fn the_names_are_those_that_containerd_gives() {
+        let chain = "sha256:476d587d6bfaebd4794aa81e06f80915d5b9579838043181c2373af0c1f71026";
+        let map = vec![line(0, 4000, 1000)];
+        let mapping = Mapping {
+            uids: map.clone(),
+            gids: map,
+        };
+        let names = mapping.parents(&chain.parse().unwrap());
+        // Recorded from `ctr run --uidmap 0:4000:1000 --gidmap 0:4000:1000` of containerd 1.6.20 and 1.7.24, and of 2.1.9.
+        assert_eq!(names[0], format!("{chain}-4000-4000"));
+        assert_eq!(
+            names[1],
+            "sha256:061b9f54a9bbc93c29ad2b1155c2359db05cd05ef577d68a078710014e1fc861"
+        );
+    }
+
+    #[test]
     fn without_a_mapping_of_root_there_is_no_copy() {
         let chain = Digest::of(b"chain");
         assert!(Mapping::default().parents(&chain).is_empty());

@@ -66,17 +66,7 @@ impl Runtime {
     /// `create`: set the container up and leave its first process waiting.
     #[must_use]
     pub fn create(&self, id: &str, bundle: &Path, pid_file: &Path, console: Option<&Path>) -> Command {
-        let mut command = self.command(Some(bundle));
-        command
-            .arg("create")
-            .arg("--bundle")
-            .arg(bundle)
-            .arg("--pid-file")
-            .arg(pid_file);
-        if let Some(console) = console {
-            command.arg("--console-socket").arg(console);
-        }
-        self.creation_flags(&mut command);
+        let mut command = self.set_up(&["create"], bundle, pid_file, console);
         command.arg(id);
         command
     }
@@ -84,18 +74,7 @@ impl Runtime {
     /// `restore`: set the container up from a checkpoint and run it.
     #[must_use]
     pub fn restore(&self, id: &str, bundle: &Path, pid_file: &Path, console: Option<&Path>, criu: &Criu) -> Command {
-        let mut command = self.command(Some(bundle));
-        command
-            .arg("restore")
-            .arg("--detach")
-            .arg("--bundle")
-            .arg(bundle)
-            .arg("--pid-file")
-            .arg(pid_file);
-        if let Some(console) = console {
-            command.arg("--console-socket").arg(console);
-        }
-        self.creation_flags(&mut command);
+        let mut command = self.set_up(&["restore", "--detach"], bundle, pid_file, console);
         criu.flags(&mut command);
         command.arg(id);
         command
@@ -201,13 +180,24 @@ impl Runtime {
         command
     }
 
-    fn creation_flags(&self, command: &mut Command) {
+    fn set_up(&self, verb: &[&str], bundle: &Path, pid_file: &Path, console: Option<&Path>) -> Command {
+        let mut command = self.command(Some(bundle));
+        command
+            .args(verb)
+            .arg("--bundle")
+            .arg(bundle)
+            .arg("--pid-file")
+            .arg(pid_file);
+        if let Some(console) = console {
+            command.arg("--console-socket").arg(console);
+        }
         if self.no_pivot_root {
             command.arg("--no-pivot");
         }
         if self.no_new_keyring {
             command.arg("--no-new-keyring");
         }
+        command
     }
 
     fn command(&self, bundle: Option<&Path>) -> Command {

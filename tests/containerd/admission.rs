@@ -6,8 +6,10 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use assay::admission::{Decision, LOG, Mount, Request, VERSION, Verdict};
 use assay::digest::Digest;
@@ -47,6 +49,8 @@ on_each_containerd![
     edited_and_missing_content_is_refused,
     containers_without_an_image_are_refused,
     what_is_not_known_is_refused,
+    a_containerd_that_hangs_is_refused_in_time,
+    a_full_disk_is_refused,
     a_remapped_snapshot_is_bound,
     pods_are_bound_and_matched,
     image_volumes_need_a_rule_of_their_own,
@@ -715,6 +719,58 @@ fn what_is_not_known_is_refused(case: &Case) {
         (decision.verdict, decision.code.as_str()),
         (Verdict::Refuse, "request-invalid")
     );
+}
+
+fn a_containerd_that_hangs_is_refused_in_time(case: &Case) {
+    let node = Node::new(case, KEY_RULE);
+    let held = node.container("c", &BUSYBOX);
+    let config = node.folder.join("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}admit_timeout = \"500ms\"\n")).unwrap();
+    let socket = node.folder.join("hangs.sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let started = Instant::now();
+    let hanging = held.with(|request| request.containerd = socket.display().to_string());
+    node.refuses(&hanging, "identity-timeout");
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+fn a_full_disk_is_refused(case: &Case) {
+    let node = Node::new(case, "");
+    let state = node.folder.join("state");
+    fs::create_dir(&state).unwrap();
+    let mount = |arguments: &[&str]| {
+        let done = Command::new(arguments[0])
+            .args(&arguments[1..])
+            .arg(&state)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    mount(&["mount", "-t", "tmpfs", "-o", "size=256k,mode=0700", "tmpfs"]);
+    let full = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        node.policy(KEY_RULE);
+        node.sign(BUSYBOX.manifest);
+        let held = node.container("c", &BUSYBOX);
+        node.allows(&held.request, "signature-verified");
+        let log = state.join(LOG);
+        // Every page is taken, and the log's last one is nearly full.
+        let line = fs::read_to_string(&log).unwrap();
+        let mut file = fs::OpenOptions::new().append(true).open(&log).unwrap();
+        file.write_all(line.repeat(4).as_bytes()).unwrap();
+        let mut filler = fs::File::create(state.join("filler")).unwrap();
+        while filler.write(&[0; 4096]).is_ok_and(|written| written > 0) {}
+        while file.write(line.as_bytes()).is_ok_and(|written| written == line.len()) {}
+        let decision = node.refuses(&held.request, "state-full");
+        assert!(!decision.policy);
+        drop(filler);
+        fs::remove_file(state.join("filler")).unwrap();
+        node.allows(&held.request, "signature-verified");
+    }));
+    mount(&["umount"]);
+    if let Err(panic) = full {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 fn a_remapped_snapshot_is_bound(case: &Case) {

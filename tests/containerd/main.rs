@@ -14,6 +14,7 @@ mod failure;
 mod grouping;
 mod lifecycle;
 mod options;
+mod pods;
 mod resources;
 mod signals;
 mod streams;

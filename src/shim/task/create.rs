@@ -19,7 +19,7 @@ use crate::shim::invocation::is_identifier;
 use crate::shim::io::{Pending, Stdio};
 use crate::shim::options::Options;
 use crate::shim::process::Process;
-use crate::shim::{events, mount};
+use crate::shim::{config, events, mount, program};
 
 impl Tasks {
     pub(super) async fn create(self: Arc<Self>, request: CreateTaskRequest) -> Result<CreateTaskResponse, Error> {
@@ -28,11 +28,11 @@ impl Tasks {
         }
         let reservation = self.reserve(&request.id)?;
         let options = Options::decode(request.options.as_ref()).map_err(|error| Error::Invalid(error.to_string()))?;
-        let config = super::super::config(&options).map_err(|error| Error::Precondition(error.to_string()))?;
+        let config = config(&options).map_err(|error| Error::Precondition(error.to_string()))?;
         let bundle = PathBuf::from(&request.bundle);
         let spec = Spec::read(&bundle)?;
         let runtime = Runtime {
-            program: super::super::program(&options, &config),
+            program: program(&options, &config),
             root: Runtime::root_for(&options.root, &self.services.namespace),
             systemd_cgroup: options.systemd_cgroup || spec.systemd_cgroups_path(),
             no_pivot_root: options.no_pivot_root,

@@ -1,5 +1,6 @@
 //! The part of a kubelet that the tests need.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use containerd_client::tonic::Status;
@@ -8,15 +9,19 @@ use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{
     ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, ContainerStatusRequest,
-    CreateContainerRequest, ExecSyncRequest, ExecSyncResponse, ImageSpec, ImageStatusRequest, LinuxPodSandboxConfig,
-    LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata,
-    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest, StatusRequest,
-    StopContainerRequest, StopPodSandboxRequest,
+    CreateContainerRequest, ExecSyncRequest, ExecSyncResponse, ImageSpec, ImageStatusRequest, LinuxContainerConfig,
+    LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext,
+    NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PodSandboxState, PodSandboxStatusRequest,
+    PodSandboxStatusResponse, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
+    RuntimeHandlerFeatures, StartContainerRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest,
 };
+
+use serde_json::Value;
 
 use super::client::Client;
 use super::daemon::Daemon;
 use super::eventually;
+use super::leftovers::cgroup_roots;
 
 /// Whether containerd serves CRI.
 pub fn ready(socket: &Path) -> Result<(), String> {
@@ -70,10 +75,7 @@ impl Pod {
             linux: Some(LinuxPodSandboxConfig {
                 cgroup_parent: format!("/{}/{name}", daemon.scope),
                 security_context: Some(LinuxSandboxSecurityContext {
-                    namespace_options: Some(NamespaceOption {
-                        network: NamespaceMode::Node.into(),
-                        ..NamespaceOption::default()
-                    }),
+                    namespace_options: Some(namespaces()),
                     ..LinuxSandboxSecurityContext::default()
                 }),
                 ..LinuxPodSandboxConfig::default()
@@ -90,6 +92,11 @@ impl Pod {
 
     /// Creates a container that is not started yet; its id.
     pub fn create(&self, name: &str, image: &str, command: &[&str]) -> Result<String, Status> {
+        self.create_limited(name, image, command, 0)
+    }
+
+    /// As [`Pod::create`], with a limit of memory in bytes; 0 is none.
+    pub fn create_limited(&self, name: &str, image: &str, command: &[&str], memory: i64) -> Result<String, Status> {
         let request = CreateContainerRequest {
             pod_sandbox_id: self.id.clone(),
             config: Some(ContainerConfig {
@@ -104,6 +111,18 @@ impl Pod {
                 }),
                 command: command.iter().map(|part| (*part).to_owned()).collect(),
                 log_path: format!("{name}.log"),
+                linux: Some(LinuxContainerConfig {
+                    resources: Some(LinuxContainerResources {
+                        memory_limit_in_bytes: memory,
+                        memory_swap_limit_in_bytes: memory,
+                        ..LinuxContainerResources::default()
+                    }),
+                    security_context: Some(LinuxContainerSecurityContext {
+                        namespace_options: Some(namespaces()),
+                        ..LinuxContainerSecurityContext::default()
+                    }),
+                    ..LinuxContainerConfig::default()
+                }),
                 ..ContainerConfig::default()
             }),
             sandbox_config: Some(self.config.clone()),
@@ -173,6 +192,47 @@ impl Pod {
             .map(drop)
     }
 
+    pub fn sandbox_state(&self) -> PodSandboxState {
+        self.sandbox_status().status.unwrap().state()
+    }
+
+    fn sandbox_status(&self) -> PodSandboxStatusResponse {
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: self.id.clone(),
+            verbose: true,
+        };
+        self.client
+            .answer(runtime(&self.client).pod_sandbox_status(request))
+            .unwrap()
+    }
+
+    /// First process of the sandbox.
+    pub fn sandbox_pid(&self) -> u32 {
+        pid(&self.sandbox_status().info)
+    }
+
+    /// First process of a container.
+    pub fn pid(&self, container: &str) -> u32 {
+        let request = ContainerStatusRequest {
+            container_id: container.to_owned(),
+            verbose: true,
+        };
+        let answer = self
+            .client
+            .answer(runtime(&self.client).container_status(request))
+            .unwrap();
+        pid(&answer.info)
+    }
+
+    pub fn stop_sandbox(&self) -> Result<(), Status> {
+        let request = StopPodSandboxRequest {
+            pod_sandbox_id: self.id.clone(),
+        };
+        self.client
+            .answer(runtime(&self.client).stop_pod_sandbox(request))
+            .map(drop)
+    }
+
     /// The log that a container's output goes to.
     pub fn log(&self, name: &str) -> String {
         std::fs::read_to_string(Path::new(&self.config.log_directory).join(format!("{name}.log"))).unwrap_or_default()
@@ -181,19 +241,53 @@ impl Pod {
 
 impl Drop for Pod {
     fn drop(&mut self) {
-        let stop = StopPodSandboxRequest {
-            pod_sandbox_id: self.id.clone(),
-        };
         let remove = RemovePodSandboxRequest {
             pod_sandbox_id: self.id.clone(),
         };
-        let stopped = self.client.answer(runtime(&self.client).stop_pod_sandbox(stop));
+        let stopped = self.stop_sandbox();
         let removed = self.client.answer(runtime(&self.client).remove_pod_sandbox(remove));
-        if !std::thread::panicking() {
-            stopped.unwrap();
-            removed.unwrap();
+        if std::thread::panicking() {
+            return;
+        }
+        stopped.unwrap();
+        removed.unwrap();
+        // The pod's cgroup is the kubelet's: here the test's.
+        let own = &self.config.linux.as_ref().unwrap().cgroup_parent;
+        for root in cgroup_roots() {
+            let cgroup = root.join(own.trim_start_matches('/'));
+            eventually("an empty cgroup", || match std::fs::remove_dir(&cgroup) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
+                _ => Ok(()),
+            });
         }
     }
+}
+
+/// What a kubelet asks for by default, but for the network: there is no network plugin here.
+fn namespaces() -> NamespaceOption {
+    NamespaceOption {
+        network: NamespaceMode::Node.into(),
+        pid: NamespaceMode::Container.into(),
+        ..NamespaceOption::default()
+    }
+}
+
+/// The process that the verbose form of a status names.
+fn pid(info: &HashMap<String, String>) -> u32 {
+    let info: Value = serde_json::from_str(&info["info"]).unwrap();
+    u32::try_from(info["pid"].as_u64().unwrap()).unwrap()
+}
+
+/// What containerd tells a kubelet that a handler can do.
+pub fn features(daemon: &Daemon, handler: &str) -> RuntimeHandlerFeatures {
+    let client = daemon.client("k8s.io");
+    let request = StatusRequest { verbose: false };
+    let answer = client.answer(runtime(&client).status(request)).unwrap();
+    let mut handlers = answer.runtime_handlers.into_iter();
+    let handler = handlers
+        .find(|known| known.name == handler)
+        .unwrap_or_else(|| panic!("no handler {handler}"));
+    handler.features.unwrap_or_default()
 }
 
 fn runtime(client: &Client) -> RuntimeServiceClient<Channel> {

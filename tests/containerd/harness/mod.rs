@@ -14,7 +14,7 @@ use std::env;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, assert_code, assert_refused};
-pub use container::{Container, Exec};
+pub use container::Container;
 pub use daemon::{BUSYBOX, Daemon, Version};
 pub use stdio::GLANCE;
 
