@@ -240,9 +240,12 @@ fn parse_signature<'s>(
         subject: reader.choice(table, "subject", SUBJECTS).unwrap_or_default(),
     };
     if let Some(threshold) = threshold
-        && complete && !signature.any.is_empty() && *threshold.get_ref() > signature.any.len() {
-            diags::threshold(reader, &threshold, &signature);
-        }
+        && complete
+        && !signature.any.is_empty()
+        && *threshold.get_ref() > signature.any.len()
+    {
+        diags::threshold(reader, &threshold, &signature);
+    }
     Some(signature)
 }
 

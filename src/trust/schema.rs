@@ -112,9 +112,10 @@ fn parse_key(
     let from = parse_time(reader, table, "from").map(|(_, time)| time);
     let until = parse_time(reader, table, "until");
     if let (Some(from), Some((text, until))) = (from, &until)
-        && *until <= from {
-            diags::empty_window(reader, text);
-        }
+        && *until <= from
+    {
+        diags::empty_window(reader, text);
+    }
     let id = id.filter(|id| {
         let valid = is_valid_id(id.get_ref());
         if !valid {
