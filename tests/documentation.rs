@@ -1,5 +1,10 @@
 //! What the documentation says about the program is true of the program.
-#![allow(clippy::tests_outside_test_module, missing_docs)]
+#![allow(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "all of this program is tests"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;

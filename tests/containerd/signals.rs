@@ -1,11 +1,15 @@
 //! Signals, and what a container's end does to its processes.
 
+use std::thread;
+
 use containerd_client::tonic::Code;
 use containerd_client::types::v1::Status as State;
+use containerd_shim_protos::shim::oci::Options;
 use serde_json::Value;
 
 use crate::harness::container::{ContainerBuilder, KILL, TERM};
 use crate::harness::{Case, STOCK, Version, assert_code, eventually, leftovers, on_each_containerd, runtime};
+use crate::streams::script;
 
 on_each_containerd! {
     a_signal_reaches_the_first_process,
@@ -13,6 +17,7 @@ on_each_containerd! {
     a_signal_to_all_processes,
     a_signal_to_an_exec,
     kill_of_a_created_container,
+    a_kill_is_answered_whoever_deletes_the_container,
     a_shared_pid_namespace_ends_with_its_first_process,
     execs_in_a_shared_pid_namespace_end_first,
 }
@@ -81,11 +86,32 @@ fn kill_of_a_created_container(case: &Case) {
     container.delete().unwrap();
 }
 
+/// containerd's CRI plugin deletes a task as soon as it hears of its end, while the Kill that ended it is on its way.
+fn a_kill_is_answered_whoever_deletes_the_container(case: &Case) {
+    let body = "case \" $* \" in *' kill '*) runc \"$@\"; status=$?; sleep 0.5; exit $status ;; esac\nexec runc \"$@\"";
+    let options = Options {
+        binary_name: script(case, "slow-answer", body),
+        ..Options::default()
+    };
+    let container = case
+        .container("killed", &["/bin/sleep", "1000"])
+        .options(&options)
+        .start();
+    let deleter = container.another_client();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            deleter.wait(&container.id, "").unwrap();
+            deleter.delete_task(&container.id).unwrap();
+        });
+        container.kill(KILL).unwrap();
+    });
+}
+
 /// As with `hostPID` in a pod: no PID namespace ends the children together with the first process.
 fn in_host_pid_namespace(builder: ContainerBuilder<'static>) -> ContainerBuilder<'static> {
     builder.edit(|spec| {
         let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
-        namespaces.retain(|namespace| namespace["type"] != Value::from("pid"));
+        namespaces.retain(|namespace| namespace["type"] != "pid");
     })
 }
 

@@ -208,7 +208,7 @@ fn spawn(version: Version, folder: &Path) -> Child {
     let log = File::options()
         .create(true)
         .append(true)
-        .open(folder.join("containerd.log"))
+        .open(log_file(folder))
         .unwrap();
     let child = Command::new(programs.join("containerd"))
         .arg("--config")
@@ -232,11 +232,19 @@ fn spawn(version: Version, folder: &Path) -> Child {
     child
 }
 
+/// Where containerd writes its log: into a folder that stays, if `ASSAY_TEST_LOGS` names one.
+fn log_file(folder: &Path) -> PathBuf {
+    match env::var_os("ASSAY_TEST_LOGS") {
+        Some(logs) => Path::new(&logs).join(folder.file_name().unwrap()).with_extension("log"),
+        None => folder.join("containerd.log"),
+    }
+}
+
 /// Waits until containerd and its CRI plugin answer.
 fn answer(version: Version, folder: &Path) {
     super::eventually_within(Duration::from_secs(30), &format!("containerd {version}"), || {
         cri::ready(&folder.join("c.sock")).map_err(|error| {
-            let log = fs::read_to_string(folder.join("containerd.log")).unwrap_or_default();
+            let log = fs::read_to_string(log_file(folder)).unwrap_or_default();
             let last: Vec<_> = log.lines().rev().take(5).collect();
             format!("{error}; the last lines of its log, latest first: {last:#?}")
         })
