@@ -1,6 +1,11 @@
 //! What this machine's kernel cannot show: control group version 2 alone, crun, and Debian 12's kernel 6.1, in a
 //! virtual machine. `tests/vm/boot` boots it once for all tests; `tests/vm/guest` is what runs inside.
-#![allow(clippy::tests_outside_test_module, missing_docs)]
+#![allow(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "all of this program is tests"
+)]
 
 use std::collections::HashMap;
 use std::path::Path;

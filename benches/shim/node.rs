@@ -303,6 +303,11 @@ impl Drop for Node {
             // Left only when a measurement failed: the workload is in the shim's care.
             let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
         }
+        // The OCI runtime removes a container's control groups, not the ones that it made above them.
+        let above = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        for hierarchy in above.map(|entry| entry.path()).chain(["/sys/fs/cgroup".into()]) {
+            let _ = fs::remove_dir(hierarchy.join(NAMESPACE));
+        }
     }
 }
 

@@ -176,9 +176,10 @@ pub async fn identify(question: Question<'_>) -> Result<Identity, Fault> {
     });
     let container = container?.ok_or_else(|| Fault::ContainerUnknown(question.container.to_owned()))?;
     let spec = spec?;
-    let (record, maker) = match records(question.namespace, &container, &spec) {
-        Ok(known) => known,
-        Err((record, fault)) => {
+    let (record, maker) = records(question.namespace, &container, &spec);
+    let maker = match maker {
+        Ok(maker) => maker,
+        Err(fault) => {
             return Ok(Identity {
                 record,
                 root: Err(fault),
@@ -253,26 +254,32 @@ pub async fn image(socket: &str, namespace: &str, name: &str) -> Result<Image, F
     })
 }
 
-/// Tells who made a container and by what names policy knows it.
-#[allow(clippy::result_large_err, reason = "both halves are used once, at the only caller")]
-fn records(namespace: &str, container: &Container, spec: &Spec) -> Result<(Record, Maker), (Record, Fault)> {
+/// Tells by what names policy knows a container, and who made it.
+fn records(namespace: &str, container: &Container, spec: &Spec) -> (Record, Result<Maker, Fault>) {
     let other = Record {
         image: container.image.clone(),
         kubernetes_namespace: None,
         sandbox: false,
     };
     if namespace != KUBERNETES {
-        return Ok((other, Maker::Other));
+        return (other, Ok(Maker::Other));
     }
     let is_sandbox = container.extensions.contains_key(SANDBOX_METADATA);
     let maker = match container.extensions.get(CONTAINER_METADATA) {
         Some(any) => match serde_json::from_slice::<Versioned>(&any.value) {
             Ok(versioned) => Maker::Cri(versioned.metadata),
-            Err(error) => return Err((other, Fault::AnnotationsForeign(error.to_string()))),
+            Err(error) => return (other, Err(Fault::AnnotationsForeign(error.to_string()))),
         },
         None if is_sandbox => Maker::CriSandbox,
-        None => return Ok((other, Maker::Other)),
+        None => return (other, Ok(Maker::Other)),
     };
+    // A record says what the container is; an annotation that says otherwise was not written by CRI.
+    let expected = if is_sandbox { "sandbox" } else { "container" };
+    let found = spec.annotation(CONTAINER_TYPE).unwrap_or_default();
+    if found != expected {
+        let what = format!("{CONTAINER_TYPE} is '{found}', expected '{expected}'");
+        return (other, Err(Fault::AnnotationsForeign(what)));
+    }
     let record = Record {
         image: match (&maker, spec.annotation(IMAGE_NAME)) {
             (Maker::Cri(_), Some(name)) => name.to_owned(),
@@ -281,18 +288,7 @@ fn records(namespace: &str, container: &Container, spec: &Spec) -> Result<(Recor
         kubernetes_namespace: spec.annotation(SANDBOX_NAMESPACE).map(str::to_owned),
         sandbox: is_sandbox,
     };
-    // A record says what the container is; an annotation that says otherwise was not written by CRI.
-    let expected = if is_sandbox { "sandbox" } else { "container" };
-    match spec.annotation(CONTAINER_TYPE) {
-        Some(found) if found == expected => Ok((record, maker)),
-        found => Err((
-            other,
-            Fault::AnnotationsForeign(format!(
-                "{CONTAINER_TYPE} is '{}', expected '{expected}'",
-                found.unwrap_or_default()
-            )),
-        )),
-    }
+    (record, Ok(maker))
 }
 
 async fn root(
@@ -670,7 +666,7 @@ mod tests {
         assert_eq!(code("default", "", "c"), "no-image");
     }
 
-    fn cri(extension: &str, kind: &str, image_name: &str) -> Result<(Record, Maker), (Record, Fault)> {
+    fn cri(extension: &str, kind: &str, image_name: &str) -> (Record, Result<Maker, Fault>) {
         let container = Container {
             image: "docker.io/library/app:1".to_owned(),
             extensions: [(
@@ -691,21 +687,22 @@ mod tests {
 
     #[test]
     fn names_come_from_cri_only_where_cri_made_the_container() {
-        let (record, maker) = cri(CONTAINER_METADATA, "container", "app:1").unwrap();
+        let (record, maker) = cri(CONTAINER_METADATA, "container", "app:1");
         assert_eq!(record.image, "app:1");
         assert_eq!(record.kubernetes_namespace.as_deref(), Some("prod"));
-        assert!(!record.sandbox && matches!(maker, Maker::Cri(metadata) if metadata.image_ref == "sha256:00"));
-        let (record, maker) = cri(SANDBOX_METADATA, "sandbox", "pause-like").unwrap();
+        assert!(!record.sandbox && matches!(maker, Ok(Maker::Cri(metadata)) if metadata.image_ref == "sha256:00"));
+        let (record, maker) = cri(SANDBOX_METADATA, "sandbox", "pause-like");
         assert_eq!(record.image, "docker.io/library/app:1");
-        assert!(record.sandbox && matches!(maker, Maker::CriSandbox));
+        assert!(record.sandbox && matches!(maker, Ok(Maker::CriSandbox)));
         // Annotations without CRI's record are anybody's.
-        let (record, maker) = cri("something.else", "sandbox", "trusted:1").unwrap();
+        let (record, maker) = cri("something.else", "sandbox", "trusted:1");
         assert_eq!(record.image, "docker.io/library/app:1");
         assert_eq!(record.kubernetes_namespace, None);
-        assert!(!record.sandbox && matches!(maker, Maker::Other));
+        assert!(!record.sandbox && matches!(maker, Ok(Maker::Other)));
         // A container does not become a sandbox by saying so, nor the reverse.
         for (extension, kind) in [(CONTAINER_METADATA, "sandbox"), (SANDBOX_METADATA, "container")] {
-            let Err((record, fault)) = cri(extension, kind, "app:1") else {
+            let (record, maker) = cri(extension, kind, "app:1");
+            let Err(fault) = maker else {
                 panic!("{extension} with {kind} was believed")
             };
             assert_eq!(fault.code(), "annotations-foreign");

@@ -239,10 +239,12 @@ fn parse_signature<'s>(
         threshold: threshold.as_ref().map_or(1, |threshold| *threshold.get_ref()),
         subject: reader.choice(table, "subject", SUBJECTS).unwrap_or_default(),
     };
-    if let Some(threshold) = threshold {
-        if complete && !signature.any.is_empty() && *threshold.get_ref() > signature.any.len() {
-            diags::threshold(reader, &threshold, &signature);
-        }
+    if let Some(threshold) = threshold
+        && complete
+        && !signature.any.is_empty()
+        && *threshold.get_ref() > signature.any.len()
+    {
+        diags::threshold(reader, &threshold, &signature);
     }
     Some(signature)
 }

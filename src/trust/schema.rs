@@ -111,10 +111,10 @@ fn parse_key(
     let status = reader.choice(table, "status", STATES).unwrap_or(Status::Active);
     let from = parse_time(reader, table, "from").map(|(_, time)| time);
     let until = parse_time(reader, table, "until");
-    if let (Some(from), Some((text, until))) = (from, &until) {
-        if *until <= from {
-            diags::empty_window(reader, text);
-        }
+    if let (Some(from), Some((text, until))) = (from, &until)
+        && *until <= from
+    {
+        diags::empty_window(reader, text);
     }
     let id = id.filter(|id| {
         let valid = is_valid_id(id.get_ref());

@@ -3,7 +3,11 @@
 //! `ASSAY_TEST_RUNTIME=io.containerd.runc.v2` runs everything that is not Assay's own against the shim that containerd
 //! brings along: what these tests call right is what that shim does.
 
-#![allow(clippy::tests_outside_test_module, reason = "all of this program is tests")]
+#![allow(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "all of this program is tests"
+)]
 
 mod admission;
 mod harness;

@@ -111,7 +111,7 @@ fn a_kill_is_answered_whoever_deletes_the_container(case: &Case) {
 fn in_host_pid_namespace(builder: ContainerBuilder<'static>) -> ContainerBuilder<'static> {
     builder.edit(|spec| {
         let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
-        namespaces.retain(|namespace| namespace["type"] != Value::from("pid"));
+        namespaces.retain(|namespace| namespace["type"] != "pid");
     })
 }
 

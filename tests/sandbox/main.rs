@@ -7,6 +7,7 @@
     clippy::exit,
     reason = "an exit status is how a test program without a harness fails"
 )]
+#![allow(clippy::unwrap_used, reason = "all of this program is a test")]
 
 use std::ffi::CStr;
 use std::fs;
