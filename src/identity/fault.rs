@@ -43,6 +43,14 @@ pub enum Fault {
         /// What is wrong with it.
         source: oci::json::Error,
     },
+    /// `config.json` has a key that the OCI runtime would read as another one.
+    #[error("{} has the key '{key}', which the OCI runtime would take for another", path.display())]
+    SpecAmbiguous {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+    },
     /// `config.json` runs another directory than the one that the snapshot is mounted on.
     #[error("the configuration's root is '{0}', which is not where the image is mounted")]
     RootForeign(String),
@@ -223,6 +231,7 @@ impl Fault {
             Self::ContainerUnknown(_) => "container-unknown",
             Self::SpecUnreadable(_) => "spec-unreadable",
             Self::SpecInvalid { .. } => "spec-invalid",
+            Self::SpecAmbiguous { .. } => "spec-ambiguous",
             Self::RootForeign(_) => "root-foreign",
             Self::AnnotationsForeign(_) => "annotations-foreign",
             Self::NoImage(_) => "no-image",
@@ -261,9 +270,10 @@ impl Fault {
             Self::Namespace(_) | Self::ContainerUnknown(_) | Self::SnapshotMissing { .. } => {
                 "delete the container and create it again through containerd"
             }
-            Self::SpecUnreadable(_) | Self::SpecInvalid { .. } | Self::AnnotationsForeign(_) => {
-                "delete the container and create it again"
-            }
+            Self::SpecUnreadable(_)
+            | Self::SpecInvalid { .. }
+            | Self::SpecAmbiguous { .. }
+            | Self::AnnotationsForeign(_) => "delete the container and create it again",
             Self::RootForeign(_) | Self::MountsForeign { .. } | Self::MountOptionUnknown { .. } => {
                 "create the container from its image, without changing its root or mounts"
             }

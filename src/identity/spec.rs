@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use super::Fault;
 use super::remap::{IdMapping, Mapping};
@@ -58,8 +60,21 @@ impl Spec {
     pub(super) fn read(bundle: &Path) -> Result<Self, Fault> {
         let path = bundle.join("config.json");
         let bytes = store::read_bounded(&path, MAX_SPEC).map_err(Fault::SpecUnreadable)?;
-        let spec: Self = oci::json::parse(&bytes).map_err(|source| Fault::SpecInvalid { path, source })?;
-        Ok(spec)
+        Self::parse(&bytes, &path)
+    }
+
+    fn parse(bytes: &[u8], path: &Path) -> Result<Self, Fault> {
+        let spec = oci::json::parse(bytes).map_err(|source| Fault::SpecInvalid {
+            path: path.to_owned(),
+            source,
+        })?;
+        match ambiguous(bytes) {
+            Some(key) => Err(Fault::SpecAmbiguous {
+                path: path.to_owned(),
+                key: oci::shorten(&key),
+            }),
+            None => Ok(spec),
+        }
     }
 
     pub(super) fn annotation(&self, name: &str) -> Option<&str> {
@@ -132,6 +147,36 @@ impl Spec {
     }
 }
 
+/// A key that the OCI runtime, which is written in Go, would read as one of those that are read here, although it is
+/// written differently: Go compares names without regard to case, also beyond ASCII.
+fn ambiguous(bytes: &[u8]) -> Option<String> {
+    const TOP: &[&str] = &["annotations", "root", "mounts", "hooks", "linux"];
+    const ROOT: &[&str] = &["path"];
+    const MOUNT: &[&str] = &["destination", "source", "type", "options"];
+    const LINUX: &[&str] = &["mountLabel", "uidMappings", "gidMappings", "devices"];
+    fn odd<'a>(mut keys: impl Iterator<Item = &'a String>, known: &[&str]) -> Option<String> {
+        keys.find(|key| {
+            !key.is_ascii()
+                || known
+                    .iter()
+                    .any(|known| key.eq_ignore_ascii_case(known) && key != known)
+        })
+        .cloned()
+    }
+    // What is null or of another type has been accepted or refused before.
+    let top: BTreeMap<String, &RawValue> = serde_json::from_slice(bytes).unwrap_or_default();
+    let object = |key: &str| -> BTreeMap<String, IgnoredAny> {
+        let text = top.get(key).map_or("null", |value| value.get());
+        serde_json::from_str(text).unwrap_or_default()
+    };
+    let mounts = top.get("mounts").map_or("null", |value| value.get());
+    let mounts: Vec<BTreeMap<String, IgnoredAny>> = serde_json::from_str(mounts).unwrap_or_default();
+    odd(top.keys(), TOP)
+        .or_else(|| odd(object("root").keys(), ROOT))
+        .or_else(|| odd(object("linux").keys(), LINUX))
+        .or_else(|| odd(mounts.iter().flat_map(BTreeMap::keys), MOUNT))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +218,33 @@ mod tests {
             assert_eq!(root("rootfs", destination), Err("root-foreign"), "{destination}");
         }
         assert_eq!(spec("{}").check_root(bundle).unwrap_err().code(), "root-foreign");
+    }
+
+    #[test]
+    fn what_the_oci_runtime_would_read_otherwise_is_refused() {
+        let code = |json: &str| {
+            Spec::parse(json.as_bytes(), Path::new("config.json"))
+                .err()
+                .map_or("read", |fault| fault.code())
+        };
+        let good = r#"{"ociVersion":"1","root":{"path":"rootfs","readonly":true},"mounts":[{"destination":"/a","type":"bind"}],
+            "annotations":{"Path":"x","ünïcode":"y"},"linux":{"mountLabel":"l","seccomp":null}}"#;
+        assert_eq!(code(good), "read");
+        for (own, other) in [
+            (r#""ociVersion""#, r#""Root":{"path":"/"},"ociVersion""#),
+            (r#""mounts""#, r#""Mounts""#),
+            (r#""mounts""#, "\"mount\u{17f}\""),
+            (r#""readonly""#, r#""PATH":"/","readonly""#),
+            (r#""type""#, r#""Destination":"/","type""#),
+            (r#""seccomp""#, r#""MountLabel":"other","seccomp""#),
+            (r#""linux""#, r#""LINUX""#),
+        ] {
+            assert_eq!(code(&good.replace(own, other)), "spec-ambiguous", "{other}");
+        }
+        assert_eq!(
+            code(&good.replace(r#""readonly""#, r#""path":"/","readonly""#)),
+            "spec-invalid"
+        );
     }
 
     #[test]
