@@ -163,6 +163,7 @@ pub fn verify(
             image: Some(&image),
             fault: None,
             upper: Upper::Empty,
+            seen: &[],
         };
         let mut repeated = None;
         apply(&mut decision, desk.rule(&case, &mut repeated));
@@ -215,6 +216,7 @@ impl Desk {
             image: identity.root.as_ref().ok(),
             fault: identity.root.as_ref().err().or(identity.volumes.as_ref().err()),
             upper: identity.upper,
+            seen: &identity.seen,
         };
         let mut ruling = self.rule(&root, repeated);
         for volume in identity.volumes.iter().flatten() {
@@ -227,6 +229,7 @@ impl Desk {
                 image: volume.image.as_ref().ok(),
                 fault: volume.image.as_ref().err(),
                 upper: Upper::Empty,
+                seen: &[],
                 ..root
             };
             let of_volume = self.rule(&case, repeated);

@@ -23,6 +23,8 @@ pub(super) struct Case<'a> {
     /// Why something about it could not be proved. There is one wherever `image` is missing.
     pub(super) fault: Option<&'a Fault>,
     pub(super) upper: Upper,
+    /// Digests of what its records name, where `image` is missing.
+    pub(super) seen: &'a [Digest],
 }
 
 /// What came of it.
@@ -113,8 +115,14 @@ pub(super) fn rule(
     ask: &mut dyn FnMut(&[Digest]) -> Result<Answer, ParserFault>,
 ) -> Ruling {
     let digests = case.image.map(digests).unwrap_or_default();
+    // What could not be proved may still be recognised: revocation needs no proof.
+    let known = if case.image.is_some() {
+        digests.clone()
+    } else {
+        case.seen.to_vec()
+    };
     // What is revoked is revoked whatever else there is to say, and needs no evidence.
-    if let Some(outcome) = active.denied(&digests, &[]) {
+    if let Some(outcome) = active.denied(&known, &[]) {
         return outcome.into();
     }
     let selection = active.select(&Attributes {
@@ -135,16 +143,26 @@ pub(super) fn rule(
             .copied()
             .chain(enforced)
             .any(|rule| !rule.signature.is_empty());
-    let answer = if needs_evidence && case.image.is_some() {
-        ask(&digests)
+    let answer = if needs_evidence && !known.is_empty() {
+        ask(&known)
     } else {
         Ok(Answer::default())
     };
     if !active.deny.key.is_empty() {
         match &answer {
             Ok(answer) => {
-                if let Some(outcome) = active.denied(&digests, &answer.facts) {
+                if let Some(outcome) = active.denied(&known, &answer.facts) {
                     return outcome.into();
+                }
+                if answer.is_cut_short() {
+                    return Ruling::refuse(
+                        "key-deny-unknown",
+                        "keys are on the deny list, and there is more evidence about the image than can be looked \
+                         through for them"
+                            .to_owned(),
+                        "an administrator looks for hostile evidence in the cache and imports only the image's own",
+                        true,
+                    );
                 }
             }
             // A revoked key may be behind what could not be read; no mode waives revocation.
@@ -275,6 +293,7 @@ mod tests {
             image,
             fault: None,
             upper: Upper::Empty,
+            seen: &[],
         }
     }
 
@@ -378,6 +397,49 @@ mod tests {
             assert_eq!(said(&ruling), (false, "key-denied"), "{mode:?}");
             let ruling = rule(&active, &case(Some(&image)), &mut |_| Err(late()));
             assert_eq!(said(&ruling), (false, "parser-timeout"), "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn evidence_that_was_left_unread_may_hide_a_revoked_key() {
+        let image = image();
+        let cut_short = || Answer {
+            findings: vec![crate::verify::Finding {
+                evidence: None,
+                code: "work-limit".to_owned(),
+                text: String::new(),
+            }],
+            ..answer()
+        };
+        for mode in [Mode::Enforce, Mode::Audit, Mode::Off] {
+            let mut active = active(vec![signed_by(mode, "release")]);
+            let ruling = rule(&active, &case(Some(&image)), &mut |_| Ok(cut_short()));
+            assert_eq!(ruling.verdict, Verdict::Allow, "{mode:?}");
+            active.deny.key = vec!["stolen".to_owned()];
+            let ruling = rule(&active, &case(Some(&image)), &mut |_| Ok(cut_short()));
+            assert_eq!(said(&ruling), (false, "key-deny-unknown"), "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_revoked_is_recognised_even_where_nothing_is_proved() {
+        let fault = Fault::SnapshotNoParent("key".to_owned());
+        let image = image();
+        let seen = digests(&image);
+        let unbound = Case {
+            fault: Some(&fault),
+            seen: &seen,
+            ..case(None)
+        };
+        for mode in [Mode::Audit, Mode::Off] {
+            let mut revoked = active(vec![signed_by(mode, "release")]);
+            revoked.deny.digest = vec![image.manifests[0]];
+            let ruling = rule(&revoked, &unbound, &mut |_| Ok(answer()));
+            assert_eq!(said(&ruling), (false, "digest-denied"), "{mode:?}");
+            let mut revoked = active(vec![signed_by(mode, "release")]);
+            revoked.deny.key = vec!["release".to_owned()];
+            let ruling = rule(&revoked, &unbound, &mut |_| Ok(answer()));
+            assert_eq!(said(&ruling), (false, "key-denied"), "{mode:?}");
         }
     }
 

@@ -21,8 +21,9 @@ use super::mounts::Mount;
 use crate::digest::Digest;
 use crate::oci;
 
-/// Most blobs that one search of the content store returns; more than one configuration is ever listed by.
-const MAX_FOUND: usize = 256;
+/// Most blobs that one search of the content store returns; more than one configuration is ever listed by, and few
+/// enough to be held at once: others can push manifests that name a configuration too.
+const MAX_FOUND: usize = 64;
 /// Positions in an index at which a manifest is searched. containerd labels an index with the place of each of its
 /// manifests, and can only be asked for a place and a manifest together.
 const MAX_INDEX_PLACES: usize = 64;

@@ -44,6 +44,15 @@ pub(super) struct Found {
     indexes: Vec<Digest>,
 }
 
+impl Found {
+    /// Its own digest, its configuration's, and those of the indexes on the way to it.
+    pub(super) fn digests(&self) -> Vec<Digest> {
+        let mut digests = self.indexes.clone();
+        digests.extend([self.digest, self.config]);
+        digests
+    }
+}
+
 /// All manifests of `target` that are in the content store: itself, or those that it lists.
 ///
 /// Other platforms' manifests are usually missing, which is no fault; a missing or edited target is one.

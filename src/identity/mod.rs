@@ -88,6 +88,9 @@ pub struct Identity {
     pub record: Record,
     /// The image that its root file system was proved to be.
     pub root: Result<Image, Fault>,
+    /// Where `root` is a fault: digests that the container's records name all the same, so that what is revoked is
+    /// recognised.
+    pub seen: Vec<Digest>,
     /// State of its own layer. [`Upper::Unknowable`] where `root` is a fault.
     pub upper: Upper,
     /// Its image volumes: where the container sees them, the name they were asked for by, and what they are.
@@ -183,6 +186,7 @@ pub async fn identify(question: Question<'_>) -> Result<Identity, Fault> {
             return Ok(Identity {
                 record,
                 root: Err(fault),
+                seen: Vec::new(),
                 upper: Upper::Unknowable,
                 volumes: Ok(Vec::new()),
                 hooks: spec.hooks(),
@@ -198,13 +202,21 @@ pub async fn identify(question: Question<'_>) -> Result<Identity, Fault> {
         root(&containerd, &question, &container, &spec, &maker, &record.image),
         volumes(&containerd, &container.snapshotter, &spec, noted.unwrap_or_default()),
     );
-    let (root, upper) = match root {
-        Ok((image, upper)) => (Ok(image), upper),
-        Err(fault) => (Err(fault), Upper::Unknowable),
+    let (root, upper, seen) = match root {
+        Ok((image, upper)) => (Ok(image), upper, Vec::new()),
+        Err(fault) => {
+            let seen = claim(&containerd, &container, &maker).await;
+            (
+                Err(fault),
+                Upper::Unknowable,
+                seen.map(|claim| claim.digests()).unwrap_or_default(),
+            )
+        }
     };
     Ok(Identity {
         record,
         root,
+        seen,
         upper,
         volumes,
         hooks: spec.hooks(),
@@ -397,6 +409,16 @@ enum Claim {
 }
 
 impl Claim {
+    /// Every configuration, manifest and index on the way.
+    fn digests(&self) -> Vec<Digest> {
+        let (Self::Config { found, .. } | Self::Image { found, .. }) = self;
+        let of_manifests = found.iter().flat_map(image::Found::digests);
+        match self {
+            Self::Config { digest, .. } => of_manifests.chain([*digest]).collect(),
+            Self::Image { .. } => of_manifests.collect(),
+        }
+    }
+
     fn chains(&self) -> Vec<Digest> {
         match self {
             Self::Config { chain_id, .. } => vec![*chain_id],

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::digest::Digest;
 
-/// Longest name of a repository, without tag and digest.
+/// Longest path of a repository, without registry, tag and digest.
 pub const MAX_NAME: usize = 255;
 /// Longest tag.
 pub const MAX_TAG: usize = 128;
@@ -118,8 +118,8 @@ impl FromStr for Reference {
                 "a repository is made of lower-case letters and digits with single separators",
             ));
         }
-        if registry.len() + 1 + repository.len() > MAX_NAME {
-            return Err(invalid("the name is longer than 255 characters"));
+        if repository.len() > MAX_NAME {
+            return Err(invalid("the repository is longer than 255 characters"));
         }
         let tag = match (tag, digest) {
             (None, None) => Some(DEFAULT_TAG),
@@ -130,6 +130,35 @@ impl FromStr for Reference {
             repository,
             tag: tag.map(str::to_owned),
             digest,
+        })
+    }
+}
+
+impl Reference {
+    /// The reference that a text would be if its path, tag and digest needed no particular form. A registry or a
+    /// containerd of another version may accept names that [`FromStr`] does not; the rules for their registry must
+    /// reach them all the same. `None` for a text without a registry and a path in it.
+    #[must_use]
+    pub fn lenient(text: &str) -> Option<Self> {
+        let rest = text.split_once('@').map_or(text, |(rest, _)| rest);
+        let (path, tag) = match rest.rsplit_once(':') {
+            Some((path, tag)) if !tag.contains('/') => (path, Some(tag.to_owned())),
+            _ => (rest, None),
+        };
+        let (registry, repository) = match path.split_once('/') {
+            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest),
+            _ => return None,
+        };
+        let registry = if registry == LEGACY_REGISTRY {
+            DEFAULT_REGISTRY
+        } else {
+            registry
+        };
+        (is_registry(registry) && !repository.is_empty()).then(|| Self {
+            registry: registry.to_owned(),
+            repository: repository.to_owned(),
+            tag,
+            digest: None,
         })
     }
 }
@@ -278,7 +307,7 @@ mod tests {
         }
         assert!(format!("a:{}", "t".repeat(129)).parse::<Reference>().is_err());
         assert!("a/".repeat(200).parse::<Reference>().is_err());
-        assert!(format!("r.example/{}", "a".repeat(250)).parse::<Reference>().is_err());
+        assert!(format!("r.example/{}", "a".repeat(256)).parse::<Reference>().is_err());
         insta::assert_snapshot!("r.example/A".parse::<Reference>().unwrap_err(), @"'r.example/A' is not an image reference: a repository is made of lower-case letters and digits with single separators");
     }
 

@@ -128,8 +128,8 @@ enum Shape {
 pub struct ImageName(Reference);
 
 impl ImageName {
-    /// Normalises a name as the user wrote it. `None` for a text that is not an image name (an image ID, for
-    /// example), which only `**` matches.
+    /// Normalises a name as the user wrote it. `None` for an image ID and for a text that no registry's rules could be
+    /// about, which only `**` matches.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if is_image_id(text) {
@@ -140,7 +140,8 @@ impl ImageName {
             .split_once('/')
             .filter(|(host, _)| host.contains(['.', ':']))
             .map(|(host, path)| format!("{}/{path}", host.to_ascii_lowercase()));
-        lower.as_deref().unwrap_or(text).parse().ok().map(Self)
+        let text = lower.as_deref().unwrap_or(text);
+        text.parse().ok().or_else(|| Reference::lenient(text)).map(Self)
     }
 }
 
@@ -445,6 +446,22 @@ mod tests {
         pattern(text).matches(ImageName::parse(name).as_ref())
     }
 
+    #[test]
+    fn an_unusual_name_does_not_escape_the_rules_for_its_registry() {
+        let long = format!("registry.example/prod/{}", "a/".repeat(200) + "b");
+        let other_digest = format!("registry.example/prod/app@sha512:{}", "0".repeat(128));
+        for name in [
+            &long,
+            &other_digest,
+            "registry.example/prod/APP",
+            "registry.example/prod/a__________b:1",
+            "REGISTRY.example/prod/x//y",
+        ] {
+            assert!(matches("registry.example/prod/**", name), "{name}");
+            assert!(!matches("other.example/**", name), "{name}");
+        }
+    }
+
     #[track_caller]
     fn check(text: &str, hits: &[&str], misses: &[&str]) {
         for name in hits {
@@ -643,7 +660,8 @@ mod tests {
             "ｎginx",
             "registry.example/wéb",
         ] {
-            assert_eq!(ImageName::parse(name), None, "{name:?}");
+            assert!(!matches("docker.io/**", name), "{name:?}");
+            assert!(!matches("other.example/**", name), "{name:?}");
         }
     }
 

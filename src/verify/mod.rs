@@ -75,6 +75,17 @@ pub struct Answer {
     pub findings: Vec<Finding>,
 }
 
+impl Answer {
+    /// Whether evidence was left unread, so that what is not among the facts may still exist.
+    #[must_use]
+    pub fn is_cut_short(&self) -> bool {
+        let left_unread = [Problem::WorkLimit("").code(), "evidence-cache-unusable"];
+        self.findings
+            .iter()
+            .any(|finding| finding.evidence.is_none() && left_unread.contains(&finding.code.as_str()))
+    }
+}
+
 /// A signature with what it claims, read but not verified. Only [`Keyring::signer`] says whether it counts.
 #[derive(Debug, Clone)]
 pub struct Unverified {
