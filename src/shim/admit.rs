@@ -1,18 +1,57 @@
 //! Asking for admission: one `assay admit` per container, and a refusal for everything that is not its clear answer.
 
-use std::io;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{env, fs, io};
 
 use super::child::Children;
 use crate::admission::{Decision, Request, VERSION, Verdict};
 
 /// Environment variable that names another configuration file.
 pub const CONFIG: &str = "ASSAY_CONFIG";
+/// Name of the program that is asked.
+const PROGRAM: &str = "assay";
+/// Where a package puts it.
+const PACKAGED: &str = "/usr/bin";
 /// Shown with a refusal that only an administrator can lift.
 const SEE_LOG: &str = "run 'assay admit' by hand with the request in the shim's debug log, or see containerd's log";
+
+/// Finds the program that is asked: beside the shim, else in the search path, as containerd finds the shim itself.
+///
+/// To be called when the shim starts: after an upgrade the path of a running program is no longer known.
+///
+/// # Errors
+/// When the kernel does not say where this program lies.
+pub fn program() -> io::Result<PathBuf> {
+    Ok(find(&env::current_exe()?, &env::var_os("PATH").unwrap_or_default()))
+}
+
+fn find(shim: &Path, search: &OsStr) -> PathBuf {
+    let beside = shim.with_file_name(PROGRAM);
+    // Who can replace `assay` can mostly replace the shim just as well; but to a sticky directory, such as /tmp,
+    // everyone may add a file and nobody may replace another's.
+    let shared = shim.parent().is_none_or(is_sticky);
+    if !shared && beside.is_file() {
+        return beside;
+    }
+    let mut found = env::split_paths(search).filter(|dir| dir.is_absolute() && !is_sticky(dir));
+    let fallback = if shared {
+        Path::new(PACKAGED).join(PROGRAM)
+    } else {
+        beside
+    };
+    found
+        .find_map(|dir| Some(dir.join(PROGRAM)).filter(|file| file.is_file()))
+        .unwrap_or(fallback)
+}
+
+fn is_sticky(dir: &Path) -> bool {
+    fs::metadata(dir).is_ok_and(|meta| meta.mode() & libc::S_ISVTX != 0)
+}
 
 /// How admission is asked for.
 #[derive(Debug)]
@@ -48,7 +87,9 @@ impl NoAnswer {
 
     fn fix(&self) -> String {
         match self {
-            Self::NotRun { program, .. } => format!("install the program 'assay' as {}", program.display()),
+            Self::NotRun { .. } => {
+                format!("install the program '{PROGRAM}' beside containerd-shim-assay-v1, or in containerd's PATH")
+            }
             Self::Late(_) => "find what is slow with 'assay verify', or raise admit_timeout".to_owned(),
             Self::Crashed { .. } | Self::Unreadable(_) => {
                 format!("install assay and containerd-shim-assay-v1 of the same version; {SEE_LOG}")
@@ -139,7 +180,6 @@ fn read(answer: &[u8], request: &Request) -> Result<Decision, NoAnswer> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -173,6 +213,25 @@ mod tests {
                 .ask(&Arc::new(Children::default()), &request, "", Duration::from_millis(500))
                 .await
         })
+    }
+
+    #[test]
+    fn assay_is_found_beside_the_shim_or_in_the_path_but_never_where_everyone_may_put_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let [own, shared, bin] = ["own", "shared", "bin"].map(|name| dir.path().join(name));
+        for place in [&own, &shared, &bin] {
+            fs::create_dir(place).unwrap();
+            fs::write(place.join("assay"), "").unwrap();
+        }
+        fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
+        let search = env::join_paths([&shared, &bin]).unwrap();
+        assert_eq!(find(&own.join("shim"), &search), own.join("assay"));
+        assert_eq!(find(&shared.join("shim"), &search), bin.join("assay"));
+        fs::remove_file(own.join("assay")).unwrap();
+        assert_eq!(find(&own.join("shim"), &search), bin.join("assay"));
+        fs::remove_file(bin.join("assay")).unwrap();
+        assert_eq!(find(&own.join("shim"), &search), own.join("assay"));
+        assert_eq!(find(&shared.join("shim"), &search), Path::new("/usr/bin/assay"));
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub enum Phase {
     Created,
     /// `Start` is under way.
     Starting,
+    /// `Start` failed and nothing ever ran.
+    NeverRan,
     /// Runs.
     Running,
     /// `Pause` is under way.
@@ -144,10 +146,11 @@ impl Process {
     /// Its state as containerd names it.
     #[must_use]
     pub fn status(&self) -> Status {
-        if self.exit.borrow().is_some() {
-            return Status::STOPPED;
-        }
+        let ended = self.exit.borrow().is_some();
         match self.lock().phase {
+            // Its waiters are released, but it is no process that has stopped: there never was one.
+            Phase::NeverRan => Status::CREATED,
+            _ if ended => Status::STOPPED,
             Phase::Created | Phase::Starting => Status::CREATED,
             Phase::Running | Phase::Resuming | Phase::Deleting => Status::RUNNING,
             Phase::Pausing => Status::PAUSING,
@@ -195,6 +198,7 @@ fn describe(phase: Phase) -> &'static str {
     match phase {
         Phase::Created => "created",
         Phase::Starting => "starting",
+        Phase::NeverRan => "failed",
         Phase::Running => "running",
         Phase::Pausing => "pausing",
         Phase::Paused => "paused",
@@ -257,6 +261,18 @@ mod tests {
             .unwrap()
             .finish(Phase::Running);
         assert_eq!(process.status(), Status::RUNNING);
+    }
+
+    #[test]
+    fn a_process_whose_start_failed_stays_created_and_can_only_be_deleted() {
+        let process = process();
+        let step = process.step("start", &[Phase::Created], Phase::Starting).unwrap();
+        process.end(Exit::now(255));
+        step.finish(Phase::NeverRan);
+        assert_eq!(process.status(), Status::CREATED);
+        assert_eq!(process.exit().map(|exit| exit.status), Some(255));
+        assert!(process.step("start", &[Phase::Created], Phase::Starting).is_err());
+        assert!(process.step("delete", &[Phase::Created], Phase::Deleting).is_ok());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use ttrpc::r#async::Server;
 
-use super::admit::Admission;
+use super::admit::{self, Admission};
 use super::child::Children;
 use super::container::Services;
 use super::error::Error;
@@ -66,7 +66,7 @@ async fn run(invocation: &Invocation, socket: PathBuf, listener: UnixListener) -
         ),
     });
     let admission = Admission {
-        program: beside_this_program("assay").map_err(Error::system("path of this program"))?,
+        program: admit::program().map_err(Error::system("path of this program"))?,
         containerd: invocation.address.clone(),
     };
     let shutdown = Arc::new(Notify::new());
@@ -135,9 +135,4 @@ fn take_listener() -> io::Result<UnixListener> {
     listener.local_addr()?;
     listener.set_nonblocking(true)?;
     Ok(listener)
-}
-
-/// Resolved when the shim starts: after an upgrade the path of a running program is no longer known.
-fn beside_this_program(name: &str) -> io::Result<PathBuf> {
-    Ok(env::current_exe()?.with_file_name(name))
 }

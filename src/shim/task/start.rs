@@ -64,6 +64,7 @@ async fn start_exec(container: &Arc<Container>, process: &Arc<Process>) -> Resul
     let running = container.exec_starts()?;
     let announcing = process.announcing();
     if let Err(error) = run_exec(container, process, running).await {
+        step.finish(Phase::NeverRan);
         process.end(Exit::now(NEVER_RAN));
         return Err(error);
     }
