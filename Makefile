@@ -32,5 +32,5 @@ vm-test: setup
 demo: build
 	@tests/demo/run target/release
 
-bench: build
-	cargo bench
+bench: setup
+	cargo bench --bench shim
