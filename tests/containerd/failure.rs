@@ -26,6 +26,7 @@ on_each_containerd! {
     an_oci_runtime_that_fails_to_start,
     state_answers_while_an_oci_runtime_hangs,
     a_containers_own_state_answers_while_an_oci_runtime_hangs,
+    a_node_without_criu_cannot_checkpoint,
 }
 
 fn kill_dead(pid: u32) {
@@ -330,4 +331,34 @@ fn a_containers_own_state_answers_while_an_oci_runtime_hangs(case: &Case) {
         drop(hang);
         assert_eq!(slow.join().unwrap(), 7);
     });
+}
+
+/// criu itself does not get along with every kernel; that it is missing is said clearly, and the container runs on.
+fn a_node_without_criu_cannot_checkpoint(case: &Case) {
+    if !needs_assay("that a missing criu is told from a failed checkpoint") {
+        return;
+    }
+    let runc = std::env::split_paths("/usr/local/sbin:/usr/sbin:/usr/bin")
+        .map(|folder| folder.join("runc"))
+        .find(|path| path.exists())
+        .unwrap();
+    let options = Options {
+        binary_name: script(
+            case,
+            "no-criu",
+            &format!("PATH=/nowhere exec {} \"$@\"", runc.display()),
+        ),
+        ..Options::default()
+    };
+    let container = case
+        .container("checkpointed", &["/bin/sleep", "1000"])
+        .options(&options)
+        .start();
+    let status = container.client.checkpoint(&container.id, None).unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented, "{status}");
+    assert!(status.message().contains("criu, which is not installed"), "{status}");
+    assert_eq!(container.status(), State::Running);
+    container.client.kill(&container.id, "", KILL, false).unwrap();
+    assert_eq!(container.wait(), 137);
+    container.delete().unwrap();
 }

@@ -5,7 +5,6 @@ use std::thread;
 use containerd_client::tonic::Code;
 use containerd_client::types::v1::Status as State;
 use containerd_shim_protos::shim::oci::Options;
-use serde_json::Value;
 
 use crate::harness::container::{ContainerBuilder, KILL, TERM};
 use crate::harness::{Case, STOCK, Version, assert_code, eventually, leftovers, on_each_containerd, runtime};

@@ -121,7 +121,6 @@ impl Pod {
                         namespace_options: Some(namespaces()),
                         ..LinuxContainerSecurityContext::default()
                     }),
-                    ..LinuxContainerConfig::default()
                 }),
                 ..ContainerConfig::default()
             }),
