@@ -428,7 +428,7 @@ fn an_unsigned_image_is_refused_with_the_next_step(case: &Case) {
     assert!(decision.policy);
     let line = decision.line();
     for part in [
-        "assay.test/busybox:latest",
+        &BUSYBOX.name,
         &BUSYBOX.manifest.to_string(),
         "\"signed\"",
         "assay evidence import",
@@ -899,7 +899,7 @@ fn pods_are_bound_and_matched(case: &Case) {
             "{}{}",
             KEY_RULE.replace(
                 "image = [\"assay.test/**\"]",
-                "image = [\"assay.test/busybox:*\"], namespace = [\"default\"], kind = \"container\""
+                "image = [\"assay.test/plain/busybox:*\"], namespace = [\"default\"], kind = \"container\""
             ),
             r#"
 [[rule]]
@@ -1074,6 +1074,7 @@ fn every_signed_manifest_of_a_configuration_counts(case: &Case) {
     let decision = node.allows(&held.request, "signature-verified");
     let bound = decision.image.unwrap();
     assert_eq!(bound.manifests.len(), 2);
-    assert_eq!(bound.indexes, [Digest::of(&index)]);
+    // The index that `ctr` imported from may still be waiting for the garbage collector.
+    assert!(bound.indexes.contains(&Digest::of(&index)), "{:?}", bound.indexes);
     node.ctr(&["images", "rm", &other.name, &image.name]);
 }

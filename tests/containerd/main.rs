@@ -12,7 +12,9 @@
 mod admission;
 mod harness;
 
+mod checkpoint;
 mod churn;
+mod command;
 mod exec;
 mod failure;
 mod grouping;

@@ -13,7 +13,7 @@ use prost_types::Any;
 use serde_json::json;
 
 use crate::harness::{
-    Case, Container, GLANCE, STOCK, assert_code, assert_refused, eventually, on_each_containerd, runtime,
+    Case, Container, GLANCE, STOCK, assert_code, assert_refused, eventually, leftovers, on_each_containerd, runtime,
 };
 
 on_each_containerd! {
@@ -97,10 +97,8 @@ fn an_update_changes_the_limit(case: &Case) {
 fn an_update_after_the_end_is_refused(case: &Case) {
     let container = case.shell("ended", "exit 0").start();
     container.wait();
-    container
-        .client
-        .update(&container.id, memory_limit(32 << 20))
-        .unwrap_err();
+    let updated = container.client.update(&container.id, memory_limit(32 << 20));
+    assert_refused(updated, Code::FailedPrecondition);
 }
 
 fn figures_of_a_container(case: &Case) {
@@ -111,6 +109,15 @@ fn figures_of_a_container(case: &Case) {
             spec["linux"]["resources"]["pids"] = json!({ "limit": 77 });
         })
         .start();
+    // The OCI runtime's threads become the process when it is executed.
+    eventually("the process to be alone", || {
+        let command = leftovers::command_line(container.pid);
+        if command.first().is_some_and(|program| program == "/bin/sleep") {
+            Ok(())
+        } else {
+            Err(format!("{command:?}"))
+        }
+    });
     let metrics = container.client.metrics(&container.id).unwrap();
     let [metric] = metrics.as_slice() else {
         panic!("{metrics:?}")
