@@ -33,7 +33,7 @@ pub fn apply(config: &Config) -> Exit {
                 ActivateError::Sources(Diagnostics(diagnostics)) => show(diagnostics),
                 other => complain(format_args!("error: {other}")),
             }
-            complain("nothing was activated; the policy that was in force still is");
+            complain("nothing was activated; whatever policy was in force before still is");
             Exit::Failed
         }
     }

@@ -280,7 +280,10 @@ impl Fault {
             Self::NoImage(_) | Self::SnapshotNoParent(_) => {
                 "create the container from an image instead of a directory or an empty snapshot"
             }
-            Self::ImageUnknown(_) | Self::PlatformMissing { .. } => "pull the image and create the container again",
+            Self::ImageUnknown(_) | Self::PlatformMissing { .. } => {
+                "pull the image into this containerd namespace (assay verify looks in k8s.io unless --namespace says \
+                 otherwise)"
+            }
             Self::ImageRetagged { .. } | Self::SnapshotForeign { .. } => {
                 "delete the container and create it again from the image that should run"
             }

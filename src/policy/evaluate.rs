@@ -130,6 +130,23 @@ impl Rule {
     }
 }
 
+/// What mends evidence that is there and does not count; `None` where only other evidence does.
+fn mend(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "key-hash" | "key-use" | "key-unusable" => {
+            "an administrator corrects the key's entry in trust.d and runs: assay policy apply"
+        }
+        "key-unknown" => {
+            "have the image signed by a key that the rule names and import that signature; or, if the signer is to be \
+             trusted, add its key to trust.d and to the rule and run: assay policy apply"
+        }
+        "key-retired" | "key-window" | "key-distrusted" => {
+            "have the image signed with a current key and import that signature: assay evidence import PATH"
+        }
+        _ => return None,
+    })
+}
+
 impl Signature {
     fn evaluate<'a>(&self, image: &Image<'_>, answer: &'a Answer) -> Result<Vec<&'a Fact>, Outcome> {
         let signatures: Vec<_> = answer
@@ -182,7 +199,11 @@ impl Signature {
         let missing = format!("{wanted} of {shown} is required");
         if let Some(finding) = answer.findings.first() {
             let reason = format!("{missing}; found instead: {}", tell(&answer.findings));
-            return Err(refuse(&printable(&finding.code), reason, import));
+            return Err(refuse(
+                &printable(&finding.code),
+                reason,
+                mend(&finding.code).map_or(import, str::to_owned),
+            ));
         }
         let attested = answer.facts.iter().find(|fact| self.any.contains(&fact.key));
         let found = match attested {
@@ -323,8 +344,8 @@ mod tests {
             text: format!("bundle {number} is signed by a key that trust does not hold\n\u{1b}[2J"),
         };
         insta::assert_snapshot!(refused(&one, vec![], vec![]), @"signature-missing: a signature by release or qa of <manifest> is required, and the evidence cache holds no signature of it; assay evidence import PATH, with a PATH that holds such a signature");
-        insta::assert_snapshot!(refused(&one, vec![], vec![finding(1)]), @r"key-unknown: a signature by release or qa of <manifest> is required; found instead: bundle 1 is signed by a key that trust does not hold\u{a}\u{1b}[2J (key-unknown in sha256:ee8250fb76e0); assay evidence import PATH, with a PATH that holds such a signature");
-        insta::assert_snapshot!(refused(&one, vec![], (1..=5).map(finding).collect()), @r"key-unknown: a signature by release or qa of <manifest> is required; found instead: bundle 1 is signed by a key that trust does not hold\u{a}\u{1b}[2J (key-unknown in sha256:ee8250fb76e0), bundle 2 is signed by a key that trust does not hold\u{a}\u{1b}[2J (key-unknown in sha256:ee8250fb76e0), and 3 more; assay evidence import PATH, with a PATH that holds such a signature");
+        insta::assert_snapshot!(refused(&one, vec![], vec![finding(1)]), @r"key-unknown: a signature by release or qa of <manifest> is required; found instead: bundle 1 is signed by a key that trust does not hold\u{a}\u{1b}[2J (key-unknown in sha256:ee8250fb76e0); have the image signed by a key that the rule names and import that signature; or, if the signer is to be trusted, add its key to trust.d and to the rule and run: assay policy apply");
+        insta::assert_snapshot!(refused(&one, vec![], (1..=5).map(finding).collect()), @r"key-unknown: a signature by release or qa of <manifest> is required; found instead: bundle 1 is signed by a key that trust does not hold\u{a}\u{1b}[2J (key-unknown in sha256:ee8250fb76e0), bundle 2 is signed by a key that trust does not hold\u{a}\u{1b}[2J (key-unknown in sha256:ee8250fb76e0), and 3 more; have the image signed by a key that the rule names and import that signature; or, if the signer is to be trusted, add its key to trust.d and to the rule and run: assay policy apply");
         insta::assert_snapshot!(refused(&one, vec![signed("stranger", "manifest")], vec![]), @"signer-not-wanted: <manifest> is signed by stranger, and a signature by release or qa is required; assay evidence import PATH, with a PATH that holds such a signature");
         insta::assert_snapshot!(refused(&one, vec![fact("release", "manifest", Claim::Attestation("https://slsa.dev/provenance/v1".to_owned()))], vec![]), @"signature-missing: a signature by release or qa of <manifest> is required, and release only attested it, which is no image signature; assay evidence import PATH, with a PATH that holds such a signature");
         insta::assert_snapshot!(refused(&two, vec![signed("qa", "index"), signed("qa", "manifest")], vec![]), @"signature-too-few: <manifest> is signed only by qa, and a signature by 2 of release, qa, legal is required; assay evidence import PATH, with a PATH that holds such a signature");

@@ -51,6 +51,8 @@ struct Inner {
     pid: i32,
     handle: Option<Arc<Handle>>,
     io: Option<Arc<ProcessIo>>,
+    /// Clients said that no more input comes, which may be before the streams are open.
+    input_ended: bool,
 }
 
 impl Process {
@@ -66,6 +68,7 @@ impl Process {
                 pid: 0,
                 handle: None,
                 io: None,
+                input_ended: false,
             }),
             exit: watch::Sender::new(None),
             unannounced: watch::Sender::new(0),
@@ -77,6 +80,9 @@ impl Process {
         let mut inner = self.lock();
         inner.pid = pid;
         inner.handle = Some(Arc::new(handle));
+        if inner.input_ended {
+            io.close_stdin();
+        }
         inner.io = Some(Arc::new(io));
     }
 
@@ -102,6 +108,15 @@ impl Process {
     #[must_use]
     pub fn io(&self) -> Option<Arc<ProcessIo>> {
         self.lock().io.clone()
+    }
+
+    /// No more input comes.
+    pub fn close_stdin(&self) {
+        let mut inner = self.lock();
+        inner.input_ended = true;
+        if let Some(io) = &inner.io {
+            io.close_stdin();
+        }
     }
 
     /// Closes its streams.

@@ -10,6 +10,7 @@ use crate::harness::{Case, eventually, on_each_containerd};
 on_each_containerd! {
     input_until_its_end,
     input_of_an_exec_until_its_end,
+    input_of_an_exec_that_ends_before_it_starts,
     a_terminal_and_its_size,
     a_terminal_of_an_exec_and_its_size,
     fifty_megabytes_arrive_complete,
@@ -42,6 +43,15 @@ fn input_of_an_exec_until_its_end(case: &Case) {
     exec.end_stdin();
     let outcome = exec.finish();
     assert_eq!((outcome.status, outcome.stdout.as_str()), (0, "one\n"));
+}
+
+/// A client whose input has ended already says so before the exec is there.
+fn input_of_an_exec_that_ends_before_it_starts(case: &Case) {
+    let container = case.container("sleeper", &["/bin/sleep", "1000"]).start();
+    let mut exec = container.exec("cat", &["/bin/cat"]).unwrap();
+    exec.end_stdin();
+    exec.start().unwrap();
+    assert_eq!(exec.finish().status, 0);
 }
 
 fn a_terminal_and_its_size(case: &Case) {

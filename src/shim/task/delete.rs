@@ -58,9 +58,8 @@ async fn drain(process: &Process) {
         && timeout(DRAIN, io.drained()).await.is_err()
     {
         log::warn!(
-            "output of process {} '{}' is cut off: its reader is too slow",
-            process.pid(),
-            process.exec_id
+            "output of process {} is cut off: nobody reads it, or another process keeps it open",
+            process.pid()
         );
     }
 }

@@ -95,10 +95,8 @@ impl Tasks {
 
     pub(super) fn close_io(&self, request: &CloseIORequest) -> Result<Empty, Error> {
         let process = self.container(&request.id)?.process(&request.exec_id)?;
-        if request.stdin
-            && let Some(io) = process.io()
-        {
-            io.close_stdin();
+        if request.stdin {
+            process.close_stdin();
         }
         Ok(Empty::default())
     }
