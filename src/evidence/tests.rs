@@ -694,11 +694,90 @@ fn a_good_signature_is_found_among_thousands_of_bad_ones() {
     // Beyond the budget the question ends and says so.
     cache.index(&entries);
     let answer = cache.judge(&[key("p256")], &[recorded("manifest")]);
-    assert_eq!(answer.findings.last().unwrap().code, "work-limit");
+    assert_eq!((answer.facts.len(), codes(&answer).pop()), (1, Some("work-limit")));
     // What the cache's own annotations point at is looked at first, whatever else was put there.
     let mut last = entries.pop().unwrap();
     last["annotations"] = json!({SUBJECTS: recorded("manifest")});
     entries.push(last);
     cache.index(&entries);
     assert_eq!(cache.judge(&[key("p256")], &[recorded("manifest")]).facts.len(), 1);
+}
+
+/// A simple-signing manifest with recorded payload and signature in the last layer, behind `bogus` forged ones.
+fn simple_signatures(cache: &Cache, bogus: usize, genuine: bool) -> Value {
+    let legacy = Cache::filled(&["cosign-save-legacy"]);
+    let fact = legacy.judge(&[key("p256")], &[recorded("manifest")]).facts.remove(0);
+    let manifest: Value = serde_json::from_slice(&std::fs::read(legacy.blob(fact.evidence)).unwrap()).unwrap();
+    let layer = manifest["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|layer| {
+            let one = Cache::new();
+            let mut only = manifest.clone();
+            only["layers"] = json!([layer]);
+            one.put(&std::fs::read(legacy.blob(layer["digest"].as_str().unwrap().parse().unwrap())).unwrap());
+            let entry = one.document(oci::MANIFEST, &only);
+            one.index(&[entry]);
+            one.judge(&[key("p256")], &[recorded("manifest")]).facts.len() == 1
+        })
+        .unwrap()
+        .clone();
+    let payload = std::fs::read(legacy.blob(layer["digest"].as_str().unwrap().parse().unwrap())).unwrap();
+    let mut layers: Vec<Value> = (0..bogus)
+        .map(|n| {
+            let mut forged = layer.clone();
+            let signature = hex::encode(Digest::of(format!("{bogus} {n}").as_bytes()).hex());
+            forged["annotations"] = json!({"dev.cosignproject.cosign/signature": signature});
+            forged
+        })
+        .collect();
+    if genuine {
+        layers.push(layer);
+    }
+    let layer_type = simple_signing::MEDIA_TYPE;
+    cache.manifest(layer_type, &payload, &json!({"layers": layers}))
+}
+
+#[test]
+fn forged_signatures_without_a_key_starve_no_other() {
+    let cache = Cache::new();
+    let subject = [recorded("manifest")];
+    let annotated = |mut entry: Value| {
+        entry["annotations"] = json!({SUBJECTS: recorded("manifest")});
+        entry
+    };
+    let hostile = annotated(simple_signatures(&cache, 1024, false));
+    cache.index(std::slice::from_ref(&hostile));
+    let answer = cache.judge(&[key("p256")], &subject);
+    assert_eq!((answer.facts.len(), codes(&answer)[0]), (0, "key-unknown"));
+    // One that names its key is not touched by any number of them.
+    let bundle = annotated(cache.manifest(BUNDLE, &bundle(), &json!({})));
+    cache.index(&[hostile.clone(), bundle]);
+    let answer = cache.judge(&keys(), &subject);
+    assert_eq!(facts(&answer), [("p256".to_owned(), "image".to_owned())]);
+    assert_eq!(codes(&answer).pop(), Some("work-limit"));
+    // Nor is one that names none, when it is in a manifest of its own.
+    let simple = annotated(simple_signatures(&cache, 3, true));
+    cache.index(&[hostile, simple]);
+    let answer = cache.judge(&[key("p256")], &subject);
+    assert_eq!(facts(&answer), [("p256".to_owned(), "image".to_owned())]);
+    assert_eq!(answer.facts[0].carrier, Carrier::SimpleSigning);
+}
+
+#[test]
+fn forged_signatures_that_name_a_trusted_key_starve_no_other() {
+    let cache = Cache::new();
+    let good = bundle();
+    let mut forged: Value = serde_json::from_slice(&good).unwrap();
+    let mut entries = Vec::new();
+    for n in 0..300u32 {
+        let signature = hex::encode(n.to_be_bytes());
+        forged["dsseEnvelope"]["signatures"][0]["sig"] = signature.into();
+        entries.push(cache.manifest(BUNDLE, forged.to_string().as_bytes(), &json!({})));
+    }
+    entries.push(cache.manifest(BUNDLE, &good, &json!({})));
+    cache.index(&entries);
+    let answer = cache.judge(&keys(), &[recorded("manifest")]);
+    assert_eq!((answer.facts.len(), codes(&answer).pop()), (1, Some("work-limit")));
 }

@@ -75,7 +75,7 @@ pub struct Answer {
     pub findings: Vec<Finding>,
 }
 
-/// A signature with what it claims, read but not verified. Only [`Keyring::signer`] says whether it counts.
+/// A signature with what it claims, read but not verified. Only a [`Keyring`] says whether it counts.
 #[derive(Debug, Clone)]
 pub struct Unverified {
     carrier: Carrier,
