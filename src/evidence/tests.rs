@@ -781,3 +781,25 @@ fn forged_signatures_that_name_a_trusted_key_starve_no_other() {
     let answer = cache.judge(&keys(), &[recorded("manifest")]);
     assert_eq!((answer.facts.len(), codes(&answer).pop()), (1, Some("work-limit")));
 }
+
+#[test]
+fn what_a_manifest_says_does_not_fill_the_index() {
+    let source = Cache::new();
+    let mut entries = Vec::new();
+    for length in [255, 256, 3 << 20] {
+        entries.push(source.manifest(BUNDLE, &bundle(), &json!({"artifactType": "x".repeat(length)})));
+    }
+    source.index(&entries);
+    let cache = Cache::new();
+    let report = import(&cache.dir, &[source.dir.path().to_owned()]).unwrap();
+    assert_eq!(report.imported.len(), 3);
+    let kept: Vec<_> = Layout::new(cache.dir.as_fd())
+        .index()
+        .unwrap()
+        .into_iter()
+        .filter_map(|entry| entry.artifact_type)
+        .collect();
+    assert_eq!(kept, ["x".repeat(255)]);
+    let report = import(&cache.dir, &[source.dir.path().to_owned()]).unwrap();
+    assert_eq!((report.imported.len(), report.present.len()), (0, 3));
+}
