@@ -803,3 +803,46 @@ fn what_a_manifest_says_does_not_fill_the_index() {
     let report = import(&cache.dir, &[source.dir.path().to_owned()]).unwrap();
     assert_eq!((report.imported.len(), report.present.len()), (0, 3));
 }
+
+#[test]
+fn a_tar_with_endless_headers_is_refused() {
+    let cache = Cache::new();
+    for kind in [
+        tar::EntryType::GNULongName,
+        tar::EntryType::GNULongLink,
+        tar::EntryType::XHeader,
+    ] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(6 << 30);
+        header.set_cksum();
+        let mut archive = tar::Builder::new(file.as_file());
+        archive.append(&header, &b""[..]).unwrap();
+        drop(archive);
+        file.as_file().set_len((6 << 30) + 4096).unwrap();
+        let error = import(&cache.dir, &[file.path().to_owned()]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{} is not a readable tar: the headers of one file in it have more than 65536 bytes",
+                file.path().display()
+            )
+        );
+        assert_eq!(cache.files(), []);
+    }
+}
+
+#[test]
+fn a_tar_with_long_names_of_other_files_is_read() {
+    let source = tempfile::tempdir().unwrap();
+    std::fs::write(source.path().join("x".repeat(200)), "x").unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut archive = tar::Builder::new(file.as_file());
+    archive.append_dir_all("", source.path()).unwrap();
+    archive.append_dir_all("", fixtures().join("oras")).unwrap();
+    archive.finish().unwrap();
+    drop(archive);
+    let cache = Cache::new();
+    assert_eq!(import(&cache.dir, &[file.path().to_owned()]).unwrap().imported.len(), 7);
+}
