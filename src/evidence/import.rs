@@ -21,6 +21,8 @@ use crate::verify::bundle_key::Bundle;
 const MAX_CONFIG: u64 = 1 << 20;
 /// Most digests in one [`SUBJECTS`] annotation; an entry with more gets none and is always looked at.
 const MAX_ANNOTATED: usize = 16;
+/// Longest artifact type that is kept in the index, where every question has to read it.
+const MAX_ARTIFACT_TYPE: usize = 255;
 
 /// Layers of signatures and attestations that nothing here verifies; other layers are those of images.
 const UNSUPPORTED: [&str; 4] = [
@@ -347,7 +349,11 @@ impl Candidate {
             digest: self.digest,
             size: self.bytes.len() as u64,
             annotations,
-            artifact_type: self.manifest.artifact_type.clone(),
+            artifact_type: self
+                .manifest
+                .artifact_type
+                .clone()
+                .filter(|artifact_type| artifact_type.len() <= MAX_ARTIFACT_TYPE),
             platform: None,
         }
     }

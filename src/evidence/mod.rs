@@ -14,7 +14,7 @@ use crate::digest::Digest;
 use crate::oci::{self, Descriptor, Layout, shorten};
 use crate::trust::Key;
 use crate::verify::bundle_key::{self, Bundle};
-use crate::verify::{Answer, Claim, Fact, Keyring, Problem, simple_signing};
+use crate::verify::{Answer, Claim, Fact, Keyring, Problem, Unverified, simple_signing};
 
 mod import;
 mod source;
@@ -34,6 +34,8 @@ pub const MAX_DOCUMENTS: usize = 16_384;
 pub const MAX_SIGNATURES: usize = 16_384;
 /// Most bytes that are read for one question, not counting the layout's own index.
 pub const MAX_BYTES: u64 = 256 << 20;
+/// Most bytes of signatures that are kept until those that name their key have been looked at.
+pub const MAX_DEFERRED: u64 = 64 << 20;
 /// Most facts of one answer.
 pub const MAX_FACTS: usize = 256;
 /// Most findings that are listed.
@@ -45,8 +47,14 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 ///
 /// Entries whose annotation names a subject are looked at first, then those whose tag does, then those that
 /// have neither, last those whose tag names something else; each group in the order of the index. An index is
-/// followed one level. Work is bounded by [`MAX_DOCUMENTS`], [`MAX_SIGNATURES`], [`MAX_BYTES`],
-/// [`MAX_FACTS`] and the keyring's own limit; running into one is a finding.
+/// followed one level.
+///
+/// Trying every key on a signature is dear, and signatures that name no key are free to forge. So signatures by
+/// the key that they name come first, wherever they are; then the rest in rounds, one of each manifest in a
+/// round, so that a manifest with many does not keep those of others from being looked at.
+///
+/// Work is bounded by [`MAX_DOCUMENTS`], [`MAX_SIGNATURES`], [`MAX_BYTES`], [`MAX_DEFERRED`], [`MAX_FACTS`] and
+/// the keyring's own limit; running into one is a finding.
 #[must_use]
 pub fn judge(layout: BorrowedFd<'_>, keys: &[Key], subjects: &[Digest]) -> Answer {
     let (keyring, findings) = Keyring::new(keys);
@@ -62,6 +70,9 @@ pub fn judge(layout: BorrowedFd<'_>, keys: &[Key], subjects: &[Digest]) -> Answe
         bytes: 0,
         opened: HashSet::new(),
         seen: HashSet::new(),
+        deferred: Vec::new(),
+        deferred_bytes: 0,
+        deferred_all: true,
     };
     let end = match judge.layout.index() {
         Ok(entries) if entries.is_empty() => Err(Problem::CacheEmpty),
@@ -69,6 +80,8 @@ pub fn judge(layout: BorrowedFd<'_>, keys: &[Key], subjects: &[Digest]) -> Answe
         Err(error) if error.is_missing() => Err(Problem::CacheEmpty),
         Err(error) => Err(Problem::Cache(error)),
     };
+    // Running into a limit keeps nothing that was read before from being judged.
+    let end = judge.deferred().and(end);
     if judge.omitted > 0 {
         judge
             .answer
@@ -91,6 +104,19 @@ struct Judge<'a> {
     opened: HashSet<Digest>,
     /// Signatures that were looked at, by blob and annotations: several manifests may carry the same.
     seen: HashSet<Digest>,
+    deferred: Vec<Deferred>,
+    deferred_bytes: u64,
+    /// False when one had no room.
+    deferred_all: bool,
+}
+
+/// A signature about one of the subjects that is not by the key that it names.
+struct Deferred {
+    manifest: Digest,
+    /// How many of the same manifest are before it.
+    round: usize,
+    about: Vec<Digest>,
+    unverified: Unverified,
 }
 
 /// What the surroundings of a manifest say that it is about.
@@ -147,7 +173,7 @@ impl Judge<'_> {
                     self.manifest(child, link, true)?;
                 }
             }
-            Err(error) => self.finding(descriptor, &Problem::Evidence(error)),
+            Err(error) => self.finding(descriptor.digest, &Problem::Evidence(error)),
         }
         Ok(())
     }
@@ -161,7 +187,7 @@ impl Judge<'_> {
             // An index of several platforms is complete where it comes from; here it need not be.
             Err(error) if nested && error.is_missing() => return Ok(()),
             Err(error) => {
-                self.finding(descriptor, &Problem::Evidence(error));
+                self.finding(descriptor.digest, &Problem::Evidence(error));
                 return Ok(());
             }
         };
@@ -171,7 +197,10 @@ impl Judge<'_> {
             None => link,
         };
         if let (Link::Ours(_), Some(layer)) = (link, manifest.layers.iter().find(|layer| Kind::of(layer).is_none())) {
-            self.finding(descriptor, &Problem::CarrierUnsupported(shorten(&layer.media_type)));
+            self.finding(
+                descriptor.digest,
+                &Problem::CarrierUnsupported(shorten(&layer.media_type)),
+            );
         }
         for (layer, kind) in manifest
             .layers
@@ -203,7 +232,7 @@ impl Judge<'_> {
             Ok(unverified) => unverified,
             Err(problem) => {
                 if !matches!(link, Link::Other) {
-                    self.finding(manifest, &problem);
+                    self.finding(manifest.digest, &problem);
                 }
                 return Ok(());
             }
@@ -216,24 +245,76 @@ impl Judge<'_> {
             .collect();
         if about.is_empty() {
             if let (Link::Ours(attached), Some(&signed)) = (link, unverified.subjects().first()) {
-                self.finding(manifest, &Problem::SubjectMismatch { attached, signed });
+                self.finding(manifest.digest, &Problem::SubjectMismatch { attached, signed });
             }
             return Ok(());
         }
-        match self.keyring.signer(&unverified) {
-            Ok(key) => {
-                for subject in about {
-                    self.fact(Fact {
-                        evidence: manifest.digest,
-                        carrier: unverified.carrier(),
-                        subject,
-                        key: key.id.clone(),
-                        claim: unverified.claim().clone(),
-                    })?;
-                }
+        match self.keyring.named_signer(&unverified) {
+            Ok(Some(key)) => self.facts(manifest.digest, &unverified, key, &about),
+            Ok(None) => {
+                self.defer(manifest.digest, layer, about, unverified);
+                Ok(())
             }
-            Err(problem @ Problem::WorkLimit(_)) => return Err(problem),
-            Err(problem) => self.finding(manifest, &problem),
+            Err(problem) => {
+                self.finding(manifest.digest, &problem);
+                Ok(())
+            }
+        }
+    }
+
+    fn defer(&mut self, manifest: Digest, layer: &Descriptor, about: Vec<Digest>, unverified: Unverified) {
+        let annotations: usize = layer.annotations.values().map(String::len).sum();
+        let bytes = layer.size.saturating_add(annotations as u64);
+        if bytes > MAX_DEFERRED - self.deferred_bytes {
+            self.deferred_all = false;
+            return;
+        }
+        self.deferred_bytes += bytes;
+        let round = match self.deferred.last() {
+            Some(last) if last.manifest == manifest => last.round + 1,
+            _ => 0,
+        };
+        self.deferred.push(Deferred {
+            manifest,
+            round,
+            about,
+            unverified,
+        });
+    }
+
+    /// Tries all keys on the signatures that are not by the key that they name.
+    fn deferred(&mut self) -> Bounded {
+        let mut deferred = std::mem::take(&mut self.deferred);
+        deferred.sort_by_key(|deferred| deferred.round);
+        for Deferred {
+            manifest,
+            about,
+            unverified,
+            ..
+        } in deferred
+        {
+            match self.keyring.unnamed_signer(&unverified) {
+                Ok(key) => self.facts(manifest, &unverified, key, &about)?,
+                Err(problem @ Problem::WorkLimit(_)) => return Err(problem),
+                Err(problem) => self.finding(manifest, &problem),
+            }
+        }
+        if self.deferred_all {
+            Ok(())
+        } else {
+            Err(Problem::WorkLimit("bytes"))
+        }
+    }
+
+    fn facts(&mut self, evidence: Digest, unverified: &Unverified, key: &Key, about: &[Digest]) -> Bounded {
+        for &subject in about {
+            self.fact(Fact {
+                evidence,
+                carrier: unverified.carrier(),
+                subject,
+                key: key.id.clone(),
+                claim: unverified.claim().clone(),
+            })?;
         }
         Ok(())
     }
@@ -274,9 +355,9 @@ impl Judge<'_> {
         Ok(())
     }
 
-    fn finding(&mut self, evidence: &Descriptor, problem: &Problem) {
+    fn finding(&mut self, evidence: Digest, problem: &Problem) {
         if self.answer.findings.len() < MAX_FINDINGS {
-            self.answer.findings.push(problem.finding(Some(evidence.digest)));
+            self.answer.findings.push(problem.finding(Some(evidence)));
         } else {
             self.omitted += 1;
         }

@@ -1,7 +1,9 @@
 //! Where evidence is imported from: a folder or a tar.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,10 @@ use crate::store;
 
 /// Most files of a folder or a tar that are looked at.
 pub const MAX_FILES: usize = 200_000;
+/// Most bytes of the headers of one file of a tar: its own, and those that extend its name and attributes.
+const MAX_HEADERS: usize = 64 << 10;
+/// Longest name of a file of a tar that is remembered; those of a layout are shorter.
+const MAX_NAME: usize = 100;
 
 const BLOBS: &str = "blobs/sha256";
 const LAYOUT_FILE: &str = "oci-layout";
@@ -176,11 +182,16 @@ impl Source {
             }
         }
         let mut files = BTreeMap::new();
-        let mut archive = tar::Archive::new(&file);
+        let left = Cell::new(MAX_HEADERS);
+        let mut archive = tar::Archive::new(Headers {
+            file: &file,
+            left: &left,
+        });
         for (count, entry) in archive.entries_with_seek().map_err(malformed)?.enumerate() {
             if count == MAX_FILES {
                 return Err(SourceError::TooManyFiles { path });
             }
+            left.set(MAX_HEADERS);
             let entry = entry.map_err(malformed)?;
             // Links, sparse files and everything else that is not plain bytes can hold no blob.
             if entry.header().entry_type() != tar::EntryType::Regular {
@@ -190,6 +201,9 @@ impl Source {
             let Ok(name) = std::str::from_utf8(name.strip_prefix(b"./").unwrap_or(&name)) else {
                 continue;
             };
+            if name.len() > MAX_NAME {
+                continue;
+            }
             let extent = Extent {
                 offset: entry.raw_file_position(),
                 size: entry.size(),
@@ -197,6 +211,34 @@ impl Source {
             files.entry(name.to_owned()).or_insert(extent);
         }
         Ok(Self::Tar { path, file, files })
+    }
+}
+
+/// Reads the headers of a tar. The `tar` crate takes the size of a header extension on trust and reads it into
+/// memory; it skips the contents of files by seeking, so all that is read between two files are headers.
+struct Headers<'a> {
+    file: &'a File,
+    left: &'a Cell<usize>,
+}
+
+impl Read for Headers<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer.len().min(self.left.get());
+        if most == 0 && !buffer.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the headers of one file in it have more than {MAX_HEADERS} bytes"),
+            ));
+        }
+        let read = self.file.read(buffer.get_mut(..most).unwrap_or_default())?;
+        self.left.set(self.left.get().saturating_sub(read));
+        Ok(read)
+    }
+}
+
+impl Seek for Headers<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
     }
 }
 

@@ -694,11 +694,155 @@ fn a_good_signature_is_found_among_thousands_of_bad_ones() {
     // Beyond the budget the question ends and says so.
     cache.index(&entries);
     let answer = cache.judge(&[key("p256")], &[recorded("manifest")]);
-    assert_eq!(answer.findings.last().unwrap().code, "work-limit");
+    assert_eq!((answer.facts.len(), codes(&answer).pop()), (1, Some("work-limit")));
     // What the cache's own annotations point at is looked at first, whatever else was put there.
     let mut last = entries.pop().unwrap();
     last["annotations"] = json!({SUBJECTS: recorded("manifest")});
     entries.push(last);
     cache.index(&entries);
     assert_eq!(cache.judge(&[key("p256")], &[recorded("manifest")]).facts.len(), 1);
+}
+
+/// A simple-signing manifest with recorded payload and signature in the last layer, behind `bogus` forged ones.
+fn simple_signatures(cache: &Cache, bogus: usize, genuine: bool) -> Value {
+    let legacy = Cache::filled(&["cosign-save-legacy"]);
+    let fact = legacy.judge(&[key("p256")], &[recorded("manifest")]).facts.remove(0);
+    let manifest: Value = serde_json::from_slice(&std::fs::read(legacy.blob(fact.evidence)).unwrap()).unwrap();
+    let layer = manifest["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|layer| {
+            let one = Cache::new();
+            let mut only = manifest.clone();
+            only["layers"] = json!([layer]);
+            one.put(&std::fs::read(legacy.blob(layer["digest"].as_str().unwrap().parse().unwrap())).unwrap());
+            let entry = one.document(oci::MANIFEST, &only);
+            one.index(&[entry]);
+            one.judge(&[key("p256")], &[recorded("manifest")]).facts.len() == 1
+        })
+        .unwrap()
+        .clone();
+    let payload = std::fs::read(legacy.blob(layer["digest"].as_str().unwrap().parse().unwrap())).unwrap();
+    let mut layers: Vec<Value> = (0..bogus)
+        .map(|n| {
+            let mut forged = layer.clone();
+            let signature = hex::encode(Digest::of(format!("{bogus} {n}").as_bytes()).hex());
+            forged["annotations"] = json!({"dev.cosignproject.cosign/signature": signature});
+            forged
+        })
+        .collect();
+    if genuine {
+        layers.push(layer);
+    }
+    let layer_type = simple_signing::MEDIA_TYPE;
+    cache.manifest(layer_type, &payload, &json!({"layers": layers}))
+}
+
+#[test]
+fn forged_signatures_without_a_key_starve_no_other() {
+    let cache = Cache::new();
+    let subject = [recorded("manifest")];
+    let annotated = |mut entry: Value| {
+        entry["annotations"] = json!({SUBJECTS: recorded("manifest")});
+        entry
+    };
+    let hostile = annotated(simple_signatures(&cache, 1024, false));
+    cache.index(std::slice::from_ref(&hostile));
+    let answer = cache.judge(&[key("p256")], &subject);
+    assert_eq!((answer.facts.len(), codes(&answer)[0]), (0, "key-unknown"));
+    // One that names its key is not touched by any number of them.
+    let bundle = annotated(cache.manifest(BUNDLE, &bundle(), &json!({})));
+    cache.index(&[hostile.clone(), bundle]);
+    let answer = cache.judge(&keys(), &subject);
+    assert_eq!(facts(&answer), [("p256".to_owned(), "image".to_owned())]);
+    assert_eq!(codes(&answer).pop(), Some("work-limit"));
+    // Nor is one that names none, when it is in a manifest of its own.
+    let simple = annotated(simple_signatures(&cache, 3, true));
+    cache.index(&[hostile, simple]);
+    let answer = cache.judge(&[key("p256")], &subject);
+    assert_eq!(facts(&answer), [("p256".to_owned(), "image".to_owned())]);
+    assert_eq!(answer.facts[0].carrier, Carrier::SimpleSigning);
+}
+
+#[test]
+fn forged_signatures_that_name_a_trusted_key_starve_no_other() {
+    let cache = Cache::new();
+    let good = bundle();
+    let mut forged: Value = serde_json::from_slice(&good).unwrap();
+    let mut entries = Vec::new();
+    for n in 0..300u32 {
+        let signature = hex::encode(n.to_be_bytes());
+        forged["dsseEnvelope"]["signatures"][0]["sig"] = signature.into();
+        entries.push(cache.manifest(BUNDLE, forged.to_string().as_bytes(), &json!({})));
+    }
+    entries.push(cache.manifest(BUNDLE, &good, &json!({})));
+    cache.index(&entries);
+    let answer = cache.judge(&keys(), &[recorded("manifest")]);
+    assert_eq!((answer.facts.len(), codes(&answer).pop()), (1, Some("work-limit")));
+}
+
+#[test]
+fn what_a_manifest_says_does_not_fill_the_index() {
+    let source = Cache::new();
+    let mut entries = Vec::new();
+    for length in [255, 256, 3 << 20] {
+        entries.push(source.manifest(BUNDLE, &bundle(), &json!({"artifactType": "x".repeat(length)})));
+    }
+    source.index(&entries);
+    let cache = Cache::new();
+    let report = import(&cache.dir, &[source.dir.path().to_owned()]).unwrap();
+    assert_eq!(report.imported.len(), 3);
+    let kept: Vec<_> = Layout::new(cache.dir.as_fd())
+        .index()
+        .unwrap()
+        .into_iter()
+        .filter_map(|entry| entry.artifact_type)
+        .collect();
+    assert_eq!(kept, ["x".repeat(255)]);
+    let report = import(&cache.dir, &[source.dir.path().to_owned()]).unwrap();
+    assert_eq!((report.imported.len(), report.present.len()), (0, 3));
+}
+
+#[test]
+fn a_tar_with_endless_headers_is_refused() {
+    let cache = Cache::new();
+    for kind in [
+        tar::EntryType::GNULongName,
+        tar::EntryType::GNULongLink,
+        tar::EntryType::XHeader,
+    ] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(6 << 30);
+        header.set_cksum();
+        let mut archive = tar::Builder::new(file.as_file());
+        archive.append(&header, &b""[..]).unwrap();
+        drop(archive);
+        file.as_file().set_len((6 << 30) + 4096).unwrap();
+        let error = import(&cache.dir, &[file.path().to_owned()]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{} is not a readable tar: the headers of one file in it have more than 65536 bytes",
+                file.path().display()
+            )
+        );
+        assert_eq!(cache.files(), []);
+    }
+}
+
+#[test]
+fn a_tar_with_long_names_of_other_files_is_read() {
+    let source = tempfile::tempdir().unwrap();
+    std::fs::write(source.path().join("x".repeat(200)), "x").unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut archive = tar::Builder::new(file.as_file());
+    archive.append_dir_all("", source.path()).unwrap();
+    archive.append_dir_all("", fixtures().join("oras")).unwrap();
+    archive.finish().unwrap();
+    drop(archive);
+    let cache = Cache::new();
+    assert_eq!(import(&cache.dir, &[file.path().to_owned()]).unwrap().imported.len(), 7);
 }

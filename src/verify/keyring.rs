@@ -8,11 +8,15 @@ use crate::trust::{HashAlgorithm, Key, Status, Use};
 /// Most signature checks with keys that the signature does not name.
 const MAX_BLIND_CHECKS: usize = 1024;
 
+/// Most refusals that are explained by what the signature verifies with instead.
+const MAX_EXPLAINED: usize = 64;
+
 /// Trusted keys, ready to verify with.
 #[derive(Debug)]
 pub struct Keyring<'a> {
     keys: Vec<(&'a Key, PublicKey)>,
     blind_checks: usize,
+    explained: usize,
 }
 
 impl<'a> Keyring<'a> {
@@ -36,49 +40,81 @@ impl<'a> Keyring<'a> {
                 }
             })
             .collect();
-        (Self { keys, blind_checks: 0 }, findings)
+        (
+            Self {
+                keys,
+                blind_checks: 0,
+                explained: 0,
+            },
+            findings,
+        )
     }
 
-    /// The trusted key that signed `evidence` and counts for what it claims.
-    ///
-    /// The hint in the evidence only says which key is tried first. Keys that it does not name are tried in
-    /// the order of `trust.d`, until the budget of such checks is used up.
+    /// The trusted key that signed `evidence` and counts for what it claims: the one that it names, or any other.
     ///
     /// # Errors
     /// Why there is none.
     pub fn signer(&mut self, evidence: &Unverified) -> Result<&'a Key, Problem> {
+        match self.named_signer(evidence)? {
+            Some(key) => Ok(key),
+            None => self.unnamed_signer(evidence),
+        }
+    }
+
+    /// The trusted key that `evidence` names, when it made the signature. A check or two, and never on the budget
+    /// for keys that are not named.
+    ///
+    /// # Errors
+    /// Why that key does not count, though the signature is its own.
+    pub fn named_signer(&self, evidence: &Unverified) -> Result<Option<&'a Key>, Problem> {
         let needed = evidence.claim.needs()?;
-        let is_named = |public: &PublicKey| evidence.hint.as_deref() == Some(public.fingerprint());
-        let (named, others): (Vec<_>, Vec<_>) = self.keys.iter().partition(|(_, public)| is_named(public));
-        let mut refusal = Problem::KeyUnknown(evidence.hint.as_deref().map(shorten));
-        for (key, public) in named.iter().chain(&others) {
-            let named = is_named(public);
-            if !public.can_verify(&evidence.message) {
-                if named {
-                    refusal = Problem::MessageNeeded(key.id.clone());
-                }
+        self.keys
+            .iter()
+            .filter(|(_, public)| is_named(public, evidence))
+            .find(|(_, public)| made(public, evidence))
+            .map(|(key, _)| self.standing(key, needed))
+            .transpose()
+    }
+
+    /// The trusted key that signed `evidence`, which does not name it. Keys are tried in the order of `trust.d`,
+    /// until the budget of such checks is used up.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn unnamed_signer(&mut self, evidence: &Unverified) -> Result<&'a Key, Problem> {
+        let needed = evidence.claim.needs()?;
+        for (key, public) in &self.keys {
+            if is_named(public, evidence) || !public.can_verify(&evidence.message) {
                 continue;
             }
-            if !named {
-                if self.blind_checks == MAX_BLIND_CHECKS {
-                    return Err(Problem::WorkLimit("signature checks"));
-                }
-                self.blind_checks += 1;
+            if self.blind_checks == MAX_BLIND_CHECKS {
+                return Err(Problem::WorkLimit("signature checks"));
             }
+            self.blind_checks += 1;
             if public.verifies(&evidence.message, &evidence.signature) {
                 return self.standing(key, needed);
             }
-            if named {
-                refusal = match other_hash(key, evidence) {
-                    Some(hash) => Problem::KeyHash {
-                        key: key.id.clone(),
-                        hash,
-                    },
-                    None => Problem::SignatureInvalid(key.id.clone()),
-                };
-            }
         }
-        Err(refusal)
+        Err(self.refusal(evidence))
+    }
+
+    /// Why no key made the signature.
+    fn refusal(&mut self, evidence: &Unverified) -> Problem {
+        let Some((key, public)) = self.keys.iter().rfind(|(_, public)| is_named(public, evidence)) else {
+            return Problem::KeyUnknown(evidence.hint.as_deref().map(shorten));
+        };
+        let key_id = key.id.clone();
+        if !public.can_verify(&evidence.message) {
+            return Problem::MessageNeeded(key_id);
+        }
+        if self.explained == MAX_EXPLAINED {
+            return Problem::SignatureInvalid(key_id);
+        }
+        self.explained += 1;
+        match other_hash(key, evidence) {
+            Some(hash) => Problem::KeyHash { key: key_id, hash },
+            None => Problem::SignatureInvalid(key_id),
+        }
     }
 
     /// Whether the key that made a signature counts. The same key may be listed more than once: distrust of
@@ -103,6 +139,14 @@ impl<'a> Keyring<'a> {
     }
 }
 
+fn is_named(public: &PublicKey, evidence: &Unverified) -> bool {
+    evidence.hint.as_deref() == Some(public.fingerprint())
+}
+
+fn made(public: &PublicKey, evidence: &Unverified) -> bool {
+    public.can_verify(&evidence.message) && public.verifies(&evidence.message, &evidence.signature)
+}
+
 /// The hash with which the key would verify, when it is not the one that it is trusted with: only to explain.
 fn other_hash(key: &Key, evidence: &Unverified) -> Option<&'static str> {
     [
@@ -112,11 +156,7 @@ fn other_hash(key: &Key, evidence: &Unverified) -> Option<&'static str> {
     ]
     .into_iter()
     .filter(|(hash, _)| *hash != key.hash)
-    .find(|(hash, _)| {
-        PublicKey::from_spki(&key.spki, *hash).is_ok_and(|public| {
-            public.can_verify(&evidence.message) && public.verifies(&evidence.message, &evidence.signature)
-        })
-    })
+    .find(|(hash, _)| PublicKey::from_spki(&key.spki, *hash).is_ok_and(|public| made(&public, evidence)))
     .map(|(_, name)| name)
 }
 

@@ -86,7 +86,7 @@ impl Answer {
     }
 }
 
-/// A signature with what it claims, read but not verified. Only [`Keyring::signer`] says whether it counts.
+/// A signature with what it claims, read but not verified. Only a [`Keyring`] says whether it counts.
 #[derive(Debug, Clone)]
 pub struct Unverified {
     carrier: Carrier,
