@@ -43,6 +43,7 @@ pub struct Process {
     inner: Mutex<Inner>,
     exit: watch::Sender<Option<Exit>>,
     unannounced: watch::Sender<usize>,
+    signals: watch::Sender<usize>,
 }
 
 #[derive(Debug)]
@@ -72,6 +73,7 @@ impl Process {
             }),
             exit: watch::Sender::new(None),
             unannounced: watch::Sender::new(0),
+            signals: watch::Sender::new(0),
         }
     }
 
@@ -156,6 +158,20 @@ impl Process {
     pub async fn announced(&self) {
         // Fails only when the sender is gone, and it is this process's own.
         let _ = self.unannounced.subscribe().wait_for(|n| *n == 0).await;
+    }
+
+    /// Counts a signal that is being sent.
+    #[must_use]
+    pub fn signalling(self: &Arc<Self>) -> Signalling {
+        self.signals.send_modify(|n| *n += 1);
+        Signalling(Arc::clone(self))
+    }
+
+    /// Waits until no signal is being sent. containerd hangs up when a process is deleted, and the client whose signal
+    /// ended it would not get its answer.
+    pub async fn signalled(&self) {
+        // Fails only when the sender is gone, and it is this process's own.
+        let _ = self.signals.subscribe().wait_for(|n| *n == 0).await;
     }
 
     /// Its state as containerd names it.
@@ -252,6 +268,16 @@ pub struct Announcing(Arc<Process>);
 impl Drop for Announcing {
     fn drop(&mut self) {
         self.0.unannounced.send_modify(|n| *n -= 1);
+    }
+}
+
+/// While it lives, the process is not deleted.
+#[derive(Debug)]
+pub struct Signalling(Arc<Process>);
+
+impl Drop for Signalling {
+    fn drop(&mut self) {
+        self.0.signals.send_modify(|n| *n -= 1);
     }
 }
 

@@ -29,6 +29,9 @@ const TTRPC_ADDRESS: &str = "TTRPC_ADDRESS";
 /// The task service's name in version 2 of the API. Version 3 has the same messages under another name.
 const TASK_V2: &str = "containerd.task.v2.Task";
 const TASK_V3: &str = "containerd.task.v3.Task";
+/// Longest wait for calls that are under way when containerd asks the shim to go: a Kill, for example, whose effect was
+/// seen by another client before its own answer left.
+const LAST_CALLS: Duration = Duration::from_secs(10);
 /// Longest that the last events may take once containerd has asked the shim to go.
 const LAST_EVENTS: Duration = Duration::from_secs(3);
 /// Time for the last answer to leave.
@@ -95,6 +98,9 @@ async fn run(invocation: &Invocation, socket: PathBuf, listener: UnixListener) -
 
     memory::release_soon();
     wait_for_the_end(&shutdown, &tasks).await?;
+    if tokio::time::timeout(LAST_CALLS, tasks.idle()).await.is_err() {
+        ::log::warn!("a call to the OCI runtime is given up");
+    }
     if tokio::time::timeout(LAST_EVENTS, services.publisher.delivered())
         .await
         .is_err()

@@ -23,6 +23,7 @@ impl Tasks {
         let container = self.container(&request.id)?;
         let process = container.process(&request.exec_id)?;
         let step = process.step("delete", &[Phase::Created], Phase::Deleting)?;
+        process.signalled().await;
         drain(&process).await;
         if request.exec_id.is_empty() {
             delete_in_runtime(&container).await?;

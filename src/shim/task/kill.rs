@@ -10,6 +10,7 @@ impl Tasks {
     pub(super) async fn kill(&self, request: &KillRequest) -> Result<Empty, Error> {
         let container = self.container(&request.id)?;
         let process = container.process(&request.exec_id)?;
+        let _signalling = process.signalling();
         let finished = || Error::NotFound(format!("process already finished: {}", process.pid()));
         if request.exec_id.is_empty() {
             if process.pid() == 0 {

@@ -21,7 +21,7 @@ use containerd_shim_protos::api::{
     StatsRequest, StatsResponse, UpdateTaskRequest, WaitRequest, WaitResponse,
 };
 use containerd_shim_protos::shim_async::Task;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use ttrpc::r#async::TtrpcContext;
 
 use super::admit::Admission;
@@ -34,6 +34,7 @@ pub struct Tasks {
     services: Arc<Services>,
     admission: Admission,
     containers: Mutex<HashMap<String, Option<Arc<Container>>>>,
+    calls: watch::Sender<usize>,
     shutdown: Arc<Notify>,
     socket: std::path::PathBuf,
 }
@@ -51,6 +52,7 @@ impl Tasks {
             services,
             admission,
             containers: Mutex::default(),
+            calls: watch::Sender::new(0),
             shutdown,
             socket,
         }
@@ -62,6 +64,12 @@ impl Tasks {
         self.containers()
             .values()
             .any(|slot| slot.as_ref().is_none_or(|container| container.init.exit().is_none()))
+    }
+
+    /// Resolves when no call is under way.
+    pub async fn idle(&self) {
+        // Fails only when the sender is gone, and it is ours.
+        let _ = self.calls.subscribe().wait_for(|calls| *calls == 0).await;
     }
 
     fn container(&self, id: &str) -> Result<Arc<Container>, Error> {
@@ -85,6 +93,22 @@ impl Tasks {
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Option<Arc<Container>>>> {
         // The map is valid whatever happened while it was locked.
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// While it lives, the shim does not end: its answer is still to come.
+struct Call(Arc<Tasks>);
+
+impl Call {
+    fn begin(tasks: Arc<Tasks>) -> Self {
+        tasks.calls.send_modify(|calls| *calls += 1);
+        Self(tasks)
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.calls.send_modify(|calls| *calls -= 1);
     }
 }
 
@@ -120,9 +144,14 @@ impl Service {
         F: Future<Output = Result<T, Error>> + Send + 'static,
         T: Send + 'static,
     {
-        let result = tokio::spawn(work(Arc::clone(&self.0)))
-            .await
-            .unwrap_or(Err(Error::Panicked(name)));
+        let call = Call::begin(Arc::clone(&self.0));
+        let work = work(Arc::clone(&self.0));
+        let result = tokio::spawn(async move {
+            let result = work.await;
+            drop(call);
+            result
+        });
+        let result = result.await.unwrap_or(Err(Error::Panicked(name)));
         super::memory::release_soon();
         result.map_err(|error| {
             log::info!("{name}: {error}");
