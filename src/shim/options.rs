@@ -1,4 +1,4 @@
-//! Options of the runtime handler, in the two forms in which containerd passes them on.
+//! Options of the runtime handler, in the forms in which containerd and its clients pass them on.
 
 use std::fs;
 use std::io::Read;
@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
 /// Type of the options of every other handler (CRI): its TOML, or a path. containerd 1.7 renamed the package.
 const GENERIC_OPTIONS: [&str; 2] = ["runtimeoptions.v1.Options", "cri.runtimeoptions.v1.Options"];
+/// Type of the options that clients of containerd 1.x set for a runtime whose name does not begin with
+/// `io.containerd.runc`: those of the shim of version 1.
+const CREATE_OPTIONS: &str = "containerd.linux.runc.CreateOptions";
 /// Field of `containerd.runc.v1.Options` that containerd 2.0 removed; still sent by 1.6 and 1.7.
 const CRIU_PATH_FIELD: u32 = 8;
 /// Most bytes of a file named by `ConfigPath`.
@@ -41,7 +44,7 @@ pub struct Options {
     pub systemd_cgroup: bool,
     /// criu program (containerd 1.x). runc finds criu in `PATH` since 1.0 and has no flag for it.
     pub criu_path: String,
-    /// Where checkpoint images are written.
+    /// Checkpoint that a container is restored from.
     pub criu_image_path: String,
     /// Where criu works.
     pub criu_work_path: String,
@@ -52,7 +55,7 @@ pub struct Options {
 /// Why options cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OptionsError {
-    /// A type that is neither of the two.
+    /// A type that is none of these.
     #[error(
         "runtime options of the unknown type '{0}'; expected containerd.runc.v1.Options or runtimeoptions.v1.Options"
     )]
@@ -87,6 +90,8 @@ impl Options {
             Self::from_runc(&RuncOptions::parse_from_bytes(&any.value)?)
         } else if GENERIC_OPTIONS.contains(&name) {
             Self::from_generic(&any.value)
+        } else if name == CREATE_OPTIONS {
+            Self::from_create(&any.value)
         } else {
             Err(OptionsError::Type(name.chars().take(80).collect()))
         }
@@ -118,6 +123,27 @@ impl Options {
         })
     }
 
+    /// `containerd.linux.runc.CreateOptions`: `no_pivot_root` 1, `no_new_keyring` 8, `shim_cgroup` 9, `io_uid` 10,
+    /// `io_gid` 11, `criu_work_path` 12, `criu_image_path` 13. What lies between is about restoring, where the stock
+    /// shim does not use it either.
+    fn from_create(bytes: &[u8]) -> Result<Self, OptionsError> {
+        let mut options = Self::default();
+        let mut stream = CodedInputStream::from_bytes(bytes);
+        while let Some(tag) = stream.read_raw_tag_or_eof()? {
+            match tag {
+                0x08 => options.no_pivot_root = stream.read_bool()?,
+                0x40 => options.no_new_keyring = stream.read_bool()?,
+                0x4a => options.shim_cgroup = stream.read_string()?,
+                0x50 => options.io_uid = stream.read_uint32()?,
+                0x58 => options.io_gid = stream.read_uint32()?,
+                0x62 => options.criu_work_path = stream.read_string()?,
+                0x6a => options.criu_image_path = stream.read_string()?,
+                _ => skip(&mut stream, tag)?,
+            }
+        }
+        Ok(options)
+    }
+
     /// `runtimeoptions.v1.Options`: `type_url` 1, `config_path` 2, `config_body` 3. The body is the handler's own TOML
     /// table; a file named by `config_path` may set the same keys beside Assay's.
     fn from_generic(bytes: &[u8]) -> Result<Self, OptionsError> {
@@ -128,9 +154,7 @@ impl Options {
             match tag {
                 0x12 => path = stream.read_string()?,
                 0x1a => body = stream.read_bytes()?,
-                _ => {
-                    stream.skip_field(protobuf::rt::WireType::new(tag & 7).unwrap_or(protobuf::rt::WireType::Varint))?
-                }
+                _ => skip(&mut stream, tag)?,
             }
         }
         let mut options: Self = if body.is_empty() {
@@ -148,6 +172,10 @@ impl Options {
         }
         Ok(options)
     }
+}
+
+fn skip(stream: &mut CodedInputStream<'_>, tag: u32) -> protobuf::Result<()> {
+    stream.skip_field(protobuf::rt::WireType::new(tag & 7).unwrap_or(protobuf::rt::WireType::Varint))
 }
 
 fn read(path: &Path) -> Result<String, OptionsError> {
@@ -204,6 +232,25 @@ mod tests {
         assert_eq!(options.criu_path, "/criu");
         assert!(options.systemd_cgroup);
         assert_eq!(options.io_uid, 7);
+    }
+
+    #[test]
+    fn options_of_clients_of_containerd_1_are_read_and_what_is_not_used_is_passed_over() {
+        let mut bytes = vec![0x08, 1, 0x10, 1, 0x32, 1, b'n', 0x40, 1, 0x4a, 2, b'/', b's'];
+        bytes.extend_from_slice(&[0x50, 0xe8, 7, 0x58, 0xd0, 0x0f, 0x62, 1, b'w', 0x6a, 1, b'i']);
+        let options = Options::decode(Some(&any(CREATE_OPTIONS, bytes))).unwrap();
+        let expected = Options {
+            no_pivot_root: true,
+            no_new_keyring: true,
+            shim_cgroup: "/s".into(),
+            io_uid: 1000,
+            io_gid: 2000,
+            criu_work_path: "w".into(),
+            criu_image_path: "i".into(),
+            ..Options::default()
+        };
+        assert_eq!(options, expected);
+        assert!(Options::decode(Some(&any(CREATE_OPTIONS, vec![0x4a, 9]))).is_err());
     }
 
     #[test]

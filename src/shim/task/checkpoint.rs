@@ -7,11 +7,16 @@ use containerd_shim_protos::events::task::TaskCheckpointed;
 use containerd_shim_protos::shim::oci::CheckpointOptions;
 use containerd_shim_protos::types::task::Status;
 use protobuf::Message;
+use protobuf::well_known_types::any::Any;
 
 use super::Tasks;
 use crate::runtime::{self, Criu, Meaning};
 use crate::shim::error::Error;
 use crate::shim::events;
+
+/// Type of the options that clients of containerd 1.x send for a runtime whose name does not begin with
+/// `io.containerd.runc`.
+const OPTIONS_OF_VERSION_1: &str = "containerd.linux.runc.CheckpointOptions";
 
 impl Tasks {
     pub(super) async fn checkpoint(&self, request: &CheckpointTaskRequest) -> Result<Empty, Error> {
@@ -19,11 +24,11 @@ impl Tasks {
         if !matches!(container.init.status(), Status::RUNNING | Status::PAUSED) {
             return Err(Error::Precondition(format!("container {} does not run", container.id)));
         }
-        let options = match request.options.as_ref() {
-            Some(any) => CheckpointOptions::parse_from_bytes(&any.value)
-                .map_err(|error| Error::Invalid(format!("checkpoint options: {error}")))?,
-            None => CheckpointOptions::default(),
-        };
+        let options = request
+            .options
+            .as_ref()
+            .map_or_else(|| Ok(CheckpointOptions::default()), decode);
+        let options = options.map_err(|error| Error::Invalid(format!("checkpoint options: {error}")))?;
         let first = |paths: [&str; 2]| paths.into_iter().find(|path| !path.is_empty()).map(PathBuf::from);
         let criu = Criu {
             image_path: first([&options.image_path, &request.path])
@@ -54,6 +59,15 @@ impl Tasks {
     }
 }
 
+fn decode(any: &Any) -> protobuf::Result<CheckpointOptions> {
+    let mut options = CheckpointOptions::parse_from_bytes(&any.value)?;
+    if any.type_url.rsplit('/').next() == Some(OPTIONS_OF_VERSION_1) {
+        // The same message but for these two fields, whose numbers are the other way round.
+        std::mem::swap(&mut options.image_path, &mut options.work_path);
+    }
+    Ok(options)
+}
+
 /// Tells a node without criu from a checkpoint that failed.
 pub(super) fn criu_missing(error: Error) -> Error {
     match error {
@@ -61,5 +75,26 @@ pub(super) fn criu_missing(error: Error) -> Error {
             Error::NotImplemented("checkpoint and restore need criu, which is not installed on this node".to_owned())
         }
         error => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_paths_of_both_kinds_of_options_are_told_apart() {
+        let options = |name: &str| {
+            let any = Any {
+                type_url: name.into(),
+                value: vec![0x08, 1, 0x42, 1, b'8', 0x4a, 1, b'9'],
+                ..Any::default()
+            };
+            let options = decode(&any).unwrap();
+            (options.exit, options.image_path, options.work_path)
+        };
+        let expected = |image: &str, work: &str| (true, image.to_owned(), work.to_owned());
+        assert_eq!(options("containerd.runc.v1.CheckpointOptions"), expected("8", "9"));
+        assert_eq!(options(OPTIONS_OF_VERSION_1), expected("9", "8"));
     }
 }

@@ -22,12 +22,16 @@ use crate::shim::process::Process;
 use crate::shim::{config, events, mount, program};
 
 impl Tasks {
-    pub(super) async fn create(self: Arc<Self>, request: CreateTaskRequest) -> Result<CreateTaskResponse, Error> {
+    pub(super) async fn create(self: Arc<Self>, mut request: CreateTaskRequest) -> Result<CreateTaskResponse, Error> {
         if !is_identifier(&request.id) {
             return Err(Error::Invalid(format!("container id {:?}", request.id)));
         }
         let reservation = self.reserve(&request.id)?;
         let options = Options::decode(request.options.as_ref()).map_err(|error| Error::Invalid(error.to_string()))?;
+        if request.checkpoint.is_empty() {
+            // containerd does this itself, but 1.6 only for runtimes that have one of its own names.
+            request.checkpoint.clone_from(&options.criu_image_path);
+        }
         let config = config(&options).map_err(|error| Error::Precondition(error.to_string()))?;
         let bundle = PathBuf::from(&request.bundle);
         let spec = Spec::read(&bundle)?;
