@@ -97,7 +97,7 @@ async fn run(invocation: &Invocation, socket: PathBuf, listener: UnixListener) -
     })?;
 
     memory::release_soon();
-    wait_for_the_end(&shutdown, &tasks).await?;
+    let asked_by_containerd = wait_for_the_end(&shutdown, &tasks).await?;
     if tokio::time::timeout(LAST_CALLS, tasks.idle()).await.is_err() {
         ::log::warn!("a call to the OCI runtime is given up");
     }
@@ -108,25 +108,28 @@ async fn run(invocation: &Invocation, socket: PathBuf, listener: UnixListener) -
         ::log::warn!("containerd did not take the last events");
     }
     tokio::time::sleep(LAST_ANSWER).await;
-    // Usually gone already.
+    if asked_by_containerd {
+        // The socket went with the answer; what is there now belongs to the next shim of the same id.
+        return Ok(());
+    }
     super::socket::remove(&socket).map_err(Error::file(&socket))
 }
 
-/// Waits until containerd asks the shim to go. SIGTERM and SIGINT, which reach every process when the node goes down,
+/// Waits until containerd asks the shim to go, which is true, or a signal does. SIGTERM and SIGINT, which reach every process when the node goes down,
 /// count only once no container needs the shim to learn of its end.
-async fn wait_for_the_end(shutdown: &Notify, tasks: &Tasks) -> Result<(), Error> {
+async fn wait_for_the_end(shutdown: &Notify, tasks: &Tasks) -> Result<bool, Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::system("SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::system("SIGINT"))?;
     let mut asked = false;
     loop {
         tokio::select! {
-            () = shutdown.notified() => return Ok(()),
+            () = shutdown.notified() => return Ok(true),
             _ = terminate.recv() => asked = true,
             _ = interrupt.recv() => asked = true,
             () = tokio::time::sleep(Duration::from_secs(1)), if asked => {}
         }
         if asked && !tasks.any_alive() {
-            return Ok(());
+            return Ok(false);
         }
     }
 }
