@@ -145,6 +145,12 @@ impl Runtime {
         self.simple(bundle, &["update", "--resources", "-", id])
     }
 
+    /// `ps`: the container's processes as a JSON array of pids on standard output.
+    #[must_use]
+    pub fn ps(&self, id: &str, bundle: &Path) -> Command {
+        self.simple(bundle, &["ps", "--format", "json", id])
+    }
+
     /// `checkpoint`: write the container's state to files; without `leave_running` it ends.
     #[must_use]
     pub fn checkpoint(&self, id: &str, bundle: &Path, criu: &Criu, leave_running: bool) -> Command {

@@ -29,7 +29,7 @@ impl Tasks {
         let reservation = self.reserve(&request.id)?;
         let options = Options::decode(request.options.as_ref()).map_err(|error| Error::Invalid(error.to_string()))?;
         if request.checkpoint.is_empty() {
-            // containerd does this itself, but 1.6 only for runtimes that have one of its own names.
+            // containerd does this itself, but 1.x only for runtimes that have one of its own names.
             request.checkpoint.clone_from(&options.criu_image_path);
         }
         let config = config(&options).map_err(|error| Error::Precondition(error.to_string()))?;

@@ -211,7 +211,8 @@ impl Task for Service {
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> ttrpc::Result<PidsResponse> {
-        self.call("pids", |tasks| async move { tasks.pids(&request.id) }).await
+        self.call("pids", |tasks| async move { tasks.pids(&request.id).await })
+            .await
     }
 
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> ttrpc::Result<StateResponse> {

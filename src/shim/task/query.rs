@@ -1,4 +1,4 @@
-//! Calls that change nothing in the OCI runtime; none of them waits for it.
+//! Calls that change nothing in the OCI runtime; only `Pids` asks it.
 
 use containerd_shim_protos::api::{
     CloseIORequest, ConnectRequest, ConnectResponse, Empty, PidsResponse, ProcessInfo, ResizePtyRequest, StateRequest,
@@ -9,6 +9,8 @@ use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 
 use super::Tasks;
+use crate::runtime::{self, Meaning};
+use crate::shim::container::Container;
 use crate::shim::error::Error;
 use crate::shim::socket;
 
@@ -46,11 +48,16 @@ impl Tasks {
         })
     }
 
-    pub(super) fn pids(&self, id: &str) -> Result<PidsResponse, Error> {
+    pub(super) async fn pids(&self, id: &str) -> Result<PidsResponse, Error> {
         let container = self.container(id)?;
+        let pids = if container.init.exit().is_none() && container.init.pid() != 0 {
+            ask_runtime(&container).await?
+        } else {
+            // The OCI runtime may have forgotten it; what is left of it is in its cgroup.
+            container.cgroup()?.pids()?
+        };
         let execs = container.execs_by_pid();
-        let cgroup = container.cgroup()?;
-        let processes = cgroup.pids()?.into_iter().map(|pid| {
+        let processes = pids.into_iter().map(|pid| {
             let info = execs.get(&pid).and_then(|exec_id| {
                 let details = ProcessDetails {
                     exec_id: exec_id.clone(),
@@ -122,4 +129,21 @@ impl Tasks {
         }
         Empty::default()
     }
+}
+
+/// The OCI runtime knows which processes are the container's, wherever it keeps them.
+async fn ask_runtime(container: &Container) -> Result<Vec<u32>, Error> {
+    let mut ps = container.runtime.ps(&container.id, &container.bundle);
+    let output = match container.run("ps", &mut ps, b"").await {
+        Err(Error::Runtime { reason, .. }) if runtime::meaning(&reason) == Meaning::Gone => {
+            return Err(Error::NotFound(format!("processes of container {}", container.id)));
+        }
+        output => output?,
+    };
+    // Without any process it says `null`.
+    let pids: Result<Option<Vec<u32>>, _> = serde_json::from_slice(&output.stdout);
+    pids.map(Option::unwrap_or_default).map_err(|error| Error::Runtime {
+        verb: "ps",
+        reason: format!("its answer is not a list of pids: {error}"),
+    })
 }
