@@ -86,7 +86,7 @@ mod tests {
           |                ^^^^^^^^
          help: trust holds release
 
-        nothing was activated; the policy that was in force still is
+        nothing was activated; whatever policy was in force before still is
         "#);
         assert_eq!(node.active(), before);
 
