@@ -1,6 +1,6 @@
 //! Filling the evidence cache from layouts that other tools wrote.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::content::{Content, Sort};
 use super::source::{Source, SourceError};
+use super::subjects::{self, Entries};
 use super::{IMAGE, REF_NAME, SUBJECTS, tagged_digest};
 use crate::digest::Digest;
 use crate::oci::{self, Descriptor, Layout, LayoutError, MAX_LAYOUT_INDEX, Manifest, Reference, json};
@@ -28,7 +29,7 @@ const MAX_ARTIFACT_TYPE: usize = 255;
 const LAYOUT_VERSION: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 const LOCK: &str = ".lock";
 const LAYOUT: &str = "oci-layout";
-const INDEX: &str = "index.json";
+pub(super) const INDEX: &str = "index.json";
 const CORRUPT_INDEX: &str = "index.json.corrupt";
 
 /// Why an import failed as a whole. What was copied before stays and does no harm.
@@ -166,13 +167,11 @@ pub fn import(evidence: &StateDir, paths: &[PathBuf]) -> Result<Report, ImportEr
     Ok(report)
 }
 
-/// Entries of the cache's index, by digest.
-type Entries = BTreeMap<Digest, Descriptor>;
-
 struct Cache<'a> {
     root: &'a StateDir,
     blobs: StateDir,
-    before: Option<Vec<u8>>,
+    /// The index as it was, with its entries.
+    before: Option<(Vec<u8>, Entries)>,
 }
 
 impl<'a> Cache<'a> {
@@ -199,8 +198,10 @@ impl<'a> Cache<'a> {
         }
         match self.layout().index() {
             Ok(entries) => {
-                self.before = self.root.read(INDEX, MAX_LAYOUT_INDEX)?;
-                Ok(Some(entries.into_iter().map(|entry| (entry.digest, entry)).collect()))
+                let entries: Entries = entries.into_iter().map(|entry| (entry.digest, entry)).collect();
+                let bytes = self.root.read(INDEX, MAX_LAYOUT_INDEX)?;
+                self.before = bytes.map(|bytes| (bytes, entries.clone()));
+                Ok(Some(entries))
             }
             Err(error) if error.is_missing() => Ok(Some(Entries::new())),
             Err(LayoutError::Store(error @ store::Error::Io { .. })) => Err(error.into()),
@@ -235,9 +236,17 @@ impl<'a> Cache<'a> {
 
     fn write_index(&self, entries: &Entries) -> Result<(), ImportError> {
         let bytes = index(entries.values())?;
-        if self.before.as_ref() != Some(&bytes) {
+        let in_step = subjects::in_step(self.root.as_fd());
+        let unchanged = self.before.as_ref().is_some_and(|(before, _)| *before == bytes);
+        if unchanged && in_step {
+            return Ok(());
+        }
+        subjects::invalidate(self.root)?;
+        if !unchanged {
             self.root.write(INDEX, &bytes)?;
         }
+        let before = self.before.as_ref().filter(|_| in_step).map(|(_, entries)| entries);
+        subjects::write(self.root, before, entries, &bytes)?;
         Ok(())
     }
 }

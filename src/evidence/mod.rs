@@ -20,6 +20,7 @@ mod content;
 mod import;
 mod pull;
 mod source;
+mod subjects;
 #[cfg(test)]
 mod tests;
 
@@ -82,9 +83,9 @@ pub fn judge(layout: BorrowedFd<'_>, keys: &[Key], subjects: &[Digest]) -> Answe
         deferred_bytes: 0,
         deferred_all: true,
     };
-    let end = match judge.layout.index() {
-        Ok(entries) if entries.is_empty() => Err(Problem::CacheEmpty),
-        Ok(entries) => judge.entries(entries),
+    let end = match subjects::listed(layout, subjects.iter()) {
+        Ok(listed) if listed.empty => Err(Problem::CacheEmpty),
+        Ok(listed) => judge.entries(listed.entries),
         Err(error) if error.is_missing() => Err(Problem::CacheEmpty),
         Err(error) => Err(Problem::Cache(error)),
     };
@@ -100,6 +101,13 @@ pub fn judge(layout: BorrowedFd<'_>, keys: &[Key], subjects: &[Digest]) -> Answe
         judge.answer.findings.push(problem.finding(None));
     }
     judge.answer
+}
+
+/// Names of the files of the layout that say which evidence there is about `subjects`. While they and the evidence
+/// itself stay as they are, or as absent, so does the answer of [`judge`].
+#[must_use]
+pub fn rests_on(layout: BorrowedFd<'_>, subjects: &[Digest]) -> Vec<String> {
+    subjects::rests_on(layout, subjects)
 }
 
 struct Judge<'a> {
