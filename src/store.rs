@@ -8,7 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawMode, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -308,6 +308,19 @@ impl StateDir {
         self.sync()
     }
 
+    /// Size of the file `name` in bytes; 0 when it is not there.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn size(&self, name: &str) -> Result<u64, Error> {
+        plain(name)?;
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(stat.st_size.unsigned_abs()),
+            Err(Errno::NOENT) => Ok(0),
+            Err(e) => Err(Error::io("read the state of", &self.path.join(name), e)),
+        }
+    }
+
     /// Removes the file `name`, if it is there. The removal may be lost in a crash until [`StateDir::sync`] is called.
     ///
     /// # Errors
@@ -584,6 +597,13 @@ pub(crate) fn open_beneath(dir: BorrowedFd<'_>, path: &Path, name: &Path, extra:
             Err(e) => return Err(Error::io("open", path, e)),
         }
     }
+}
+
+/// When the file `name` below `dir` was last written; `None` when it is not there.
+pub(crate) fn modified(dir: BorrowedFd<'_>, name: &Path) -> Option<SystemTime> {
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let seconds = u64::try_from(stat.st_mtime).ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 /// The names in a directory, without `.` and `..` and without those that are not UTF-8.

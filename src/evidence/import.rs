@@ -26,9 +26,9 @@ const MAX_NAMES: usize = 8;
 /// Longest artifact type that is kept in the index, where every question has to read it.
 const MAX_ARTIFACT_TYPE: usize = 255;
 
-const LAYOUT_VERSION: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
-const LOCK: &str = ".lock";
-const LAYOUT: &str = "oci-layout";
+pub(super) const LAYOUT_VERSION: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+pub(super) const LOCK: &str = ".lock";
+pub(super) const LAYOUT: &str = "oci-layout";
 pub(super) const INDEX: &str = "index.json";
 const CORRUPT_INDEX: &str = "index.json.corrupt";
 
@@ -167,7 +167,7 @@ pub fn import(evidence: &StateDir, paths: &[PathBuf]) -> Result<Report, ImportEr
     Ok(report)
 }
 
-struct Cache<'a> {
+pub(super) struct Cache<'a> {
     root: &'a StateDir,
     blobs: StateDir,
     /// The index as it was, with its entries.
@@ -175,7 +175,7 @@ struct Cache<'a> {
 }
 
 impl<'a> Cache<'a> {
-    fn open(root: &'a StateDir) -> Result<Self, store::Error> {
+    pub(super) fn open(root: &'a StateDir) -> Result<Self, store::Error> {
         let blobs = root.subdir("blobs")?.subdir("sha256")?;
         for dir in [root, &blobs] {
             dir.remove_abandoned()?;
@@ -192,7 +192,7 @@ impl<'a> Cache<'a> {
     }
 
     /// The entries so far; `None` when the index is corrupt, which is then set aside.
-    fn index(&mut self) -> Result<Option<Entries>, ImportError> {
+    pub(super) fn index(&mut self) -> Result<Option<Entries>, ImportError> {
         if self.root.read(LAYOUT, MAX_LAYOUT_INDEX)?.is_none() {
             self.root.write(LAYOUT, LAYOUT_VERSION)?;
         }
@@ -234,7 +234,13 @@ impl<'a> Cache<'a> {
         self.blobs.write_unsynced(&digest.hex(), bytes)
     }
 
-    fn write_index(&self, entries: &Entries) -> Result<(), ImportError> {
+    /// Takes what was just written for what was there before.
+    pub(super) fn note(&mut self, entries: &Entries) -> Result<(), ImportError> {
+        self.before = Some((index(entries.values())?, entries.clone()));
+        Ok(())
+    }
+
+    pub(super) fn write_index(&self, entries: &Entries) -> Result<(), ImportError> {
         let bytes = index(entries.values())?;
         let in_step = subjects::in_step(self.root.as_fd());
         let unchanged = self.before.as_ref().is_some_and(|(before, _)| *before == bytes);
@@ -251,7 +257,7 @@ impl<'a> Cache<'a> {
     }
 }
 
-fn index<'a>(entries: impl Iterator<Item = &'a Descriptor>) -> Result<Vec<u8>, ImportError> {
+pub(super) fn index<'a>(entries: impl Iterator<Item = &'a Descriptor>) -> Result<Vec<u8>, ImportError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Index<'a> {
@@ -282,7 +288,7 @@ pub(super) fn write_layout<'a>(
 }
 
 /// Looks at every blob of a source: what `cosign save` writes is in no index.
-fn scan(source: &Source, cache: &Cache<'_>, known: &mut Entries, report: &mut Report) -> Result<(), ImportError> {
+pub(super) fn scan(source: &Source, cache: &Cache<'_>, known: &mut Entries, report: &mut Report) -> Result<(), ImportError> {
     let layout = Layout::new(source);
     // A corrupt index of a source costs its hints only.
     let entries = layout.index().unwrap_or_default();

@@ -17,15 +17,21 @@ use crate::verify::bundle_key::{self, Bundle};
 use crate::verify::{Answer, Claim, Fact, Keyring, Problem, Proof, Unverified, simple_signing};
 
 mod content;
+mod export;
+mod gc;
 mod import;
+mod inventory;
 mod pull;
 mod source;
 mod subjects;
 #[cfg(test)]
 mod tests;
 
-pub use content::MAX_STATEMENT;
+pub use content::{Look, MAX_STATEMENT};
+pub use export::{ExportError, Exported, export};
+pub use gc::{Cleared, GcError, Unneeded, gc};
 pub use import::{ImportError, Item, Report, SkipReason, Skipped, import};
+pub use inventory::{Inventory, KnownImage, Piece, Wanted, inventory};
 pub use pull::{Fault, Obstacle, Progress, Pull, PullError, Pulled, PulledImage, pull};
 pub use source::SourceError;
 

@@ -55,7 +55,7 @@ impl Containerd {
         })
     }
 
-    fn request<T>(&self, message: T) -> Request<T> {
+    pub(super) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request
             .metadata_mut()
@@ -225,7 +225,7 @@ impl Containerd {
 }
 
 /// The error at the end of a chain: "transport error" helps nobody, "No such file or directory" does.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use crate::digest::Digest;
 use crate::oci;
 
+mod census;
 mod containerd;
 mod fault;
 mod image;
@@ -23,6 +24,7 @@ mod remap;
 mod spec;
 mod volume;
 
+pub use census::{Census, Inhabitant, census};
 pub use fault::{Blob, Fault};
 pub use image::Image;
 pub use mounts::Mount;
