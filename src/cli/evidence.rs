@@ -171,7 +171,11 @@ pub fn run(args: &Args, config: &Config) -> Exit {
                 Exit::NotFound
             }
             Ok(Exported { evidence, blobs }) => {
-                complain(format_args!("exported  {}, {}", count(evidence, "manifest"), count(blobs, "blob")));
+                complain(format_args!(
+                    "exported  {}, {}",
+                    count(evidence, "manifest"),
+                    count(blobs, "blob")
+                ));
                 Exit::Done
             }
             Err(error) => fail(&error),
@@ -210,14 +214,18 @@ pub fn run(args: &Args, config: &Config) -> Exit {
 }
 
 fn now() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 /// A time span in words such as `90d` or `12h`.
 fn age(text: &str) -> Result<Duration, String> {
     let wrong = || format!("'{text}' is not a time such as 90d, 2w or 12h");
     let span: Span = text.parse().map_err(|_| wrong())?;
-    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+    let duration = span
+        .to_duration(SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| wrong())?;
     duration.try_into().map_err(|_| wrong())
 }
 
@@ -242,7 +250,12 @@ fn export(state: &Path, output: Option<&Path>, wanted: &[Wanted]) -> Result<Expo
         path: path.to_owned(),
         source,
     };
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&part).map_err(failed)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&part)
+        .map_err(failed)?;
     let written = write(&cache, wanted, &file).and_then(|exported| {
         if exported.evidence > 0 {
             std::fs::rename(&part, path).map_err(failed)?;
@@ -346,7 +359,11 @@ struct About<'a> {
 fn show(inventory: &Inventory, wanted: &Wanted, output: Output) -> Exit {
     let digests = inventory.digests(wanted);
     let pieces = inventory.about(&digests);
-    let images: Vec<&KnownImage> = inventory.images.iter().filter(|image| digests.contains(&image.digest)).collect();
+    let images: Vec<&KnownImage> = inventory
+        .images
+        .iter()
+        .filter(|image| digests.contains(&image.digest))
+        .collect();
     if pieces.is_empty() && images.is_empty() {
         complain(match wanted {
             Wanted::Name(name) => inert(&format!(

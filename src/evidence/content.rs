@@ -192,7 +192,11 @@ impl Content {
             }
             Self::SimpleSigning => {
                 let has_certificate = layer.annotations.contains_key(COSIGN_CERTIFICATE);
-                let signer = if has_certificate { certificate() } else { "a key".to_owned() };
+                let signer = if has_certificate {
+                    certificate()
+                } else {
+                    "a key".to_owned()
+                };
                 (Some(IMAGE_SIGNATURE.to_owned()), signer)
             }
             Self::Envelope => {

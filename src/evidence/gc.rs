@@ -64,7 +64,12 @@ pub fn gc(evidence: &StateDir, unneeded: &Unneeded, dry_run: bool) -> Result<Cle
     let mut cache = Cache::open(evidence)?;
     // What another tool left in no index is evidence all the same.
     let mut entries = cache.index()?.unwrap_or_default();
-    import::scan(&Source::folder(evidence).map_err(ImportError::from)?, &cache, &mut entries, &mut Report::default())?;
+    import::scan(
+        &Source::folder(evidence).map_err(ImportError::from)?,
+        &cache,
+        &mut entries,
+        &mut Report::default(),
+    )?;
     if !dry_run {
         cache.write_index(&entries)?;
     }
@@ -80,12 +85,18 @@ pub fn gc(evidence: &StateDir, unneeded: &Unneeded, dry_run: bool) -> Result<Cle
     let needed = reachable(evidence, entries.values())?;
     let blobs = evidence.subdir("blobs")?.subdir("sha256")?;
     let mut cleared = Cleared {
-        pieces: known.pieces.into_iter().filter(|piece| goes.contains(&piece.manifest)).collect(),
+        pieces: known
+            .pieces
+            .into_iter()
+            .filter(|piece| goes.contains(&piece.manifest))
+            .collect(),
         ..Cleared::default()
     };
     for name in store::names(blobs.as_fd(), blobs.path())? {
         let name = name?;
-        let is_needed = format!("sha256:{name}").parse().is_ok_and(|digest| needed.contains(&digest));
+        let is_needed = format!("sha256:{name}")
+            .parse()
+            .is_ok_and(|digest| needed.contains(&digest));
         if is_needed {
             continue;
         }
@@ -105,7 +116,9 @@ fn going(known: &Inventory, unneeded: &Unneeded) -> BTreeSet<Digest> {
     if unneeded.older_than.is_none() && unneeded.not_about.is_none() {
         return BTreeSet::new();
     }
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let young = |piece: &Piece| {
         unneeded
             .older_than
@@ -151,7 +164,10 @@ fn going(known: &Inventory, unneeded: &Unneeded) -> BTreeSet<Digest> {
 /// Takes images out of the index of which the last evidence goes. One that never had any stays.
 fn drop_images(known: &Inventory, before: &Entries, after: &mut Entries) {
     let about = |entries: &Entries| -> BTreeSet<Digest> {
-        let pieces = known.pieces.iter().filter(|piece| entries.contains_key(&piece.manifest));
+        let pieces = known
+            .pieces
+            .iter()
+            .filter(|piece| entries.contains_key(&piece.manifest));
         pieces.flat_map(|piece| piece.about.iter().copied()).collect()
     };
     let (once, still) = (about(before), about(after));
@@ -159,7 +175,9 @@ fn drop_images(known: &Inventory, before: &Entries, after: &mut Entries) {
         let is_in = |digests: &BTreeSet<Digest>| {
             digests.contains(&image.digest) || image.manifests.iter().any(|manifest| digests.contains(manifest))
         };
-        let listed = after.get(&image.digest).is_some_and(|entry| entry.annotations.contains_key(IMAGE));
+        let listed = after
+            .get(&image.digest)
+            .is_some_and(|entry| entry.annotations.contains_key(IMAGE));
         if listed && is_in(&once) && !is_in(&still) {
             after.remove(&image.digest);
         }

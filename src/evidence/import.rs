@@ -288,7 +288,12 @@ pub(super) fn write_layout<'a>(
 }
 
 /// Looks at every blob of a source: what `cosign save` writes is in no index.
-pub(super) fn scan(source: &Source, cache: &Cache<'_>, known: &mut Entries, report: &mut Report) -> Result<(), ImportError> {
+pub(super) fn scan(
+    source: &Source,
+    cache: &Cache<'_>,
+    known: &mut Entries,
+    report: &mut Report,
+) -> Result<(), ImportError> {
     let layout = Layout::new(source);
     // A corrupt index of a source costs its hints only.
     let entries = layout.index().unwrap_or_default();

@@ -72,7 +72,11 @@ pub fn inventory(evidence: &StateDir) -> Result<Inventory, LayoutError> {
             };
             inventory.images.push(KnownImage {
                 digest: entry.digest,
-                names: names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+                names: names
+                    .split(',')
+                    .filter(|name| !name.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
                 manifests,
             });
         } else if oci::is_manifest(&entry.media_type) {
@@ -210,7 +214,12 @@ pub(super) fn reachable<'a>(
             continue;
         }
         if oci::is_index(&next.media_type) {
-            waiting.extend(layout.nested_index(&next).map(|index| index.manifests).unwrap_or_default());
+            waiting.extend(
+                layout
+                    .nested_index(&next)
+                    .map(|index| index.manifests)
+                    .unwrap_or_default(),
+            );
         } else if oci::is_manifest(&next.media_type)
             && let Ok(Manifest { config, layers, .. }) = layout.manifest(&next)
         {
@@ -221,4 +230,8 @@ pub(super) fn reachable<'a>(
 }
 
 /// Largest blob that evidence can be made of.
-pub(super) const LARGEST: u64 = if Content::LARGEST > MAX_CONFIG { Content::LARGEST } else { MAX_CONFIG };
+pub(super) const LARGEST: u64 = if Content::LARGEST > MAX_CONFIG {
+    Content::LARGEST
+} else {
+    MAX_CONFIG
+};

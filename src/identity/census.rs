@@ -68,7 +68,10 @@ async fn count(socket: &str) -> Result<Census, Fault> {
     let failed = |status: Status| unreachable(oci::shorten(status.message()));
     let mut request = Request::new(ListNamespacesRequest::default());
     request.set_timeout(CALL_TIMEOUT);
-    let namespaces = NamespacesClient::new(channel.clone()).list(request).await.map_err(failed)?;
+    let namespaces = NamespacesClient::new(channel.clone())
+        .list(request)
+        .await
+        .map_err(failed)?;
     let mut census = Census::default();
     for namespace in namespaces.into_inner().namespaces {
         let containerd = Containerd::connect(socket, &namespace.name).await?;
@@ -92,14 +95,22 @@ async fn count(socket: &str) -> Result<Census, Fault> {
                     Err(fault) => return Err(fault),
                 };
                 let index = Index::parse(&bytes, &target.media_type);
-                digests.extend(index.iter().flat_map(|index| &index.manifests).map(|child| child.digest));
+                digests.extend(
+                    index
+                        .iter()
+                        .flat_map(|index| &index.manifests)
+                        .map(|child| child.digest),
+                );
             }
             census.images.extend(&digests);
             named.insert(image.name, digests);
         }
         let mut request = containerd.request(ListContainersRequest::default());
         request.set_timeout(CALL_TIMEOUT);
-        let containers = ContainersClient::new(channel.clone()).list(request).await.map_err(failed)?;
+        let containers = ContainersClient::new(channel.clone())
+            .list(request)
+            .await
+            .map_err(failed)?;
         let containers = containers.into_inner().containers.into_iter();
         census.containers.extend(containers.map(|container| Inhabitant {
             namespace: namespace.name.clone(),
