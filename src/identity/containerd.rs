@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::Fault;
+use super::ahead::{Ahead, Search, Trail};
 use super::fault::Blob;
 use super::mounts::Mount;
 use crate::digest::Digest;
@@ -34,6 +35,7 @@ pub(super) struct Containerd {
     channel: Channel,
     namespace: MetadataValue<Ascii>,
     socket: Arc<str>,
+    ahead: Arc<Ahead>,
 }
 
 impl Containerd {
@@ -52,7 +54,28 @@ impl Containerd {
             channel,
             namespace,
             socket: socket.into(),
+            ahead: Arc::default(),
         })
+    }
+
+    /// Asks the questions of a trail without waiting for their answers.
+    pub(super) fn set_out(&self, trail: &Trail) {
+        self.ahead.set_out(
+            trail,
+            |what, digest| {
+                let containerd = self.clone();
+                async move { containerd.read(what, digest).await }
+            },
+            |search| {
+                let containerd = self.clone();
+                async move { containerd.list(filters(&search)).await }
+            },
+        );
+    }
+
+    /// Every question about content that was asked so far.
+    pub(super) fn trail(&self) -> Trail {
+        self.ahead.trail()
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -133,6 +156,13 @@ impl Containerd {
 
     /// The bytes of a blob, of which `digest` has been computed again.
     pub(super) async fn blob(&self, what: Blob, digest: Digest) -> Result<Vec<u8>, Fault> {
+        match self.ahead.blob(what, digest).await {
+            Some(answer) => answer,
+            None => self.read(what, digest).await,
+        }
+    }
+
+    async fn read(&self, what: Blob, digest: Digest) -> Result<Vec<u8>, Fault> {
         const LIMIT: u64 = oci::MAX_DOCUMENT;
         let missing = || Fault::ContentMissing { what, digest };
         let request = self.request(ReadContentRequest {
@@ -167,19 +197,12 @@ impl Containerd {
 
     /// Digests of blobs labelled as manifests of one of the image configurations `configs`.
     pub(super) async fn manifests_of(&self, configs: &[Digest]) -> Result<Vec<Digest>, Fault> {
-        let filters = configs
-            .iter()
-            .map(|config| format!("labels.\"containerd.io/gc.ref.content.config\"==\"{config}\""));
-        self.find(filters.collect()).await
+        self.find(Search::Manifests(configs.to_vec())).await
     }
 
     /// Digests of blobs labelled as indexes that list one of `manifests`.
     pub(super) async fn indexes_of(&self, manifests: &[Digest]) -> Result<Vec<Digest>, Fault> {
-        let filters = manifests.iter().flat_map(|manifest| {
-            (0..MAX_INDEX_PLACES)
-                .map(move |place| format!("labels.\"containerd.io/gc.ref.content.m.{place}\"==\"{manifest}\""))
-        });
-        self.find(filters.collect()).await
+        self.find(Search::Indexes(manifests.to_vec())).await
     }
 
     /// Digests of blobs labelled as configurations that were unpacked to the snapshot `chain`.
@@ -188,16 +211,24 @@ impl Containerd {
         if [snapshotter, chain].iter().any(|text| text.contains(['"', '\\'])) {
             return Ok(Vec::new());
         }
-        self.find(vec![format!(
+        self.list(vec![format!(
             "labels.\"containerd.io/gc.ref.snapshot.{snapshotter}\"==\"{chain}\""
         )])
         .await
     }
 
-    async fn find(&self, filters: Vec<String>) -> Result<Vec<Digest>, Fault> {
-        if filters.is_empty() {
+    async fn find(&self, search: Search) -> Result<Vec<Digest>, Fault> {
+        // containerd takes a search for nothing as one for everything.
+        if search.is_empty() {
             return Ok(Vec::new());
         }
+        match self.ahead.search(&search).await {
+            Some(answer) => answer,
+            None => self.list(filters(&search)).await,
+        }
+    }
+
+    async fn list(&self, filters: Vec<String>) -> Result<Vec<Digest>, Fault> {
         let request = self.request(ListContentRequest { filters });
         let failed = |status: Status| {
             self.failed("Content.List", &status).unwrap_or(Fault::Call {
@@ -221,6 +252,23 @@ impl Containerd {
         }
         found.truncate(MAX_FOUND);
         Ok(found)
+    }
+}
+
+/// A search in containerd's words.
+fn filters(search: &Search) -> Vec<String> {
+    match search {
+        Search::Manifests(configs) => configs
+            .iter()
+            .map(|config| format!("labels.\"containerd.io/gc.ref.content.config\"==\"{config}\""))
+            .collect(),
+        Search::Indexes(manifests) => manifests
+            .iter()
+            .flat_map(|manifest| {
+                (0..MAX_INDEX_PLACES)
+                    .map(move |place| format!("labels.\"containerd.io/gc.ref.content.m.{place}\"==\"{manifest}\""))
+            })
+            .collect(),
     }
 }
 
