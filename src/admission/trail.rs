@@ -79,7 +79,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = StateDir::open(&folder.path().join("run")).unwrap();
         let digest = Digest::of(b"manifest");
-        let json = format!(r#"{{"blobs":[["manifest","{digest}"]],"searches":[{{"indexes":["{digest}"]}}]}}"#);
+        let json = format!(
+            r#"{{"images":["app"],"snapshotters":["overlayfs"],"blobs":[["manifest","{digest}"]],"searches":[{{"indexes":["{digest}"]}}]}}"#
+        );
         let trail: Trail = serde_json::from_str(&json).unwrap();
         assert_ne!(trail, Trail::default());
         assert_eq!(recall(&run, "a.json"), Trail::default());

@@ -11,11 +11,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
+use containerd_client::types::Descriptor;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use super::Fault;
 use super::fault::Blob;
+use super::mounts::Mount;
 use crate::digest::Digest;
 
 /// Most questions of each kind that are put ahead.
@@ -38,52 +40,35 @@ impl Search {
     }
 }
 
-/// What the content store was asked on the way to an image.
+/// What containerd was asked on the way to an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trail {
-    blobs: BTreeSet<(Blob, Digest)>,
-    searches: BTreeSet<Search>,
+    pub(super) images: BTreeSet<String>,
+    /// Snapshotters that were asked about a container's snapshot, which has the container's name nearly always.
+    pub(super) snapshotters: BTreeSet<String>,
+    pub(super) blobs: BTreeSet<(Blob, Digest)>,
+    pub(super) searches: BTreeSet<Search>,
 }
 
-/// Answers of one kind that are on their way.
-type Answers<K, T> = Mutex<BTreeMap<K, JoinHandle<Result<T, Fault>>>>;
+/// A snapshotter and the key of a snapshot.
+pub(super) type Snapshot = (String, String);
 
 /// Answers that are on their way, and the questions that were really asked.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    blobs: Answers<(Blob, Digest), Vec<u8>>,
-    searches: Answers<Search, Vec<Digest>>,
+    pub(super) images: Answers<String, Option<Descriptor>>,
+    pub(super) parents: Answers<Snapshot, Option<String>>,
+    pub(super) mounts: Answers<Snapshot, Option<Vec<Mount>>>,
+    pub(super) blobs: Answers<(Blob, Digest), Vec<u8>>,
+    pub(super) searches: Answers<Search, Vec<Digest>>,
     asked: Mutex<Trail>,
 }
 
 impl Ahead {
-    /// Puts the questions of a trail, each by a task of its own.
-    pub(super) fn set_out<B, S>(&self, trail: &Trail, blob: impl Fn(Blob, Digest) -> B, search: impl Fn(Search) -> S)
-    where
-        B: Future<Output = Result<Vec<u8>, Fault>> + Send + 'static,
-        S: Future<Output = Result<Vec<Digest>, Fault>> + Send + 'static,
-    {
-        let blobs = trail.blobs.iter().take(MAX_AHEAD);
-        lock(&self.blobs).extend(blobs.map(|key| (*key, tokio::spawn(blob(key.0, key.1)))));
-        let searches = trail
-            .searches
-            .iter()
-            .filter(|search| !search.is_empty())
-            .take(MAX_AHEAD);
-        lock(&self.searches).extend(searches.map(|key| (key.clone(), tokio::spawn(search(key.clone())))));
-    }
-
-    /// The answer about a blob, if it was asked for ahead. A second question is a new one.
-    pub(super) async fn blob(&self, what: Blob, digest: Digest) -> Option<Result<Vec<u8>, Fault>> {
-        lock(&self.asked).blobs.insert((what, digest));
-        arrive(&self.blobs, &(what, digest)).await
-    }
-
-    /// The answer to a search, if it was asked for ahead.
-    pub(super) async fn search(&self, search: &Search) -> Option<Result<Vec<Digest>, Fault>> {
-        lock(&self.asked).searches.insert(search.clone());
-        arrive(&self.searches, search).await
+    /// Notes a question that was asked.
+    pub(super) fn note(&self, note: impl FnOnce(&mut Trail) -> bool) {
+        note(&mut lock(&self.asked));
     }
 
     /// Every question asked so far.
@@ -92,10 +77,37 @@ impl Ahead {
     }
 }
 
-async fn arrive<K: Ord, T>(answers: &Answers<K, T>, key: &K) -> Option<Result<T, Fault>> {
-    let task = lock(answers).remove(key)?;
-    // A task that ended without an answer is as good as none.
-    task.await.ok()
+/// Answers of one kind that are on their way.
+#[derive(Debug)]
+pub(super) struct Answers<K, T>(Mutex<BTreeMap<K, JoinHandle<Result<T, Fault>>>>);
+
+impl<K, T> Default for Answers<K, T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Ord, T: Send + 'static> Answers<K, T> {
+    /// Asks without waiting for the answer.
+    pub(super) fn start(&self, key: K, question: impl Future<Output = Result<T, Fault>> + Send + 'static) {
+        let mut started = lock(&self.0);
+        if started.len() < MAX_AHEAD {
+            started.entry(key).or_insert_with(|| tokio::spawn(question));
+        }
+    }
+
+    /// The answer to a question that was started, or else to `question`. It serves once: who asks again, asks anew.
+    pub(super) async fn or(&self, key: K, question: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        let started = lock(&self.0).remove(&key);
+        match started {
+            Some(task) => match task.await {
+                Ok(answer) => answer,
+                // It ended without an answer.
+                Err(_) => question.await,
+            },
+            None => question.await,
+        }
+    }
 }
 
 /// No operation leaves these half changed, so a panic elsewhere does not matter to them.
@@ -107,10 +119,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    fn digest(text: &str) -> Digest {
-        Digest::of(text.as_bytes())
-    }
-
     fn run<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread()
             .build()
@@ -120,65 +128,34 @@ mod tests {
 
     #[test]
     fn an_answer_serves_its_own_question_once() {
-        let (blob, known) = (digest("blob"), Search::Manifests(vec![digest("config")]));
-        let trail = Trail {
-            blobs: [(Blob::Manifest, blob), (Blob::Config, digest("panic"))].into(),
-            searches: [known.clone()].into(),
-        };
-        let ahead = Ahead::default();
+        let answers = Answers::<&str, &str>::default();
         run(async {
-            ahead.set_out(
-                &trail,
-                |what, asked| async move {
-                    assert_eq!(what, Blob::Manifest, "the other one never answers");
-                    Ok(asked.to_string().into_bytes())
-                },
-                |search| async move {
-                    let (Search::Manifests(of) | Search::Indexes(of)) = search;
-                    Ok(of)
-                },
-            );
-            let answer = ahead.blob(Blob::Manifest, blob).await.unwrap().unwrap();
-            assert_eq!(answer, blob.to_string().into_bytes());
-            assert!(ahead.blob(Blob::Manifest, blob).await.is_none());
-            assert!(ahead.blob(Blob::Config, blob).await.is_none());
-            assert!(ahead.blob(Blob::Config, digest("panic")).await.is_none());
-            let other = Search::Indexes(vec![digest("config")]);
-            assert!(ahead.search(&other).await.is_none());
-            assert_eq!(ahead.search(&known).await.unwrap().unwrap(), [digest("config")]);
+            answers.start("known", async { Ok("early") });
+            assert_eq!(answers.or("other", async { Ok("asked") }).await.unwrap(), "asked");
+            assert_eq!(answers.or("known", async { Ok("asked") }).await.unwrap(), "early");
+            assert_eq!(answers.or("known", async { Ok("asked") }).await.unwrap(), "asked");
         });
-        let asked = ahead.trail();
-        assert_eq!(asked.blobs.len(), 3);
-        assert_eq!(asked.searches.len(), 2);
     }
 
     #[test]
-    fn a_question_that_was_only_put_ahead_leaves_the_trail() {
-        let trail = Trail {
-            blobs: [(Blob::Manifest, digest("gone"))].into(),
-            searches: BTreeSet::new(),
-        };
-        let ahead = Ahead::default();
+    fn a_fault_is_an_answer_and_a_panic_is_none() {
+        let answers = Answers::<&str, &str>::default();
         run(async {
-            ahead.set_out(&trail, |_, _| async { Ok(Vec::new()) }, |_| async { Ok(Vec::new()) });
-            assert!(ahead.blob(Blob::Manifest, digest("other")).await.is_none());
+            answers.start("fault", async { Err(Fault::DockerLayout) });
+            answers.start("panic", async { panic!("on purpose") });
+            assert!(answers.or("fault", async { Ok("asked") }).await.is_err());
+            assert_eq!(answers.or("panic", async { Ok("asked") }).await.unwrap(), "asked");
         });
-        assert_eq!(ahead.trail().blobs, [(Blob::Manifest, digest("other"))].into());
     }
 
     #[test]
     fn no_trail_asks_without_end() {
-        let trail = Trail {
-            blobs: (0..100).map(|n| (Blob::Manifest, digest(&n.to_string()))).collect(),
-            searches: (0..100)
-                .map(|n| Search::Indexes(vec![digest(&n.to_string())]))
-                .collect(),
-        };
-        let ahead = Ahead::default();
+        let answers = Answers::<usize, ()>::default();
         run(async {
-            ahead.set_out(&trail, |_, _| async { Ok(Vec::new()) }, |_| async { Ok(Vec::new()) });
+            for number in 0..2 * MAX_AHEAD {
+                answers.start(number, async { Ok(()) });
+            }
         });
-        assert_eq!(lock(&ahead.blobs).len(), MAX_AHEAD);
-        assert_eq!(lock(&ahead.searches).len(), MAX_AHEAD);
+        assert_eq!(lock(&answers.0).len(), MAX_AHEAD);
     }
 }

@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::Fault;
-use super::ahead::{Ahead, Search, Trail};
+use super::ahead::{Ahead, Search, Snapshot, Trail};
 use super::fault::Blob;
 use super::mounts::Mount;
 use crate::digest::Digest;
@@ -58,22 +58,41 @@ impl Containerd {
         })
     }
 
-    /// Asks the questions of a trail without waiting for their answers.
-    pub(super) fn set_out(&self, trail: &Trail) {
-        self.ahead.set_out(
-            trail,
-            |what, digest| {
-                let containerd = self.clone();
-                async move { containerd.read(what, digest).await }
-            },
-            |search| {
-                let containerd = self.clone();
-                async move { containerd.list(filters(&search)).await }
-            },
-        );
+    /// Asks the questions of a trail about a container without waiting for their answers.
+    pub(super) fn set_out(&self, trail: &Trail, container: &str) {
+        let ahead = &self.ahead;
+        for name in &trail.images {
+            let (containerd, name) = (self.clone(), name.clone());
+            ahead
+                .images
+                .start(name.clone(), async move { containerd.get_image(&name).await });
+        }
+        for snapshotter in &trail.snapshotters {
+            let snapshot = (snapshotter.clone(), container.to_owned());
+            let (containerd, of) = (self.clone(), snapshot.clone());
+            ahead
+                .parents
+                .start(snapshot.clone(), async move { containerd.stat(&of).await });
+            let (containerd, of) = (self.clone(), snapshot.clone());
+            ahead
+                .mounts
+                .start(snapshot, async move { containerd.get_mounts(&of).await });
+        }
+        for &(what, digest) in &trail.blobs {
+            let containerd = self.clone();
+            ahead
+                .blobs
+                .start((what, digest), async move { containerd.read(what, digest).await });
+        }
+        for search in &trail.searches {
+            let (containerd, filters) = (self.clone(), filters(search));
+            ahead
+                .searches
+                .start(search.clone(), async move { containerd.list(filters).await });
+        }
     }
 
-    /// Every question about content that was asked so far.
+    /// Every question about an image that was asked so far.
     pub(super) fn trail(&self) -> Trail {
         self.ahead.trail()
     }
@@ -112,6 +131,11 @@ impl Containerd {
 
     /// What an image name stands for now.
     pub(super) async fn image(&self, name: &str) -> Result<Option<Descriptor>, Fault> {
+        self.ahead.note(|trail| trail.images.insert(name.to_owned()));
+        self.ahead.images.or(name.to_owned(), self.get_image(name)).await
+    }
+
+    async fn get_image(&self, name: &str) -> Result<Option<Descriptor>, Fault> {
         let request = self.request(GetImageRequest { name: name.to_owned() });
         match ImagesClient::new(self.channel.clone()).get(request).await {
             Ok(answer) => Ok(answer.into_inner().image.and_then(|image| image.target)),
@@ -121,9 +145,14 @@ impl Containerd {
 
     /// Parent of a snapshot, empty when it has none.
     pub(super) async fn parent(&self, snapshotter: &str, key: &str) -> Result<Option<String>, Fault> {
+        let snapshot = (snapshotter.to_owned(), key.to_owned());
+        self.ahead.parents.or(snapshot.clone(), self.stat(&snapshot)).await
+    }
+
+    async fn stat(&self, (snapshotter, key): &Snapshot) -> Result<Option<String>, Fault> {
         let request = self.request(StatSnapshotRequest {
-            snapshotter: snapshotter.to_owned(),
-            key: key.to_owned(),
+            snapshotter: snapshotter.clone(),
+            key: key.clone(),
         });
         match SnapshotsClient::new(self.channel.clone()).stat(request).await {
             Ok(answer) => Ok(answer.into_inner().info.map(|info| info.parent)),
@@ -132,9 +161,16 @@ impl Containerd {
     }
 
     pub(super) async fn mounts(&self, snapshotter: &str, key: &str) -> Result<Option<Vec<Mount>>, Fault> {
+        self.ahead
+            .note(|trail| trail.snapshotters.insert(snapshotter.to_owned()));
+        let snapshot = (snapshotter.to_owned(), key.to_owned());
+        self.ahead.mounts.or(snapshot.clone(), self.get_mounts(&snapshot)).await
+    }
+
+    async fn get_mounts(&self, (snapshotter, key): &Snapshot) -> Result<Option<Vec<Mount>>, Fault> {
         let request = self.request(MountsRequest {
-            snapshotter: snapshotter.to_owned(),
-            key: key.to_owned(),
+            snapshotter: snapshotter.clone(),
+            key: key.clone(),
         });
         match SnapshotsClient::new(self.channel.clone()).mounts(request).await {
             Ok(answer) => {
@@ -156,10 +192,8 @@ impl Containerd {
 
     /// The bytes of a blob, of which `digest` has been computed again.
     pub(super) async fn blob(&self, what: Blob, digest: Digest) -> Result<Vec<u8>, Fault> {
-        match self.ahead.blob(what, digest).await {
-            Some(answer) => answer,
-            None => self.read(what, digest).await,
-        }
+        self.ahead.note(|trail| trail.blobs.insert((what, digest)));
+        self.ahead.blobs.or((what, digest), self.read(what, digest)).await
     }
 
     async fn read(&self, what: Blob, digest: Digest) -> Result<Vec<u8>, Fault> {
@@ -222,10 +256,9 @@ impl Containerd {
         if search.is_empty() {
             return Ok(Vec::new());
         }
-        match self.ahead.search(&search).await {
-            Some(answer) => answer,
-            None => self.list(filters(&search)).await,
-        }
+        let question = self.list(filters(&search));
+        self.ahead.note(|trail| trail.searches.insert(search.clone()));
+        self.ahead.searches.or(search, question).await
     }
 
     async fn list(&self, filters: Vec<String>) -> Result<Vec<Digest>, Fault> {

@@ -180,7 +180,7 @@ enum Maker {
 /// container that is known but could not be bound to an image is an [`Identity`] whose `root` is a [`Fault`].
 pub async fn identify(question: Question<'_>) -> Result<Identity, Fault> {
     let containerd = Containerd::connect(question.containerd, question.namespace).await?;
-    containerd.set_out(question.trail);
+    containerd.set_out(question.trail, question.container);
     let (container, spec) = tokio::join!(containerd.container(question.container), async {
         // The questions go out first, so that containerd works on them meanwhile.
         tokio::task::yield_now().await;
@@ -671,6 +671,7 @@ mod tests {
 
     #[test]
     fn layouts_that_are_not_supported_have_their_own_codes() {
+        let trail = Trail::default();
         let question = |namespace| Question {
             containerd: "/c.sock",
             namespace,
@@ -678,6 +679,7 @@ mod tests {
             bundle: Path::new("/b"),
             rootfs: &[],
             checkpoint: false,
+            trail: &trail,
         };
         let container = |image: &str, key: &str| Container {
             image: image.to_owned(),
