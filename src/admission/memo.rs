@@ -164,7 +164,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::verify::{Carrier, Claim, Fact};
+    use crate::verify::{Carrier, Claim, Fact, Proof};
 
     struct Place {
         _folder: tempfile::TempDir,
@@ -196,8 +196,8 @@ mod tests {
                 evidence: Digest::of(b"blob"),
                 carrier: Carrier::BundleKey,
                 subject: Digest::of(b"image"),
-                key: "release".to_owned(),
                 claim: Claim::ImageSignature,
+                proof: Proof::by_key("release"),
             }],
             findings: Vec::new(),
         }

@@ -14,7 +14,7 @@ use crate::digest::Digest;
 use crate::oci::{self, Descriptor, Layout, shorten};
 use crate::trust::Key;
 use crate::verify::bundle_key::{self, Bundle};
-use crate::verify::{Answer, Claim, Fact, Keyring, Problem, Unverified, simple_signing};
+use crate::verify::{Answer, Claim, Fact, Keyring, Problem, Proof, Unverified, simple_signing};
 
 mod import;
 mod source;
@@ -312,8 +312,8 @@ impl Judge<'_> {
                 evidence,
                 carrier: unverified.carrier(),
                 subject,
-                key: key.id.clone(),
                 claim: unverified.claim().clone(),
+                proof: Proof::by_key(&key.id),
             })?;
         }
         Ok(())
@@ -343,8 +343,9 @@ impl Judge<'_> {
     /// Keeps a fact. That a key signs an image is kept once: copies of a signature are free to whoever can write
     /// to the registry, and say nothing new.
     fn fact(&mut self, fact: Fact) -> Bounded {
-        let says_the_same =
-            |known: &Fact| (known.subject, &known.key, &known.claim) == (fact.subject, &fact.key, &fact.claim);
+        let says_the_same = |known: &Fact| {
+            (known.subject, &known.proof.signer, &known.claim) == (fact.subject, &fact.proof.signer, &fact.claim)
+        };
         if fact.claim == Claim::ImageSignature && self.answer.facts.iter().any(says_the_same) {
             return Ok(());
         }

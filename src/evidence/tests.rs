@@ -119,7 +119,7 @@ fn facts(answer: &Answer) -> Vec<(String, String)> {
                 Claim::ImageSignature => "image",
                 Claim::Attestation(predicate) => predicate,
             };
-            (fact.key.clone(), claim.to_owned())
+            (fact.proof.signer.to_string(), claim.to_owned())
         })
         .collect();
     facts.sort();
@@ -437,7 +437,7 @@ fn a_damaged_cache_refuses_and_is_mended_by_the_next_import() {
         .judge(&keys(), &subject)
         .facts
         .iter()
-        .find(|fact| fact.key == "p256")
+        .find(|fact| fact.proof.signer.key() == Some("p256"))
         .unwrap()
         .evidence;
     let layer = {
