@@ -10,6 +10,7 @@ use crate::trust::Use;
 pub mod bundle_key;
 pub mod key;
 mod keyring;
+pub mod notation;
 pub mod simple_signing;
 #[cfg(test)]
 pub(crate) mod tests;
