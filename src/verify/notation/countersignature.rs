@@ -124,7 +124,7 @@ pub(super) fn verify(
     check_chain(&chain, Purpose::TimeStamping).map_err(refused)?;
     for (place, certificate) in chain.iter().enumerate() {
         certificate
-            .check_time(info.earliest, info.latest)
+            .check_time(info.time, info.time)
             .map_err(|error| refused((place, error)))?;
     }
     if info.earliest > now {
@@ -298,6 +298,7 @@ fn signing_certificate(attribute: Element<'_>) -> Result<(Hash, Vec<u8>), Timest
 struct Info {
     hash: Hash,
     imprint: Vec<u8>,
+    time: Timestamp,
     earliest: Timestamp,
     latest: Timestamp,
 }
@@ -349,6 +350,7 @@ impl Info {
         Ok(Self {
             hash,
             imprint: hashed.as_bytes().to_vec(),
+            time,
             earliest,
             latest,
         })

@@ -48,8 +48,8 @@ pub enum StoreError {
     /// Something else in a PEM file.
     #[error("it holds PEM of the type '{0}', expected {1}")]
     Pem(String, &'static str),
-    /// Broken base64 in a PEM file.
-    #[error("its PEM is broken: {0}")]
+    /// Neither PEM nor DER, or PEM that is broken.
+    #[error("it cannot be read: {0}")]
     Broken(&'static str),
     /// A certificate that cannot be used.
     #[error("its certificate {number} cannot be used: {error}")]
