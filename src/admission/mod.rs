@@ -23,6 +23,7 @@ mod memo;
 pub mod parser;
 mod ruling;
 pub mod sandbox;
+mod trail;
 
 use serde::{Deserialize, Serialize};
 

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use crate::digest::Digest;
 use crate::oci;
 
+mod ahead;
 mod census;
 mod containerd;
 mod fault;
@@ -24,6 +25,7 @@ mod remap;
 mod spec;
 mod volume;
 
+pub use ahead::Trail;
 pub use census::{Census, Inhabitant, census};
 pub use fault::{Blob, Fault};
 pub use image::Image;
@@ -59,6 +61,8 @@ pub struct Question<'a> {
     pub rootfs: &'a [Mount],
     /// True when the task is restored from a checkpoint.
     pub checkpoint: bool,
+    /// What led to the image of such a container before.
+    pub trail: &'a Trail,
 }
 
 /// What a container is by its records, before anything is proved: what policy selects rules by.
@@ -101,6 +105,8 @@ pub struct Identity {
     pub hooks: Vec<String>,
     /// Paths of added devices.
     pub devices: Vec<String>,
+    /// What led to the image.
+    pub trail: Trail,
 }
 
 /// An image volume.
@@ -176,7 +182,10 @@ enum Maker {
 /// container that is known but could not be bound to an image is an [`Identity`] whose `root` is a [`Fault`].
 pub async fn identify(question: Question<'_>) -> Result<Identity, Fault> {
     let containerd = Containerd::connect(question.containerd, question.namespace).await?;
+    containerd.set_out(question.trail, question.container);
     let (container, spec) = tokio::join!(containerd.container(question.container), async {
+        // The questions go out first, so that containerd works on them meanwhile.
+        tokio::task::yield_now().await;
         Spec::read(question.bundle)
     });
     let container = container?.ok_or_else(|| Fault::ContainerUnknown(question.container.to_owned()))?;
@@ -193,6 +202,7 @@ pub async fn identify(question: Question<'_>) -> Result<Identity, Fault> {
                 volumes: Ok(Vec::new()),
                 hooks: spec.hooks(),
                 devices: spec.devices(),
+                trail: containerd.trail(),
             });
         }
     };
@@ -223,6 +233,7 @@ pub async fn identify(question: Question<'_>) -> Result<Identity, Fault> {
         volumes,
         hooks: spec.hooks(),
         devices: spec.devices(),
+        trail: containerd.trail(),
     })
 }
 
@@ -662,6 +673,7 @@ mod tests {
 
     #[test]
     fn layouts_that_are_not_supported_have_their_own_codes() {
+        let trail = Trail::default();
         let question = |namespace| Question {
             containerd: "/c.sock",
             namespace,
@@ -669,6 +681,7 @@ mod tests {
             bundle: Path::new("/b"),
             rootfs: &[],
             checkpoint: false,
+            trail: &trail,
         };
         let container = |image: &str, key: &str| Container {
             image: image.to_owned(),
