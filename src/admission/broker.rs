@@ -13,6 +13,7 @@ use super::{Decision, InvalidRequest, Request, VERSION, Verdict};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostics, printable};
 use crate::digest::Digest;
+use crate::evidence;
 use crate::identity::{self, Fault, Identity, Image, Question, Upper};
 use crate::policy::activate::{LoadError, load_active};
 use crate::policy::{Active, Kind};
@@ -186,6 +187,7 @@ struct Desk {
     active: Active,
     policy: Digest,
     deadline: Instant,
+    now: Timestamp,
 }
 
 impl Desk {
@@ -199,6 +201,7 @@ impl Desk {
             active,
             policy,
             deadline,
+            now: Timestamp::now(),
         })
     }
 
@@ -265,7 +268,7 @@ impl Desk {
                 .run
                 .as_ref()
                 .zip(inputs.as_ref())
-                .and_then(|(run, inputs)| inputs.recall(run, &self.evidence));
+                .and_then(|(run, inputs)| inputs.recall(run, &self.evidence, self.now));
             *repeated = Some(recalled.is_some() && repeated.unwrap_or(true));
             if let Some(answer) = recalled {
                 return Ok(answer);
@@ -286,7 +289,15 @@ impl Desk {
 
     fn ask(&self, subjects: &[Digest]) -> Result<parser::Judged, ParserFault> {
         use std::os::fd::AsFd as _;
-        parser::ask(self.evidence.as_fd(), &self.active.keys, subjects, self.deadline)
+        let question = evidence::Question {
+            subjects: subjects.to_vec(),
+            keys: self.active.keys.clone(),
+            roots: self.active.roots.clone(),
+            // Rules and the deny list name keys only.
+            wanted: Vec::new(),
+            now: self.now,
+        };
+        parser::ask(self.evidence.as_fd(), &question, self.deadline)
     }
 
     fn record(&self, decision: &Decision) -> Result<(), store::Error> {

@@ -2,14 +2,14 @@
 //!
 //! Kept is the *answer*, not the verdict: policy is evaluated every time. An answer is kept only when it led to an
 //! allow, and it counts only while everything it was made from is the same: the program, the active policy with its
-//! keys, the subjects, and every file of the evidence cache that it rests on, by size, times and inode, index
-//! included. A changed file, a removed one, an added one (which rewrites the index) or a new policy asks again. No
-//! fact depends on the clock: keys with a validity window count only against a time that someone trusted vouches for,
-//! and no carrier that is verified here brings one.
+//! keys and roots, the subjects, and every file of the evidence cache that it rests on, by size, times and inode, index
+//! included. A changed file, a removed one, an added one (which rewrites the index) or a new policy asks again. So does
+//! a clock that has left the span of time in which one of the facts holds.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
 use rustix::fs::{AtFlags, Stat};
 use serde::{Deserialize, Serialize};
 
@@ -81,12 +81,13 @@ impl Inputs {
     }
 
     /// The answer to the same question, when nothing it rests on has changed.
-    pub(super) fn recall(&self, run: &StateDir, evidence: &StateDir) -> Option<Answer> {
+    pub(super) fn recall(&self, run: &StateDir, evidence: &StateDir, now: Timestamp) -> Option<Answer> {
         // Anything unreadable is forgotten: asking again is always right.
         let bytes = run.subdir(DIRECTORY).ok()?.read(&self.name()?, MAX_MEMO).ok()??;
         let memo: Memo = serde_json::from_slice(&bytes).ok()?;
         let unchanged = |known: &File| look(evidence.as_fd(), &known.name).as_ref() == Some(known);
-        (memo.inputs == *self && memo.files.iter().all(unchanged)).then_some(memo.answer)
+        let holds = memo.answer.facts.iter().all(|fact| fact.proof.span.contains(now));
+        (memo.inputs == *self && holds && memo.files.iter().all(unchanged)).then_some(memo.answer)
     }
 
     /// Keeps an answer, unless a file it rests on may have changed since `asked`.
@@ -164,7 +165,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::verify::{Carrier, Claim, Fact, Proof};
+    use crate::verify::{Carrier, Claim, Fact, Proof, Span};
 
     struct Place {
         _folder: tempfile::TempDir,
@@ -214,6 +215,10 @@ mod tests {
             .unwrap();
     }
 
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
     fn later() -> SystemTime {
         SystemTime::now() + Duration::from_secs(60)
     }
@@ -221,9 +226,33 @@ mod tests {
     #[test]
     fn an_answer_is_recalled_while_nothing_changes() {
         let place = place();
-        assert_eq!(inputs(&place).recall(&place.run, &place.evidence), None);
+        assert_eq!(inputs(&place).recall(&place.run, &place.evidence, now()), None);
         keep(&place, later());
-        assert_eq!(inputs(&place).recall(&place.run, &place.evidence), Some(answer()));
+        assert_eq!(inputs(&place).recall(&place.run, &place.evidence, now()), Some(answer()));
+    }
+
+    #[test]
+    fn a_fact_that_does_not_hold_now_is_asked_for_again() {
+        let at = |seconds| now() + Duration::from_secs(seconds);
+        let place = place();
+        let mut answer = answer();
+        answer.facts[0].proof.span = Span {
+            from: Some(now()),
+            until: Some(at(60)),
+        };
+        let inputs = || inputs(&place);
+        inputs()
+            .keep(&place.run, &place.evidence, &answer, &[Digest::of(b"blob")], later())
+            .unwrap();
+        for (time, recalled) in [
+            (now() - Duration::from_secs(1), false),
+            (now(), true),
+            (at(59), true),
+            (at(60), false),
+        ] {
+            let known = inputs().recall(&place.run, &place.evidence, time);
+            assert_eq!(known.is_some(), recalled, "{time}");
+        }
     }
 
     #[test]
@@ -233,7 +262,7 @@ mod tests {
         let recall = |policy: &[u8], subjects: &[Digest]| {
             Inputs::new(Digest::of(policy), &place.evidence, subjects)
                 .unwrap()
-                .recall(&place.run, &place.evidence)
+                .recall(&place.run, &place.evidence, now())
         };
         let image = Digest::of(b"image");
         assert!(recall(b"policy", &[image]).is_some());
@@ -264,7 +293,7 @@ mod tests {
             keep(&place, later());
             std::thread::sleep(Duration::from_millis(10));
             change(&place);
-            assert_eq!(inputs(&place).recall(&place.run, &place.evidence), None);
+            assert_eq!(inputs(&place).recall(&place.run, &place.evidence, now()), None);
         }
     }
 
@@ -272,7 +301,7 @@ mod tests {
     fn what_changed_while_it_was_read_is_not_kept() {
         let place = place();
         keep(&place, SystemTime::now() - Duration::from_secs(60));
-        assert_eq!(inputs(&place).recall(&place.run, &place.evidence), None);
+        assert_eq!(inputs(&place).recall(&place.run, &place.evidence, now()), None);
     }
 
     #[test]
@@ -283,10 +312,10 @@ mod tests {
         let memo = folder.join(inputs(&place).name().unwrap());
         let other = Inputs::new(Digest::of(b"other policy"), &place.evidence, &[Digest::of(b"image")]).unwrap();
         fs::copy(&memo, folder.join(other.name().unwrap())).unwrap();
-        assert_eq!(other.recall(&place.run, &place.evidence), None);
+        assert_eq!(other.recall(&place.run, &place.evidence, now()), None);
         let bytes = fs::read(&memo).unwrap();
         fs::write(&memo, &bytes[..bytes.len() / 2]).unwrap();
-        assert_eq!(inputs(&place).recall(&place.run, &place.evidence), None);
+        assert_eq!(inputs(&place).recall(&place.run, &place.evidence, now()), None);
     }
 
     #[test]
@@ -298,6 +327,6 @@ mod tests {
         }
         keep(&place, later());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        assert!(inputs(&place).recall(&place.run, &place.evidence).is_some());
+        assert!(inputs(&place).recall(&place.run, &place.evidence, now()).is_some());
     }
 }

@@ -15,7 +15,7 @@ use crate::digest::Digest;
 use crate::oci::{self, Descriptor, Layout, LayoutError, MAX_LAYOUT_INDEX, Manifest, json, shorten};
 use crate::store::{self, StateDir};
 use crate::verify::Problem;
-use crate::verify::bundle_key::Bundle;
+use crate::verify::bundle::Bundle;
 
 /// Largest configuration blob of evidence in bytes.
 const MAX_CONFIG: u64 = 1 << 20;

@@ -35,7 +35,7 @@ impl Cache {
     }
 
     fn judge(&self, keys: &[Key], subjects: &[Digest]) -> Answer {
-        judge(self.dir.as_fd(), keys, subjects)
+        judge(self.dir.as_fd(), &question(keys, subjects))
     }
 
     fn blob(&self, digest: Digest) -> PathBuf {
@@ -139,7 +139,7 @@ fn bundle() -> Vec<u8> {
     std::fs::read(cache.blob(layer.digest)).unwrap()
 }
 
-const BUNDLE: &str = bundle_key::MEDIA_TYPES[0];
+const BUNDLE: &str = bundle::MEDIA_TYPES[0];
 
 #[test]
 fn what_oras_copied_is_found_for_manifest_and_index() {
@@ -210,7 +210,7 @@ fn cosigns_older_layout_is_found() {
 fn layouts_that_other_tools_filled_are_judged_as_they_are() {
     for (name, count) in [("oras", 6), ("cosign-save-legacy", 2)] {
         let folder = File::open(fixtures().join(name)).unwrap();
-        let answer = judge(folder.as_fd(), &keys(), &[recorded("manifest")]);
+        let answer = judge(folder.as_fd(), &question(&keys(), &[recorded("manifest")]));
         assert_eq!((answer.facts.len(), answer.findings), (count, vec![]), "{name}");
     }
 }
@@ -610,7 +610,7 @@ fn sizes_that_lie_are_refused() {
     let digest = Digest::of(&bundle());
     for (lie, code) in [
         (1, "evidence-corrupt"),
-        (bundle_key::MAX_BUNDLE + 1, "evidence-too-large"),
+        (bundle::MAX_BUNDLE + 1, "evidence-too-large"),
     ] {
         let layers = json!({"layers": [{"mediaType": BUNDLE, "digest": digest, "size": lie}]});
         let entry = cache.manifest(BUNDLE, &bundle(), &layers);

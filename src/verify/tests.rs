@@ -8,7 +8,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::bundle_key::Bundle;
+use super::bundle::Bundle;
 use super::key::{KeyError, PublicKey};
 use super::*;
 use crate::oci::{Descriptor, LayoutError};
@@ -41,6 +41,7 @@ pub(crate) fn key(name: &str) -> Key {
         from: None,
         until: None,
         status: Status::Active,
+        digests: Vec::new(),
     }
 }
 
@@ -89,7 +90,8 @@ fn judged(unverified: Result<Unverified, Problem>, keys: &[Key]) -> Result<Strin
     assert_eq!(findings, []);
     keyring
         .signer(&unverified)
-        .map(|key| key.id.clone())
+        .and_then(|key| keyring.standing(key, unverified.claim(), &[], unverified.subjects()))
+        .map(|(key, _)| key.id.clone())
         .map_err(|problem| problem.code())
 }
 
@@ -123,7 +125,7 @@ impl Signer {
 
     fn envelope(&self, payload: &str, signature: &str) -> Value {
         json!({
-            "mediaType": bundle_key::MEDIA_TYPES[0],
+            "mediaType": bundle::MEDIA_TYPES[0],
             "verificationMaterial": {"publicKey": {"hint": ""}},
             "dsseEnvelope": {
                 "payload": BASE64_STANDARD.encode(payload),
@@ -239,7 +241,7 @@ fn a_changed_bundle_is_refused_with_its_own_code() {
         verdict(&bundle, &keys)
     };
     assert_eq!(
-        with("/mediaType", bundle_key::MEDIA_TYPES[1].into()),
+        with("/mediaType", bundle::MEDIA_TYPES[1].into()),
         Ok("p256".to_owned())
     );
     for version in ["0.1", "0.2"] {
@@ -547,7 +549,7 @@ fn a_message_signature_is_over_the_manifest_with_that_digest() {
     let manifest = b"{\"schemaVersion\":2}";
     let bundle = |digest: &str, algorithm: &str| {
         json!({
-            "mediaType": bundle_key::MEDIA_TYPES[0],
+            "mediaType": bundle::MEDIA_TYPES[0],
             "verificationMaterial": {"publicKey": {"hint": "x"}},
             "messageSignature": {
                 "messageDigest": {"algorithm": algorithm, "digest": digest},
