@@ -14,6 +14,7 @@ pub mod certificate;
 mod fact;
 pub mod key;
 mod keyring;
+pub mod notation;
 pub mod sigstore;
 pub mod simple_signing;
 #[cfg(test)]

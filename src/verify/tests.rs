@@ -13,7 +13,9 @@ use super::key::{KeyError, PublicKey};
 use super::*;
 use crate::oci::{Descriptor, LayoutError};
 use crate::store;
+use crate::trust::root::{EntryKind, LeftOut};
 use crate::trust::{HashAlgorithm, Key, Status};
+use crate::verify::sigstore::Refusal;
 
 /// What real tools wrote; see `make.sh` there.
 pub(crate) fn fixtures() -> PathBuf {
@@ -764,8 +766,40 @@ fn what_a_person_reads() {
         Problem::Bundle(json()),
         Problem::BundleVersion("application/vnd.dev.sigstore.bundle+json;version=0.1".to_owned()),
         Problem::BundleContent,
-        Problem::Certificate,
+        Problem::BundleTooMany {
+            what: "timestamps",
+            count: 33,
+            most: 32,
+        },
+        Problem::BundleRepeats("timestamps"),
+        Problem::BundleSigners,
         Problem::NoKey,
+        Problem::Certificate("it names no identity".to_owned()),
+        Problem::CertificateTooLarge(40_000),
+        Problem::CertificateUnsupported,
+        Problem::Sigstore {
+            root: "public-good".to_owned(),
+            refusal: Refusal::UnknownLog("unknown transparency log AAAA".to_owned()),
+        },
+        Problem::RootUnknown,
+        Problem::RootMissing,
+        Problem::SignerUnlisted {
+            identity: "https://github.com/acme/app/.github/workflows/release.yml@refs/tags/v1".to_owned(),
+            issuer: "https://token.actions.githubusercontent.com".to_owned(),
+        },
+        Problem::RootUnusable {
+            root: "ours".to_owned(),
+            reason: "none of its entries can be used".to_owned(),
+        },
+        Problem::RootEntry {
+            root: "ours".to_owned(),
+            left_out: LeftOut {
+                kind: EntryKind::Log,
+                index: 0,
+                name: "https://rekor.example".to_owned(),
+                reason: "its key is of ECDSA P-521".to_owned(),
+            },
+        },
         Problem::LogEntry,
         Problem::Timestamp,
         Problem::Base64("payload"),
