@@ -153,11 +153,19 @@ struct Token<'a> {
     signature: &'a [u8],
 }
 
-fn hash(algorithm: Element<'_>) -> Result<Hash, TimestampError> {
-    let mut fields = algorithm.elements()?;
+/// The name of an algorithm that has no parameters.
+fn algorithm(identifier: Element<'_>) -> Result<ObjectIdentifier, der::Error> {
+    let mut fields = identifier.elements()?;
     let oid = fields.oid()?;
-    fields.optional(Tag::Null)?;
+    if let Some(null) = fields.optional(Tag::Null)? {
+        null.decode::<der::asn1::Null>()?;
+    }
     fields.end()?;
+    Ok(oid)
+}
+
+fn hash(identifier: Element<'_>) -> Result<Hash, TimestampError> {
+    let oid = algorithm(identifier)?;
     Hash::from_oid(oid)
         .ok_or_else(|| TimestampError::Algorithm(AlgorithmError::Signature(format!("the hash algorithm {oid}"))))
 }
@@ -177,7 +185,7 @@ impl<'a> Token<'a> {
         }
         let mut algorithms = fields.expect(Tag::Set)?.elements()?;
         while !algorithms.is_at_end() {
-            algorithms.expect(Tag::Sequence)?.elements()?.oid()?;
+            algorithm(algorithms.expect(Tag::Sequence)?)?;
         }
         let mut encapsulated = fields.expect(Tag::Sequence)?.elements()?;
         if encapsulated.oid()? != TST_INFO {

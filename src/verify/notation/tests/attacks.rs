@@ -49,6 +49,42 @@ fn the_forger_makes_what_counts() {
 }
 
 #[test]
+fn a_signing_authority_vouches_for_its_time_in_both_forms() {
+    let chain = Chain::new();
+    let mut stores = TrustStores::default();
+    stores
+        .add_certificates(StoreKind::SigningAuthority, "acme", &chain.0[2])
+        .unwrap();
+    let text = |name: &str| RegisteredLabelWithPrivate::Text(name.to_owned());
+    let header = HeaderBuilder::new()
+        .algorithm(iana::Algorithm::ES256)
+        .content_type(CTY.to_owned())
+        .add_critical_label(text("io.cncf.notary.signingScheme"))
+        .add_critical_label(text("io.cncf.notary.authenticSigningTime"))
+        .text_value(
+            "io.cncf.notary.signingScheme".to_owned(),
+            "notary.x509.signingAuthority".into(),
+        )
+        .text_value(
+            "io.cncf.notary.authenticSigningTime".to_owned(),
+            Cbor::Tag(1, Box::new(1_777_593_600_i64.into())),
+        )
+        .build();
+    let jws = chain.jws(&authority_protected("2026-05-01T00:00:00Z")).bytes();
+    for (bytes, media_type) in [(jws, JWS), (chain.cose(header), COSE)] {
+        // Long after the certificates expired.
+        let verified = verify(&bytes, media_type, &stores, at("2040-01-01T00:00:00Z")).unwrap();
+        assert_eq!(verified.scheme, Scheme::SigningAuthority);
+        let time = verified.trusted_time.unwrap();
+        assert_eq!(
+            (time.earliest, time.latest),
+            (at("2026-05-01T00:00:00Z"), at("2026-05-01T00:00:00Z"))
+        );
+        assert_eq!(time.authority, None);
+    }
+}
+
+#[test]
 fn a_chain_to_a_root_that_is_not_trusted() {
     let chain = Chain::new();
     let jws = chain.jws(&protected()).bytes();
