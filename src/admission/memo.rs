@@ -145,8 +145,8 @@ fn file(name: &str, stat: &Stat) -> File {
     }
 }
 
-/// Forgets everything once there is too much of it.
-fn make_room(directory: &StateDir) -> Result<(), store::Error> {
+/// Forgets everything in a folder of memos once there is too much of it.
+pub(super) fn make_room(directory: &StateDir) -> Result<(), store::Error> {
     let names = store::names(directory.as_fd(), directory.path())?.collect::<Result<Vec<_>, _>>()?;
     if names.len() < MAX_MEMOS {
         return Ok(());
@@ -164,7 +164,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::verify::{Carrier, Claim, Fact};
+    use crate::verify::{Carrier, Claim, Fact, Proof};
 
     struct Place {
         _folder: tempfile::TempDir,
@@ -196,8 +196,8 @@ mod tests {
                 evidence: Digest::of(b"blob"),
                 carrier: Carrier::BundleKey,
                 subject: Digest::of(b"image"),
-                key: "release".to_owned(),
                 claim: Claim::ImageSignature,
+                proof: Proof::by_key("release"),
             }],
             findings: Vec::new(),
         }

@@ -22,10 +22,11 @@ mod memo;
 pub mod parser;
 mod ruling;
 pub mod sandbox;
+mod trail;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
+use crate::verify::Fact;
 
 pub use crate::identity::{Image, Mount};
 pub use broker::{LOG, admit, reject, verify};
@@ -104,7 +105,7 @@ pub struct Decision {
     pub audit: Vec<Audit>,
     /// Evidence that the verdict rests on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub evidence: Vec<Evidence>,
+    pub evidence: Vec<Fact>,
     /// OCI hooks that run outside the container, as `point path`; the first ones, where there are many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<String>,
@@ -129,20 +130,6 @@ pub struct Audit {
     pub code: String,
     /// The sentence it would have said.
     pub reason: String,
-}
-
-/// A piece of evidence that counted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Evidence {
-    /// Digest of the manifest in the evidence cache that carries it.
-    pub manifest: Digest,
-    /// How it was carried: `bundle-key`, `simple-signing`.
-    pub carrier: String,
-    /// Digest that the signature is about.
-    pub subject: Digest,
-    /// Identifier of the key that signed, from `trust.d`.
-    pub key: String,
 }
 
 impl Request {

@@ -243,7 +243,7 @@ fn accept(reply: &[u8], keys: &[Key], subjects: &[Digest]) -> Result<Judged, Par
     }
     let keys: HashSet<&str> = keys.iter().map(|key| key.id.as_str()).collect();
     for fact in &answer.facts {
-        if !keys.contains(fact.key.as_str()) {
+        if !fact.proof.signer.key().is_some_and(|key| keys.contains(key)) {
             return garbage("it names a key that it was not given");
         }
         if !subjects.contains(&fact.subject) {
@@ -315,7 +315,7 @@ fn answer(layout: BorrowedFd<'_>) -> io::Result<()> {
     let mut said = HashSet::new();
     answer
         .facts
-        .retain(|fact| said.insert((fact.key.clone(), fact.subject, format!("{:?}", fact.claim))));
+        .retain(|fact| said.insert((fact.proof.signer.to_string(), fact.subject, format!("{:?}", fact.claim))));
     answer.findings.truncate(MAX_ENTRIES);
     for finding in &mut answer.findings {
         finding.text = printable(&finding.text).chars().take(MAX_TEXT / 4).collect();
@@ -350,7 +350,7 @@ fn blobs(layout: BorrowedFd<'_>, answer: &Answer) -> Vec<Digest> {
 mod tests {
     use super::*;
     use crate::trust::{HashAlgorithm, Status, Use};
-    use crate::verify::{Carrier, Claim, Fact, Finding};
+    use crate::verify::{Carrier, Claim, Fact, Finding, Proof};
 
     fn shell(script: &str, patience: Duration) -> Result<Vec<u8>, ParserFault> {
         let mut command = Command::new("/bin/sh");
@@ -415,8 +415,8 @@ mod tests {
             evidence: Digest::of(b"evidence"),
             carrier: Carrier::BundleKey,
             subject: Digest::of(b"image"),
-            key: "release".to_owned(),
             claim: Claim::ImageSignature,
+            proof: Proof::by_key("release"),
         }
     }
 
@@ -451,7 +451,7 @@ mod tests {
     fn only_what_was_asked_can_be_answered() {
         assert_eq!(code(&reply(|_| {})), "accepted");
         let refused: [fn(&mut Reply); 9] = [
-            |reply| reply.answer.facts[0].key = "stranger".to_owned(),
+            |reply| reply.answer.facts[0].proof = Proof::by_key("stranger"),
             |reply| reply.answer.facts[0].subject = Digest::of(b"another image"),
             |reply| reply.answer.facts[0].evidence = Digest::of(b"unlisted"),
             |reply| reply.answer.facts = vec![fact(); MAX_ENTRIES + 1],

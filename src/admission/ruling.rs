@@ -3,12 +3,12 @@
 //! The same for the root file system of a container, for an image volume, and for an image that is only looked at.
 
 use super::parser::ParserFault;
-use super::{Audit, Evidence, Verdict};
+use super::{Audit, Verdict};
 use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::identity::{Fault, Image, Upper};
 use crate::policy::{Active, Attributes, Kind, Mode, Outcome, Restart, Rule};
-use crate::verify::{Answer, Carrier};
+use crate::verify::{Answer, Fact};
 
 /// What is ruled on.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +38,7 @@ pub(super) struct Ruling {
     pub(super) policy: bool,
     pub(super) rule: Option<String>,
     pub(super) audit: Vec<Audit>,
-    pub(super) evidence: Vec<Evidence>,
+    pub(super) evidence: Vec<Fact>,
 }
 
 impl Ruling {
@@ -85,18 +85,9 @@ impl Ruling {
 
 impl From<Outcome> for Ruling {
     fn from(outcome: Outcome) -> Self {
-        let evidence = outcome.used.iter().map(|fact| Evidence {
-            manifest: fact.evidence,
-            carrier: match fact.carrier {
-                Carrier::BundleKey => "bundle-key".to_owned(),
-                Carrier::SimpleSigning => "simple-signing".to_owned(),
-            },
-            subject: fact.subject,
-            key: fact.key.clone(),
-        });
         Self {
             verdict: if outcome.allow { Verdict::Allow } else { Verdict::Refuse },
-            evidence: evidence.collect(),
+            evidence: outcome.used,
             code: outcome.code,
             reason: outcome.reason,
             fix: outcome.fix,
@@ -272,7 +263,7 @@ mod tests {
     use super::*;
     use crate::policy::activate;
     use crate::policy::{Deny, Match, Signature, Subject};
-    use crate::verify::{Claim, Fact};
+    use crate::verify::{Carrier, Claim, Fact, Proof};
 
     fn image() -> Image {
         Image {
@@ -319,6 +310,7 @@ mod tests {
             time: jiff::Timestamp::UNIX_EPOCH,
             sources: Vec::new(),
             keys: Vec::new(),
+            roots: Vec::new(),
             deny: Deny::default(),
             rules,
         }
@@ -330,8 +322,8 @@ mod tests {
                 evidence: Digest::of(b"evidence"),
                 carrier: Carrier::BundleKey,
                 subject: Digest::of(b"manifest"),
-                key: "release".to_owned(),
                 claim: Claim::ImageSignature,
+                proof: Proof::by_key("release"),
             }],
             findings: Vec::new(),
         }

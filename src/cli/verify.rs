@@ -58,10 +58,10 @@ fn text(decision: &Decision) -> String {
             lines.push(format!("  indexes       {}", list(&image.indexes)));
         }
     }
-    for evidence in &decision.evidence {
+    for fact in &decision.evidence {
         lines.push(format!(
             "  signature     by {} of {} ({}, {})",
-            evidence.key, evidence.subject, evidence.carrier, evidence.manifest
+            fact.proof.signer, fact.subject, fact.carrier, fact.evidence
         ));
     }
     for audit in &decision.audit {
@@ -111,8 +111,9 @@ fn code(decision: &Decision) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::{Evidence, Image};
+    use crate::admission::Image;
     use crate::digest::Digest;
+    use crate::verify::{Carrier, Claim, Fact, Proof};
 
     fn decision(code: &str, policy: bool) -> Decision {
         let digest = Digest::of(b"");
@@ -140,11 +141,12 @@ mod tests {
             }),
             rule: Some("release images".to_owned()),
             audit: Vec::new(),
-            evidence: vec![Evidence {
-                manifest: digest,
-                carrier: "bundle-key".to_owned(),
+            evidence: vec![Fact {
+                evidence: digest,
+                carrier: Carrier::BundleKey,
                 subject: digest,
-                key: "release".to_owned(),
+                claim: Claim::ImageSignature,
+                proof: Proof::by_key("release"),
             }],
             hooks: Vec::new(),
             devices: Vec::new(),

@@ -1,6 +1,6 @@
 //! The local cache of signatures and attestations: an OCI image layout.
 //!
-//! [`import`] fills it. [`judge`] answers which signatures in it are about given digests and made by trusted
+//! [`import`] and [`pull`] fill it. [`judge`] answers which signatures in it are about given digests and made by trusted
 //! keys; it reads nothing but the layout, so it can run in a process that has nothing else.
 //!
 //! What an image is signed by stands in signed payloads and nowhere else. Everything around them (the index,
@@ -14,19 +14,27 @@ use crate::digest::Digest;
 use crate::oci::{self, Descriptor, Layout, shorten};
 use crate::trust::Key;
 use crate::verify::bundle_key::{self, Bundle};
-use crate::verify::{Answer, Claim, Fact, Keyring, Problem, Unverified, simple_signing};
+use crate::verify::{Answer, Claim, Fact, Keyring, Problem, Proof, Unverified, simple_signing};
 
+mod content;
 mod import;
+mod pull;
 mod source;
 #[cfg(test)]
 mod tests;
 
-pub use import::{ImportError, Item, Report, Skipped, import};
+pub use content::MAX_STATEMENT;
+pub use import::{ImportError, Item, Report, SkipReason, Skipped, import};
+pub use pull::{Fault, Obstacle, Progress, Pull, PullError, Pulled, PulledImage, pull};
 pub use source::SourceError;
 
 /// Annotation of an entry of the layout's index: the digests that the payloads behind it name, separated by
 /// commas. An entry without it is opened and looked at.
 pub const SUBJECTS: &str = "dev.assay.evidence.subjects";
+
+/// Annotation of an entry of the layout's index that is no evidence but an image's own manifest or index: the names
+/// under which it was pulled, separated by commas.
+pub const IMAGE: &str = "dev.assay.evidence.image";
 
 /// Most manifests and indexes that are opened for one question.
 pub const MAX_DOCUMENTS: usize = 16_384;
@@ -312,8 +320,8 @@ impl Judge<'_> {
                 evidence,
                 carrier: unverified.carrier(),
                 subject,
-                key: key.id.clone(),
                 claim: unverified.claim().clone(),
+                proof: Proof::by_key(&key.id),
             })?;
         }
         Ok(())
@@ -343,8 +351,9 @@ impl Judge<'_> {
     /// Keeps a fact. That a key signs an image is kept once: copies of a signature are free to whoever can write
     /// to the registry, and say nothing new.
     fn fact(&mut self, fact: Fact) -> Bounded {
-        let says_the_same =
-            |known: &Fact| (known.subject, &known.key, &known.claim) == (fact.subject, &fact.key, &fact.claim);
+        let says_the_same = |known: &Fact| {
+            (known.subject, &known.proof.signer, &known.claim) == (fact.subject, &fact.proof.signer, &fact.claim)
+        };
         if fact.claim == Claim::ImageSignature && self.answer.facts.iter().any(says_the_same) {
             return Ok(());
         }

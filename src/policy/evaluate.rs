@@ -73,8 +73,11 @@ impl Active {
         }
         let fact = facts
             .iter()
-            .find(|fact| self.deny.key.contains(&fact.key) && digests.contains(&fact.subject))?;
-        let reason = format!("{} is signed by {}, which is on the deny list", fact.subject, fact.key);
+            .find(|fact| is_by(fact, &self.deny.key) && digests.contains(&fact.subject))?;
+        let reason = format!(
+            "{} is signed by {}, which is on the deny list",
+            fact.subject, fact.proof.signer
+        );
         Some(refuse("key-denied", reason, fix.to_owned()))
     }
 }
@@ -117,7 +120,7 @@ impl Rule {
         let (code, reason) = if used.is_empty() {
             ("digest-listed", format!("{} is listed by the rule", image.shown()))
         } else {
-            let keys = distinct(used.iter().map(|fact| fact.key.as_str()));
+            let keys = distinct(used.iter().map(signer));
             ("signature-verified", format!("signed by {}", keys.join(", ")))
         };
         Outcome {
@@ -157,14 +160,14 @@ impl Signature {
         let by_wanted: Vec<_> = signatures
             .iter()
             .copied()
-            .filter(|fact| self.any.contains(&fact.key))
+            .filter(|fact| is_by(fact, &self.any))
             .collect();
         let counted: Vec<_> = by_wanted
             .iter()
             .copied()
             .filter(|fact| self.is_about(image, &fact.subject))
             .collect();
-        let keys = distinct(counted.iter().map(|fact| fact.key.as_str()));
+        let keys = distinct(counted.iter().map(|fact| signer(fact)));
         // An empty list of keys, which only a forged document has, must not be met by an empty list of signatures.
         if !keys.is_empty() && keys.len() >= self.threshold {
             return Ok(counted);
@@ -186,12 +189,12 @@ impl Signature {
             };
             let reason = format!(
                 "{} signed {}, and the rule asks for a signature of {subject}",
-                fact.key, fact.subject
+                fact.proof.signer, fact.subject
             );
             let fix = "sign that too, or set subject = \"either\" in the rule and run: assay policy apply";
             return Err(refuse("signature-subject", reason, fix.to_owned()));
         }
-        let others = distinct(signatures.iter().map(|fact| fact.key.as_str()));
+        let others = distinct(signatures.iter().map(|fact| signer(fact)));
         if !others.is_empty() {
             let reason = format!("{shown} is signed by {}, and {wanted} is required", others.join(", "));
             return Err(refuse("signer-not-wanted", reason, import));
@@ -205,9 +208,9 @@ impl Signature {
                 mend(&finding.code).map_or(import, str::to_owned),
             ));
         }
-        let attested = answer.facts.iter().find(|fact| self.any.contains(&fact.key));
+        let attested = answer.facts.iter().find(|fact| is_by(fact, &self.any));
         let found = match attested {
-            Some(fact) => format!("{} only attested it, which is no image signature", fact.key),
+            Some(fact) => format!("{} only attested it, which is no image signature", fact.proof.signer),
             None => "the evidence cache holds no signature of it".to_owned(),
         };
         Err(refuse("signature-missing", format!("{missing}, and {found}"), import))
@@ -226,6 +229,17 @@ impl Signature {
             format!("a signature by {}", self.any.join(" or "))
         }
     }
+}
+
+fn is_by(fact: &Fact, keys: &[String]) -> bool {
+    fact.proof
+        .signer
+        .key()
+        .is_some_and(|key| keys.iter().any(|id| id == key))
+}
+
+fn signer(fact: &Fact) -> &str {
+    fact.proof.signer.key().unwrap_or_default()
 }
 
 fn distinct<'a>(keys: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
@@ -264,7 +278,7 @@ mod tests {
 
     use super::*;
     use crate::policy::{Attributes, Deny, ImageName, ImagePattern, Kind, Match, Mode, NamespacePattern, Restart};
-    use crate::verify::Carrier;
+    use crate::verify::{Carrier, Proof};
 
     fn digest(name: &str) -> Digest {
         Digest::of(name.as_bytes())
@@ -275,8 +289,8 @@ mod tests {
             evidence: digest("evidence"),
             carrier: Carrier::BundleKey,
             subject: digest(subject),
-            key: key.to_owned(),
             claim,
+            proof: Proof::by_key(key),
         }
     }
 
@@ -429,6 +443,7 @@ mod tests {
             time: jiff::Timestamp::UNIX_EPOCH,
             sources: vec![],
             keys: vec![],
+            roots: vec![],
             deny,
             rules,
         }

@@ -1,5 +1,7 @@
 //! Signature carriers: bytes, subject digests and keys in, facts out.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::attest;
@@ -8,6 +10,7 @@ use crate::oci::{LayoutError, json, shorten};
 use crate::trust::Use;
 
 pub mod bundle_key;
+mod fact;
 pub mod key;
 mod keyring;
 pub mod notation;
@@ -15,6 +18,7 @@ pub mod simple_signing;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use fact::{Certificate, Fact, Identity, LogEntry, NotationSigner, Proof, Signer, Span, TimeSource, TrustedTime};
 use key::Message;
 pub use keyring::Keyring;
 
@@ -28,6 +32,15 @@ pub enum Carrier {
     SimpleSigning,
 }
 
+impl fmt::Display for Carrier {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::BundleKey => "bundle-key",
+            Self::SimpleSigning => "simple-signing",
+        })
+    }
+}
+
 /// What a verified signature says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -36,22 +49,6 @@ pub enum Claim {
     ImageSignature,
     /// An attestation with this predicate type, read from the signed payload.
     Attestation(String),
-}
-
-/// A signature that verified, by a trusted key, about one of the subjects that were asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Fact {
-    /// Manifest in the evidence layout that carries it.
-    pub evidence: Digest,
-    /// How it was carried.
-    pub carrier: Carrier,
-    /// Digest that the signed payload names.
-    pub subject: Digest,
-    /// Identifier of the key.
-    pub key: String,
-    /// What it says.
-    pub claim: Claim,
 }
 
 /// Why a piece of evidence did not count; what a person reads when a container is refused.

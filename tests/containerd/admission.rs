@@ -382,11 +382,13 @@ fn a_signed_image_is_allowed_and_remembered(case: &Case) {
     assert!(!first.repeated);
     assert_eq!(first.rule.as_deref(), Some("signed"));
     assert_eq!(first.evidence.len(), 1);
-    assert_eq!(first.evidence[0].key, "release");
+    assert_eq!(first.evidence[0].proof.signer.key(), Some("release"));
     let image = first.image.unwrap();
     assert_eq!(image.config, BUSYBOX.config);
     assert_eq!(image.chain_id, BUSYBOX.chain_id);
     assert!(image.manifests.contains(&BUSYBOX.manifest));
+    // What led to the image is asked for at once from now on; the other tests show that it is still asked.
+    assert_eq!(fs::read_dir(node.folder.join("run/trails")).unwrap().count(), 1);
 
     let again = node.allows(&held.request, "signature-verified");
     assert!(again.repeated);
@@ -396,7 +398,7 @@ fn a_signed_image_is_allowed_and_remembered(case: &Case) {
     let carrier = node
         .folder
         .join("state/evidence/blobs/sha256")
-        .join(first.evidence[0].manifest.hex());
+        .join(first.evidence[0].evidence.hex());
     let bytes = fs::read(&carrier).unwrap();
     fs::write(&carrier, &bytes).unwrap();
     assert!(!node.allows(&held.request, "signature-verified").repeated);
