@@ -17,14 +17,21 @@ use crate::verify::bundle_key::{self, Bundle};
 use crate::verify::{Answer, Claim, Fact, Keyring, Problem, Proof, Unverified, simple_signing};
 
 mod content;
+mod export;
+mod gc;
 mod import;
+mod inventory;
 mod pull;
 mod source;
+mod subjects;
 #[cfg(test)]
 mod tests;
 
-pub use content::MAX_STATEMENT;
+pub use content::{Look, MAX_STATEMENT};
+pub use export::{ExportError, Exported, export};
+pub use gc::{Cleared, GcError, Unneeded, gc};
 pub use import::{ImportError, Item, Report, SkipReason, Skipped, import};
+pub use inventory::{Inventory, KnownImage, Piece, Wanted, inventory};
 pub use pull::{Fault, Obstacle, Progress, Pull, PullError, Pulled, PulledImage, pull};
 pub use source::SourceError;
 
@@ -82,9 +89,9 @@ pub fn judge(layout: BorrowedFd<'_>, keys: &[Key], subjects: &[Digest]) -> Answe
         deferred_bytes: 0,
         deferred_all: true,
     };
-    let end = match judge.layout.index() {
-        Ok(entries) if entries.is_empty() => Err(Problem::CacheEmpty),
-        Ok(entries) => judge.entries(entries),
+    let end = match subjects::listed(layout, subjects.iter()) {
+        Ok(listed) if listed.empty => Err(Problem::CacheEmpty),
+        Ok(listed) => judge.entries(listed.entries),
         Err(error) if error.is_missing() => Err(Problem::CacheEmpty),
         Err(error) => Err(Problem::Cache(error)),
     };
@@ -100,6 +107,13 @@ pub fn judge(layout: BorrowedFd<'_>, keys: &[Key], subjects: &[Digest]) -> Answe
         judge.answer.findings.push(problem.finding(None));
     }
     judge.answer
+}
+
+/// Names of the files of the layout that say which evidence there is about `subjects`. While they and the evidence
+/// itself stay as they are, or as absent, so does the answer of [`judge`].
+#[must_use]
+pub fn rests_on(layout: BorrowedFd<'_>, subjects: &[Digest]) -> Vec<String> {
+    subjects::rests_on(layout, subjects)
 }
 
 struct Judge<'a> {
