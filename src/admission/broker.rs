@@ -302,7 +302,7 @@ impl Desk {
             keys: self.active.keys.clone(),
             roots: self.active.roots.clone(),
             // Rules and the deny list name keys only.
-            wanted: Vec::new(),
+            certifiers: Vec::new(),
             now: self.now,
         };
         parser::ask(self.evidence.as_fd(), &question, self.deadline)

@@ -2,19 +2,21 @@
 //!
 //! Kept is the *answer*, not the verdict: policy is evaluated every time. An answer is kept only when it led to an
 //! allow, and it counts only while everything it was made from is the same: the program, the active policy with its
-//! keys and roots, the subjects, and every file of the evidence cache that it rests on, by size, times and inode, index
-//! included. A changed file, a removed one, an added one (which rewrites the index) or a new policy asks again. So does
-//! a clock that has left the span of time in which one of the facts holds.
+//! keys and roots, the subjects, and every file of the evidence cache that it rests on, by size, times and inode: the
+//! evidence itself and the lists of what there is about these subjects. A changed file, a removed one, an added one
+//! (which changes such a list) or a new policy asks again; evidence about other images does not. So does a clock that
+//! has left the span of time in which one of the facts holds.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::os::fd::AsFd as _;
+use std::time::SystemTime;
 
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, Stat};
+use rustix::fs::AtFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::store::{self, StateDir};
+use crate::evidence;
+use crate::store::{self, Stamp, StateDir};
 use crate::verify::Answer;
 
 /// Folder below `run`.
@@ -23,7 +25,6 @@ const DIRECTORY: &str = "memo";
 const MAX_MEMO: u64 = 4 << 20;
 /// Most memos that are kept. Each new policy and each new image adds one, and all are cheap to make again.
 const MAX_MEMOS: usize = 1024;
-const INDEX: &str = "index.json";
 
 /// Everything that an answer was made from, except the evidence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,17 +44,18 @@ pub(super) struct Inputs {
 #[serde(deny_unknown_fields)]
 struct File {
     name: String,
-    size: u64,
-    inode: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+    /// `None` where there is no such file.
+    stamp: Option<Stamp>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Memo {
     inputs: Inputs,
-    files: Vec<File>,
+    /// What says which evidence there is.
+    lists: Vec<File>,
+    /// The evidence itself.
+    blobs: Vec<File>,
     answer: Answer,
 }
 
@@ -66,7 +68,7 @@ impl Inputs {
         Some(Self {
             program: [
                 env!("CARGO_PKG_VERSION").to_owned(),
-                format!("{:?}", file("", &program)),
+                format!("{:?}", Stamp::from(&program)),
             ]
             .into(),
             policy,
@@ -80,14 +82,20 @@ impl Inputs {
         Some(format!("{}.json", Digest::of(&json).hex()))
     }
 
+    fn lists(&self, evidence: &StateDir) -> Vec<File> {
+        let names = evidence::rests_on(evidence.as_fd(), &self.subjects);
+        names.iter().map(|name| look(evidence, name)).collect()
+    }
+
     /// The answer to the same question, when nothing it rests on has changed.
     pub(super) fn recall(&self, run: &StateDir, evidence: &StateDir, now: Timestamp) -> Option<Answer> {
         // Anything unreadable is forgotten: asking again is always right.
         let bytes = run.subdir(DIRECTORY).ok()?.read(&self.name()?, MAX_MEMO).ok()??;
         let memo: Memo = serde_json::from_slice(&bytes).ok()?;
-        let unchanged = |known: &File| look(evidence.as_fd(), &known.name).as_ref() == Some(known);
+        let unchanged = |known: &File| known.stamp.is_some() && look(evidence, &known.name) == *known;
         let holds = memo.answer.facts.iter().all(|fact| fact.proof.span.contains(now));
-        (memo.inputs == *self && holds && memo.files.iter().all(unchanged)).then_some(memo.answer)
+        (memo.inputs == *self && holds && memo.lists == self.lists(evidence) && memo.blobs.iter().all(unchanged))
+            .then_some(memo.answer)
     }
 
     /// Keeps an answer, unless a file it rests on may have changed since `asked`.
@@ -99,17 +107,23 @@ impl Inputs {
         blobs: &[Digest],
         asked: SystemTime,
     ) -> Result<(), store::Error> {
-        let names = blobs.iter().map(|blob| format!("blobs/sha256/{}", blob.hex()));
-        let files: Option<Vec<File>> = names
-            .chain([INDEX.to_owned()])
-            .map(|name| look(evidence.as_fd(), &name).filter(|file| file.is_older_than(asked)))
+        let lists = self.lists(evidence);
+        let blobs: Vec<File> = blobs
+            .iter()
+            .map(|blob| look(evidence, &format!("blobs/sha256/{}", blob.hex())))
             .collect();
-        let (Some(files), Some(name)) = (files, self.name()) else {
+        let settled = |file: &File| file.stamp.as_ref().is_some_and(|stamp| stamp.is_older_than(asked));
+        let absent = |file: &File| file.stamp.is_none();
+        if !blobs.iter().all(settled) || !lists.iter().all(|file| absent(file) || settled(file)) {
+            return Ok(());
+        }
+        let Some(name) = self.name() else {
             return Ok(());
         };
         let memo = Memo {
             inputs: self,
-            files,
+            lists,
+            blobs,
             answer: answer.clone(),
         };
         let Ok(bytes) = serde_json::to_vec(&memo) else {
@@ -121,28 +135,10 @@ impl Inputs {
     }
 }
 
-impl File {
-    fn is_older_than(&self, time: SystemTime) -> bool {
-        let time = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-        self.changed < (seconds, time.subsec_nanos().into())
-    }
-}
-
-/// The state of a file, with its last component not followed.
-fn look(directory: BorrowedFd<'_>, name: &str) -> Option<File> {
-    let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-    Some(file(name, &stat))
-}
-
-fn file(name: &str, stat: &Stat) -> File {
-    let nanoseconds = |value| i64::try_from(value).unwrap_or_default();
+fn look(evidence: &StateDir, name: &str) -> File {
     File {
         name: name.to_owned(),
-        size: stat.st_size.unsigned_abs(),
-        inode: stat.st_ino,
-        modified: (stat.st_mtime, nanoseconds(stat.st_mtime_nsec)),
-        changed: (stat.st_ctime, nanoseconds(stat.st_ctime_nsec)),
+        stamp: Stamp::of(evidence.as_fd(), name),
     }
 }
 
@@ -180,7 +176,7 @@ mod tests {
         let evidence = StateDir::open(&folder.path().join("evidence")).unwrap();
         let blobs = evidence.path().join("blobs/sha256");
         fs::create_dir_all(&blobs).unwrap();
-        fs::write(evidence.path().join(INDEX), "{}").unwrap();
+        fs::write(evidence.path().join("index.json"), "{}").unwrap();
         let blob = blobs.join(Digest::of(b"blob").hex());
         fs::write(&blob, "blob").unwrap();
         Place {
@@ -228,7 +224,10 @@ mod tests {
         let place = place();
         assert_eq!(inputs(&place).recall(&place.run, &place.evidence, now()), None);
         keep(&place, later());
-        assert_eq!(inputs(&place).recall(&place.run, &place.evidence, now()), Some(answer()));
+        assert_eq!(
+            inputs(&place).recall(&place.run, &place.evidence, now()),
+            Some(answer())
+        );
     }
 
     #[test]
@@ -277,7 +276,7 @@ mod tests {
         let changes: [Change; 5] = [
             |place| fs::write(&place.blob, "BLOB").unwrap(),
             |place| fs::remove_file(&place.blob).unwrap(),
-            |place| fs::write(place.evidence.path().join(INDEX), "[]").unwrap(),
+            |place| fs::write(place.evidence.path().join("index.json"), "[]").unwrap(),
             |place| {
                 let other = place.blob.with_extension("new");
                 fs::write(&other, "blob").unwrap();

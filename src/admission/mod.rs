@@ -18,6 +18,7 @@
 //! record, no configuration, no active policy, no room for the record) refuses in every mode.
 
 mod broker;
+pub mod history;
 mod memo;
 pub mod parser;
 mod ruling;

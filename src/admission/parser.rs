@@ -288,11 +288,11 @@ fn accept_fact(fact: &Fact, question: &Question) -> Result<(), &'static str> {
 fn accept_certificate(certificate: &Certificate, question: &Question) -> Result<(), &'static str> {
     let is_text = |text: &String| text.len() <= certificate::MAX_TEXT && printable(text) == *text;
     let (Identity::Uri(identity) | Identity::Email(identity)) = &certificate.identity;
-    let wanted = |wanted: &evidence::Wanted| wanted.root == certificate.root && wanted.issuer == certificate.issuer;
+    let certified = |by: &evidence::Certifier| by.root == certificate.root && by.issuer == certificate.issuer;
     if !question.roots.iter().any(|root| root.id == certificate.root) {
         return Err("it names a root that it was not given");
     }
-    if !question.wanted.iter().any(wanted) {
+    if !question.certifiers.iter().any(certified) {
         return Err("it names a signer that it was not asked for");
     }
     let is_claim = |name: &String| certificate::claim_names().any(|known| known == name);
@@ -390,7 +390,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::evidence::Wanted;
+    use crate::evidence::Certifier;
     use crate::trust::{Builtin, HashAlgorithm, Key, Root, Status, Use};
     use crate::verify::{Carrier, Finding, LogEntry, Proof, TimeSource, TrustedTime};
 
@@ -476,7 +476,7 @@ mod tests {
             subjects: vec![Digest::of(b"image")],
             keys: vec![key()],
             roots: vec![Root::builtin("public-good", Builtin::Sigstore)],
-            wanted: vec![Wanted {
+            certifiers: vec![Certifier {
                 root: "public-good".to_owned(),
                 issuer: "https://issuer.example".to_owned(),
             }],

@@ -23,14 +23,21 @@ use crate::verify::{
 };
 
 mod content;
+mod export;
+mod gc;
 mod import;
+mod inventory;
 mod pull;
 mod source;
+mod subjects;
 #[cfg(test)]
 mod tests;
 
-pub use content::MAX_STATEMENT;
+pub use content::{Look, MAX_STATEMENT};
+pub use export::{ExportError, Exported, export};
+pub use gc::{Cleared, GcError, Unneeded, gc};
 pub use import::{ImportError, Item, Report, SkipReason, Skipped, import};
+pub use inventory::{Inventory, KnownImage, Piece, Wanted, inventory};
 pub use pull::{Fault, Obstacle, Progress, Pull, PullError, Pulled, PulledImage, pull};
 pub use source::SourceError;
 
@@ -72,16 +79,16 @@ pub struct Question {
     pub keys: Vec<Key>,
     /// Roots under which certificates, log entries and timestamps may count.
     pub roots: Vec<Root>,
-    /// Holders of certificates that may count; of all others the certificates are not even verified.
-    pub wanted: Vec<Wanted>,
+    /// Who certifies the signers that policy names; certificates by others are not even verified.
+    pub certifiers: Vec<Certifier>,
     /// The node's own time.
     pub now: Timestamp,
 }
 
-/// A kind of signer that policy names.
+/// Who certifies a signer that policy names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Wanted {
+pub struct Certifier {
     /// Identifier of the root.
     pub root: String,
     /// Who vouches for the identity.
@@ -97,8 +104,8 @@ pub struct Wanted {
 /// Trying every key on a signature is dear, and signatures that name no key are free to forge. So signatures by
 /// the key that they name come first, wherever they are; then the rest in rounds, one of each manifest in a
 /// round, so that a manifest with many does not keep those of others from being looked at. Certificates, log entries
-/// and timestamps are dear as well: they are verified in the order above, certificates only of signers that are
-/// wanted, and of one manifest no more than [`MAX_WORK_OF_MANIFEST`] allows.
+/// and timestamps are dear as well: they are verified in the order above, certificates only of signers whom
+/// policy names, and of one manifest no more than [`MAX_WORK_OF_MANIFEST`] allows.
 ///
 /// Work is bounded by [`MAX_DOCUMENTS`], [`MAX_SIGNATURES`], [`MAX_BYTES`], [`MAX_DEFERRED`], [`MAX_WORK`],
 /// [`MAX_FACTS`] and the keyring's own limit; running into one is a finding.
@@ -137,9 +144,9 @@ pub fn judge(layout: BorrowedFd<'_>, question: &Question) -> Answer {
         deferred_all: true,
         work: Work::default(),
     };
-    let end = match judge.layout.index() {
-        Ok(entries) if entries.is_empty() => Err(Problem::CacheEmpty),
-        Ok(entries) => judge.entries(entries),
+    let end = match subjects::listed(layout, question.subjects.iter()) {
+        Ok(listed) if listed.empty => Err(Problem::CacheEmpty),
+        Ok(listed) => judge.entries(listed.entries),
         Err(error) if error.is_missing() => Err(Problem::CacheEmpty),
         Err(error) => Err(Problem::Cache(error)),
     };
@@ -193,6 +200,13 @@ impl Work {
             Ok(())
         }
     }
+}
+
+/// Names of the files of the layout that say which evidence there is about `subjects`. While they and the evidence
+/// itself stay as they are, or as absent, so does the answer of [`judge`].
+#[must_use]
+pub fn rests_on(layout: BorrowedFd<'_>, subjects: &[Digest]) -> Vec<String> {
+    subjects::rests_on(layout, subjects)
 }
 
 struct Judge<'a> {
@@ -380,8 +394,8 @@ impl Judge<'_> {
             return Ok(());
         }
         let wanted = |root: &TrustedRoot| {
-            let mut wanted = self.question.wanted.iter();
-            wanted.any(|wanted| wanted.issuer == leaf.issuer() && wanted.root == root.id())
+            let mut certifiers = self.question.certifiers.iter();
+            certifiers.any(|certifier| certifier.issuer == leaf.issuer() && certifier.root == root.id())
         };
         let roots: Vec<usize> = roots
             .into_iter()
@@ -528,9 +542,8 @@ impl Judge<'_> {
                 && fact.proof.logs.iter().all(|entry| known.logs.contains(entry))
                 && fact.proof.times.iter().all(|time| known.times.contains(time))
         };
-        let says_the_same = |known: &Fact| {
-            (known.subject, &known.claim) == (fact.subject, &fact.claim) && proves_as_much(&known.proof)
-        };
+        let says_the_same =
+            |known: &Fact| (known.subject, &known.claim) == (fact.subject, &fact.claim) && proves_as_much(&known.proof);
         if fact.claim == Claim::ImageSignature && self.answer.facts.iter().any(says_the_same) {
             return Ok(());
         }

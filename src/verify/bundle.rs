@@ -12,7 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::certificate::Leaf;
+use super::certificate::{self, Leaf};
 use super::key::Message;
 use super::{Carrier, Claim, Maker, Problem, Unverified};
 use crate::attest::{COSIGN_SIGN, Statement};
@@ -169,10 +169,7 @@ impl Bundle {
         let material = &raw.verification_material;
         let witnesses = material.witnesses()?;
         let maker = material.maker()?;
-        // Paths through certificates that are given along are tried in every order, at each trusted time.
-        let chain = material.x509_certificate_chain.as_ref();
-        let certificates = chain.map_or(1, |chain| chain.certificates.len());
-        let work = (1 + witnesses) * certificates * certificates;
+        let work = 1 + witnesses;
         let content = raw.content()?;
         let carrier = match (&maker, witnesses) {
             (Maker::Certificate(_), _) => Carrier::BundleCertificate,
@@ -243,7 +240,8 @@ impl Material {
     }
 }
 
-/// The first certificate is the signer's.
+/// The first certificate is the signer's. Of the others nothing is used: which authorities are between the signer's
+/// certificate and the root of trust is the trusted root's to say.
 fn leaf(certificates: &[Certificate]) -> Result<Maker, Problem> {
     if certificates.len() > MAX_CERTIFICATES {
         return Err(Problem::BundleTooMany {
@@ -260,9 +258,15 @@ fn leaf(certificates: &[Certificate]) -> Result<Maker, Problem> {
         }
         if first.is_none() {
             first = Some(Leaf::parse(&der)?);
+        } else if certificate::is_self_signed(&der)? {
+            return Err(Problem::Certificate(
+                "a root of trust comes with it, which no bundle may bring".to_owned(),
+            ));
         }
     }
-    first.map(|leaf| Maker::Certificate(Box::new(leaf))).ok_or(Problem::NoKey)
+    first
+        .map(|leaf| Maker::Certificate(Box::new(leaf)))
+        .ok_or(Problem::NoKey)
 }
 
 impl Envelope {

@@ -82,7 +82,9 @@ impl Leaf {
         {
             return Err(refused("it is of a certificate authority, which signs no images"));
         }
-        let usage = extensions.get(KEY_USAGE).ok_or_else(|| refused("it has no key usage"))?;
+        let usage = extensions
+            .get(KEY_USAGE)
+            .ok_or_else(|| refused("it has no key usage"))?;
         let usage = KeyUsage::from_der(usage).map_err(malformed)?;
         if !usage.0.contains(KeyUsages::DigitalSignature) {
             return Err(refused("its key may not be used for signatures"));
@@ -100,7 +102,12 @@ impl Leaf {
             [GeneralName::UniformResourceIdentifier(uri)] => Identity::Uri(text("identity", uri.as_str())?),
             [GeneralName::Rfc822Name(email)] => Identity::Email(text("identity", email.as_str())?),
             [_] => return Err(refused("its identity is neither a URI nor an email address")),
-            names => return Err(refused(&format!("it has {} identities, expected exactly one", names.len()))),
+            names => {
+                return Err(refused(&format!(
+                    "it has {} identities, expected exactly one",
+                    names.len()
+                )));
+            }
         };
         let old = extensions
             .get(ISSUER_V1)
@@ -151,6 +158,16 @@ impl Leaf {
             fingerprint: Digest::of(&self.der),
         }
     }
+}
+
+/// Whether a certificate names itself as the one that issued it, as roots do.
+///
+/// # Errors
+/// [`Problem::Certificate`].
+pub(super) fn is_self_signed(der: &[u8]) -> Result<bool, Problem> {
+    let certificate =
+        X509::from_der(der).map_err(|error| refused(&format!("one that comes with it is malformed: {error}")))?;
+    Ok(certificate.tbs_certificate.issuer == certificate.tbs_certificate.subject)
 }
 
 fn refused(reason: &str) -> Problem {

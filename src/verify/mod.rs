@@ -20,8 +20,8 @@ pub mod simple_signing;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use fact::{Certificate, Fact, Identity, LogEntry, NotationSigner, Proof, Signer, Span, TimeSource, TrustedTime};
 use certificate::Leaf;
+pub use fact::{Certificate, Fact, Identity, LogEntry, NotationSigner, Proof, Signer, Span, TimeSource, TrustedTime};
 use key::Message;
 pub use keyring::Keyring;
 pub use sigstore::{By, TrustedRoot, Verify};

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use sigstore_verify::crypto::{Checkpoint, Keyring};
 use sigstore_verify::error::{CertificateError, TimestampError, TransparencyLogError};
 use sigstore_verify::trust_root::TsaAuthority;
-use sigstore_verify::types::bundle::TransparencyLogEntry;
+use sigstore_verify::types::bundle::{TransparencyLogEntry, VerificationMaterialContent};
 use sigstore_verify::types::{Bundle, DerPublicKey, KindVersion, Sha256Hash, SignatureContent};
 use sigstore_verify::{Error, PublicKeyVerificationPolicy, VerificationPolicy, Verifier, tsa};
 use x509_cert::Certificate as X509;
@@ -28,7 +28,7 @@ use crate::trust::{HashAlgorithm, Key, Root, root};
 
 /// Verification of evidence under one trusted root.
 pub trait Verify {
-    /// What is proved by a signature about `subject`, of which `maker` is known to be, or claims to be, the maker:
+    /// What is proved about `subject` by a signature that `by` made, or claims to have made:
     /// the certificate, the log entries and the timestamps that come with it. `now` is the node's own time.
     ///
     /// # Errors
@@ -164,7 +164,12 @@ impl TrustedRoot {
         // Made one by one: the library's own list leaves out names, and windows that have not started.
         let mut authorities = Vec::new();
         for authority in &usable.timestamp_authorities {
-            let certificates: Vec<_> = authority.cert_chain.certificates.iter().map(|entry| &entry.raw_bytes).collect();
+            let certificates: Vec<_> = authority
+                .cert_chain
+                .certificates
+                .iter()
+                .map(|entry| &entry.raw_bytes)
+                .collect();
             let (Some(leaf), Some(anchor)) = (certificates.first(), certificates.last()) else {
                 continue;
             };
@@ -285,12 +290,9 @@ impl TrustedRoot {
         let Some(proof) = &entry.inclusion_proof else {
             return Ok(false);
         };
-        let key = self
-            .logs
-            .key(id)
-            .ok_or_else(|| Refusal::UnknownLog(id.to_hex()))?;
-        let checkpoint = Checkpoint::from_text(proof.checkpoint.envelope())
-            .map_err(|error| Refusal::LogProof(said(&error)))?;
+        let key = self.logs.key(id).ok_or_else(|| Refusal::UnknownLog(id.to_hex()))?;
+        let checkpoint =
+            Checkpoint::from_text(proof.checkpoint.envelope()).map_err(|error| Refusal::LogProof(said(&error)))?;
         let hint = id.as_bytes().get(..4);
         let signed = checkpoint
             .signatures()
@@ -300,7 +302,9 @@ impl TrustedRoot {
         if signed {
             Ok(true)
         } else {
-            Err(Refusal::LogProof("its checkpoint is not by the log that it names".to_owned()))
+            Err(Refusal::LogProof(
+                "its checkpoint is not by the log that it names".to_owned(),
+            ))
         }
     }
 }
@@ -312,7 +316,14 @@ impl Verify for TrustedRoot {
             refusal,
         };
         let text = evidence.bundle.as_deref().unwrap_or_default();
-        let bundle = Bundle::from_json(text).map_err(|error| refused(Refusal::Bundle(said(&error))))?;
+        let mut bundle = Bundle::from_json(text).map_err(|error| refused(Refusal::Bundle(said(&error))))?;
+        // The library takes every certificate of the root for an anchor, whose path length nobody looks at. So an
+        // authority that comes with the signature is none: the root has to list it.
+        if let VerificationMaterialContent::X509CertificateChain { certificates } =
+            &mut bundle.verification_material.content
+        {
+            certificates.truncate(1);
+        }
         same(evidence, &bundle).map_err(refused)?;
         let digest = Sha256Hash::from_hex(&subject.hex()).map_err(|error| refused(Refusal::Subject(said(&error))))?;
         let logged = !bundle.verification_material.tlog_entries.is_empty();

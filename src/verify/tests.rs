@@ -242,10 +242,7 @@ fn a_changed_bundle_is_refused_with_its_own_code() {
         bundle.pointer_mut(parent).unwrap()[name] = value;
         verdict(&bundle, &keys)
     };
-    assert_eq!(
-        with("/mediaType", bundle::MEDIA_TYPES[1].into()),
-        Ok("p256".to_owned())
-    );
+    assert_eq!(with("/mediaType", bundle::MEDIA_TYPES[1].into()), Ok("p256".to_owned()));
     for version in ["0.1", "0.2"] {
         let media_type = format!("application/vnd.dev.sigstore.bundle+json;version={version}");
         assert_eq!(with("/mediaType", media_type.into()), Err("bundle-version-unsupported"));
