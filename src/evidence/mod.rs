@@ -314,6 +314,8 @@ impl Judge<'_> {
                 subject,
                 claim: unverified.claim().clone(),
                 proof: Proof::by_key(&key.id),
+                details: None,
+                held: Vec::new(),
             })?;
         }
         Ok(())

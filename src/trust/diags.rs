@@ -2,15 +2,17 @@
 
 use toml::Spanned;
 
+use super::TextFault;
+use super::notation;
 use super::public_key::Fault;
-use crate::diagnostic::strict::Reader;
+use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{Code, Diagnostic, Place, printable};
 
-pub(super) fn invalid_id(reader: &mut Reader<'_>, id: &Spanned<String>) {
+pub(super) fn invalid_id(reader: &mut Reader<'_>, id: &Spanned<String>, what: &str) {
     reader.fault(
         Code::InvalidName,
         id.span(),
-        format!("`{}` cannot be the `id` of a key", id.get_ref()),
+        format!("`{}` cannot be the {what}", id.get_ref()),
         "",
         "up to 64 of the characters a-z A-Z 0-9 . _ -",
     );
@@ -42,7 +44,7 @@ pub(super) fn file_name(reader: &mut Reader<'_>, file: &Spanned<String>) {
         file.span(),
         format!("`{}` is not the name of a file beside this one", file.get_ref()),
         "",
-        "put the key in this folder and write its name, without a path",
+        "put the file in this folder and write its name, without a path",
     );
 }
 
@@ -102,5 +104,136 @@ pub(super) fn duplicate_key(id: &str, other: &str, place: Place, first: &Place) 
         format!("`{id}` and `{other}` are the same key, which could count twice"),
         &format!("`{other}` is at {first}"),
         "keep one entry and give it every `use`",
+    )
+}
+
+/// A text of a certificate or attestation that cannot be meant.
+pub(crate) fn invalid_text(reader: &mut Reader<'_>, text: &Spanned<String>, fault: TextFault) {
+    reader.fault(
+        Code::InvalidPattern,
+        text.span(),
+        format!("`{}` cannot be used here: {fault}", text.get_ref()),
+        "",
+        fault.help(),
+    );
+}
+
+pub(super) fn builder_id(reader: &mut Reader<'_>, id: &Spanned<String>) {
+    reader.fault(
+        Code::InvalidValue,
+        id.span(),
+        "the `id` of a builder has a reference in it".to_owned(),
+        "what stands behind `@` is its reference",
+        "write the part before the `@` as `id`, and the rest as `ref`, refs/tags/v<semver> for example",
+    );
+}
+
+pub(super) fn builder_ref(reader: &mut Reader<'_>, text: &Spanned<String>) {
+    reader.fault(
+        Code::InvalidPattern,
+        text.span(),
+        format!("`{}` cannot be the `ref` of a builder", text.get_ref()),
+        "",
+        "a whole reference, refs/heads/main for example, or refs/tags/v<semver> for every released version",
+    );
+}
+
+pub(super) fn builder_signer_twice(reader: &mut Reader<'_>, span: std::ops::Range<usize>, key: &str) {
+    reader.fault(
+        Code::BuilderSigner,
+        span,
+        format!("a builder that signs with a `key` has no `{key}`"),
+        "",
+        "keep `key`, or remove it and name issuer and root",
+    );
+}
+
+pub(super) fn builder_signer_missing(reader: &mut Reader<'_>, table: &Table<'_>) {
+    reader.fault(
+        Code::BuilderSigner,
+        table.span(),
+        "[[builder]] does not say who signs what it builds".to_owned(),
+        "neither `key` nor `issuer` and `root`",
+        "name the issuer and the root of its certificates, or the key that it signs with",
+    );
+}
+
+pub(super) fn builder_identity_missing(reader: &mut Reader<'_>, span: std::ops::Range<usize>) {
+    reader.fault(
+        Code::BuilderSigner,
+        span,
+        "a builder whose id is not the signer's identity needs an `identity`".to_owned(),
+        "then who signs?",
+        "write the identities that sign for it, identity = \"https://github.com/acme/app/.github/workflows/*@refs/heads/main\" for example",
+    );
+}
+
+pub(super) fn builder_identity_twice(reader: &mut Reader<'_>, span: std::ops::Range<usize>) {
+    reader.fault(
+        Code::BuilderSigner,
+        span,
+        "a builder has either an `identity` or an id that equals the signer's".to_owned(),
+        "",
+        "remove `identity`, or write id_equals_signer = false",
+    );
+}
+
+pub(super) fn duplicate_builder(name: &str, place: Place, first: &Place) -> Diagnostic {
+    Diagnostic::error(
+        Code::BuilderDuplicate,
+        place,
+        format!("`{name}` is already the `name` of another builder"),
+        &format!("first used at {first}"),
+        "give each builder a name of its own; they may have one id",
+    )
+}
+
+pub(super) fn builder_key_unknown(id: &str, place: Place) -> Diagnostic {
+    Diagnostic::error(
+        Code::KeyUnknown,
+        place,
+        format!("trust holds no key `{id}`"),
+        "",
+        "add a [[key]] with this id to trust.d",
+    )
+}
+
+pub(super) fn builder_key_use(id: &str, place: Place) -> Diagnostic {
+    Diagnostic::error(
+        Code::KeyUse,
+        place,
+        format!("trust does not allow key `{id}` for provenance"),
+        "",
+        "add \"provenance\" to its `use`, if it signs provenance",
+    )
+}
+
+pub(super) fn store_without_roots(reader: &mut Reader<'_>, table: &Table<'_>) {
+    reader.fault(
+        Code::MissingKey,
+        table.span(),
+        "[[notation]] has neither `ca` nor `signing_authority`".to_owned(),
+        "nothing would chain to it",
+        "name the files of its root certificates: ca = [\"root.pem\"]",
+    );
+}
+
+pub(super) fn store_file(fault: &notation::Fault, name: &str, place: Place) -> Diagnostic {
+    Diagnostic::error(
+        Code::CertificateFile,
+        place,
+        format!("{} {fault}", printable(name)),
+        "",
+        "PEM with one or more documents, or one in DER, as openssl writes them",
+    )
+}
+
+pub(super) fn duplicate_store(id: &str, place: Place, first: &Place) -> Diagnostic {
+    Diagnostic::error(
+        Code::StoreDuplicate,
+        place,
+        format!("`{id}` is already the `id` of another trust store"),
+        &format!("first used at {first}"),
+        "give each trust store an id of its own",
     )
 }

@@ -1,8 +1,12 @@
-//! Keys that an administrator trusts, with their use, status and validity window.
+//! What an administrator trusts: keys with their use, status and validity window, builders with their level, trust
+//! stores of the Notary Project.
 //!
 //! `schema` is what may be written in `trust.d`, `diags` what is said when it is wrong.
 
-mod diags;
+mod builder;
+pub(crate) mod diags;
+mod notation;
+mod pattern;
 mod public_key;
 mod schema;
 
@@ -13,6 +17,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
+pub use builder::{Builder, BuilderSigner, InvalidRef, MAX_LEVEL, RefPattern};
+pub use notation::{Der, TrustStore};
+pub(crate) use pattern::Glob;
+pub use pattern::{TextFault, TextPattern};
 pub use schema::load;
 
 /// What `trust.d` says.
@@ -20,6 +28,10 @@ pub use schema::load;
 pub struct Trust {
     /// Its keys, in the order in which they were written.
     pub keys: Vec<Key>,
+    /// Build services, the only source of an SLSA level.
+    pub builders: Vec<Builder>,
+    /// Trust stores of the Notary Project.
+    pub notation: Vec<TrustStore>,
     /// Every file that was read.
     pub files: Vec<SourceFile>,
 }

@@ -1,4 +1,7 @@
-//! What may be written in `trust.d`, and how it becomes [`Key`]s.
+//! What may be written in `trust.d`, and how it becomes [`Trust`].
+
+mod builder;
+mod notation;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,8 +13,8 @@ use super::{HashAlgorithm, Key, SourceFile, Status, Trust, Use, diags, public_ke
 use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{self, Diagnostic, Place, Source};
 
-const TOP_KEYS: &[&str] = &["key"];
-const TOP_LATER: &[&str] = &["root", "builder"];
+const TOP_KEYS: &[&str] = &["key", "builder", "notation"];
+const TOP_LATER: &[&str] = &["root"];
 const KEY_KEYS: &[&str] = &["id", "file", "hash", "use", "from", "until", "status"];
 
 const HASHES: &[(&str, HashAlgorithm)] = &[
@@ -56,7 +59,7 @@ pub fn load(path: &Path) -> Result<Trust, Vec<Diagnostic>> {
         return Ok(Trust::default());
     }
     let mut faults = Vec::new();
-    let mut entries = Vec::new();
+    let mut read = Read::default();
     let mut files = Vec::new();
     for file in diagnostic::toml_files(path).map_err(|fault| vec![fault])? {
         let source = match Source::read(&file) {
@@ -67,34 +70,54 @@ pub fn load(path: &Path) -> Result<Trust, Vec<Diagnostic>> {
             }
         };
         files.push(SourceFile::new(&file, source.text.as_bytes()));
-        entries.extend(parse(&source, &mut files, &mut faults));
+        parse(&source, &mut read, &mut files, &mut faults);
     }
-    check_duplicates(&entries, &mut faults);
+    check_duplicates(&read.keys, &mut faults);
+    let keys: Vec<Key> = read.keys.into_iter().map(|entry| entry.key).collect();
+    builder::check(&read.builders, &keys, &mut faults);
+    notation::check(&read.notation, &mut faults);
     if !faults.is_empty() {
         return Err(faults);
     }
     Ok(Trust {
-        keys: entries.into_iter().map(|entry| entry.key).collect(),
+        keys,
+        builders: read.builders.into_iter().map(|entry| entry.builder).collect(),
+        notation: read.notation.into_iter().map(|entry| entry.store).collect(),
         files,
     })
 }
 
-fn parse(source: &Arc<Source>, files: &mut Vec<SourceFile>, faults: &mut Vec<Diagnostic>) -> Vec<Entry> {
+/// What the files say, with the places that later checks point at.
+#[derive(Default)]
+struct Read {
+    keys: Vec<Entry>,
+    builders: Vec<builder::Entry>,
+    notation: Vec<notation::Entry>,
+}
+
+fn parse(source: &Arc<Source>, read: &mut Read, files: &mut Vec<SourceFile>, faults: &mut Vec<Diagnostic>) {
     let (mut reader, mut top) = match Reader::new(source, "a file of trust") {
         Ok(read) => read,
         Err(syntax) => {
             faults.extend(syntax);
-            return Vec::new();
+            return;
         }
     };
-    let mut entries = Vec::new();
     for mut table in reader.tables(&mut top, "key", "[[key]]") {
-        entries.extend(parse_key(&mut reader, &mut table, source, files));
+        read.keys.extend(parse_key(&mut reader, &mut table, source, files));
         reader.finish(&table, KEY_KEYS, &[]);
+    }
+    for mut table in reader.tables(&mut top, "builder", "[[builder]]") {
+        read.builders.extend(builder::parse(&mut reader, &mut table));
+        reader.finish(&table, builder::KEYS, &[]);
+    }
+    for mut table in reader.tables(&mut top, "notation", "[[notation]]") {
+        read.notation
+            .extend(notation::parse(&mut reader, &mut table, source, files));
+        reader.finish(&table, notation::KEYS, &[]);
     }
     reader.finish(&top, TOP_KEYS, TOP_LATER);
     faults.extend(reader.into_faults());
-    entries
 }
 
 fn parse_key(
@@ -119,7 +142,7 @@ fn parse_key(
     let id = id.filter(|id| {
         let valid = is_valid_id(id.get_ref());
         if !valid {
-            diags::invalid_id(reader, id);
+            diags::invalid_id(reader, id, "`id` of a key");
         }
         valid
     });
@@ -162,8 +185,7 @@ fn read_key(
     files: &mut Vec<SourceFile>,
 ) -> Option<Vec<u8>> {
     let name = file.get_ref();
-    // A name that starts with a dot is the folder itself, the one above, or hidden.
-    if name.starts_with('.') || name.contains(['/', '\0']) {
+    if !is_file_name(name) {
         diags::file_name(reader, file);
         return None;
     }
@@ -184,6 +206,12 @@ fn read_key(
             None
         }
     }
+}
+
+/// Whether it names a file beside the one that names it. What starts with a dot is the folder itself, the one above, or
+/// hidden.
+fn is_file_name(name: &str) -> bool {
+    !name.starts_with('.') && !name.contains(['/', '\0'])
 }
 
 fn check_duplicates(entries: &[Entry], faults: &mut Vec<Diagnostic>) {
@@ -382,7 +410,7 @@ mod tests {
           |
         4 | file = '../p256.pem'
           |        ^^^^^^^^^^^^^
-         help: put the key in this folder and write its name, without a path
+         help: put the file in this folder and write its name, without a path
         ");
         insta::assert_snapshot!(text("none.pem"), @"
         error[unreadable]: /etc/assay/trust.d/none.pem cannot be read: No such file or directory (os error 2)
@@ -482,20 +510,20 @@ mod tests {
     #[test]
     fn tables_of_later_versions_say_so() {
         insta::assert_snapshot!(
-            faults("[[root]]\nid = 'public-good'\nbuiltin = 'sigstore'\n[[builder]]\nname = 'x'\n[[keys]]\nid = 'x'"),
+            faults("[[root]]\nid = 'public-good'\nbuiltin = 'sigstore'\n[[keys]]\nid = 'x'"),
             @"
-        error[not-supported]: `root` and `builder` in a file of trust are not supported by this version of Assay
+        error[not-supported]: `root` in a file of trust is not supported by this version of Assay
          --> /etc/assay/trust.d/keys.toml:1:3
           |
         1 | [[root]]
           |   ^^^^ not supported yet
-         help: remove it; this version knows `key`
+         help: remove it; this version knows `key`, `builder` and `notation`
         error[unknown-key]: a file of trust has no key `keys`
-         --> /etc/assay/trust.d/keys.toml:6:3
+         --> /etc/assay/trust.d/keys.toml:4:3
           |
-        6 | [[keys]]
+        4 | [[keys]]
           |   ^^^^ not a key of it
-         help: its keys are `key`
+         help: its keys are `key`, `builder` and `notation`
         "
         );
     }

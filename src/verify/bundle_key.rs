@@ -93,6 +93,7 @@ struct MessageDigest {
 struct Content {
     claim: Claim,
     subjects: Vec<Digest>,
+    predicate: Vec<u8>,
     message: Message,
     signature: Vec<u8>,
 }
@@ -148,6 +149,7 @@ impl Bundle {
             carrier: Carrier::BundleKey,
             claim: content.claim,
             subjects: content.subjects,
+            predicate: content.predicate,
             hint: hint.clone().filter(|hint| !hint.is_empty()),
             message: content.message,
             signature: content.signature,
@@ -181,6 +183,7 @@ impl Envelope {
         Ok(Content {
             claim,
             subjects: statement.subjects,
+            predicate: statement.predicate,
             message: Message::Bytes(pae(&self.payload_type, &payload)),
             signature: base64("signature", &signature.sig)?,
         })
@@ -200,6 +203,7 @@ impl MessageSignature {
         Ok(Content {
             claim: Claim::ImageSignature,
             subjects: vec![digest],
+            predicate: Vec::new(),
             message: Message::Sha256(digest),
             signature: base64("signature", &self.signature)?,
         })
