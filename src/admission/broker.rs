@@ -9,11 +9,12 @@ use jiff::Timestamp;
 use super::memo::Inputs;
 use super::parser::{self, ParserFault};
 use super::ruling::{self, Case, Ruling};
+use super::trail;
 use super::{Decision, InvalidRequest, Request, VERSION, Verdict};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostics, printable};
 use crate::digest::Digest;
-use crate::identity::{self, Fault, Identity, Image, Question, Upper};
+use crate::identity::{self, Fault, Identity, Image, Question, Trail, Upper};
 use crate::policy::activate::{LoadError, load_active};
 use crate::policy::{Active, Kind};
 use crate::store::{self, StateDir};
@@ -123,7 +124,14 @@ fn decide(config: &Config, request: &Request, started: Instant, decision: &mut D
     let mut clock = Clock(started);
     let desk = Desk::open(config, deadline)?;
     clock.note(decision, "policy");
-    let identity = block_on(deadline, started, identity::identify(question(request)))?;
+    let name = trail::name(request);
+    let run = desk.run.as_ref().zip(name.as_deref());
+    let known = run.map(|(run, name)| trail::recall(run, name)).unwrap_or_default();
+    let identity = block_on(deadline, started, identity::identify(question(request, &known)))?;
+    if let (Ok(_), Some((run, name)), true) = (&identity.root, run, identity.trail != known) {
+        // Without it the next container takes the way step by step.
+        let _ = trail::keep(run, name, &identity.trail);
+    }
     describe(decision, &identity);
     clock.note(decision, "identity");
     let mut repeated = None;
@@ -296,7 +304,7 @@ impl Desk {
     }
 }
 
-fn question(request: &Request) -> Question<'_> {
+fn question<'a>(request: &'a Request, trail: &'a Trail) -> Question<'a> {
     Question {
         containerd: &request.containerd,
         namespace: &request.namespace,
@@ -304,6 +312,7 @@ fn question(request: &Request) -> Question<'_> {
         bundle: Path::new(&request.bundle),
         rootfs: &request.rootfs,
         checkpoint: request.checkpoint,
+        trail,
     }
 }
 

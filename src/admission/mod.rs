@@ -22,6 +22,7 @@ mod memo;
 pub mod parser;
 mod ruling;
 pub mod sandbox;
+mod trail;
 
 use serde::{Deserialize, Serialize};
 

@@ -326,6 +326,7 @@ mod tests {
             keys: Vec::new(),
             builders: Vec::new(),
             notation: Vec::new(),
+            roots: Vec::new(),
             deny: Deny::default(),
             rules,
         }

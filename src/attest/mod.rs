@@ -18,7 +18,7 @@ use crate::digest::Digest;
 use crate::oci::{json, shorten};
 use crate::trust::Use;
 
-pub use condition::Condition;
+pub use condition::{Condition, ConditionError, InvalidCondition, Predicate, check as check_condition};
 pub use details::{Details, MAX_TEXT, PROVENANCE, PredicateError, SUMMARY};
 pub use provenance::{Origin, Provenance, Version};
 pub use summary::Summary;

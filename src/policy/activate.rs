@@ -15,7 +15,7 @@ use crate::store::{self, StateDir};
 pub const VERSION: u32 = 2;
 
 /// Largest document that is read.
-const MAX_BYTES: u64 = 8 << 20;
+const MAX_BYTES: u64 = 16 << 20;
 
 const DIRECTORY: &str = "active";
 const FILE: &str = "policy.json";
@@ -132,6 +132,7 @@ pub fn activate(config: &Config) -> Result<Activated, ActivateError> {
         keys: checked.keys,
         builders: checked.builders,
         notation: checked.notation,
+        roots: checked.roots,
         deny: checked.deny,
         rules: checked.rules,
     };
@@ -148,6 +149,7 @@ fn says_the_same(active: &Active, checked: &Checked) -> bool {
         && active.keys == checked.keys
         && active.builders == checked.builders
         && active.notation == checked.notation
+        && active.roots == checked.roots
         && active.deny == checked.deny
         && active.rules == checked.rules
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::schema::{self, Named, SourcePolicy, SourceRule};
 use super::{Deny, Mode, Rule, diags};
 use crate::diagnostic::{self, Diagnostic, Place, Severity, Source};
-use crate::trust::{self, Builder, Key, SourceFile, Trust, TrustStore};
+use crate::trust::{self, Builder, Key, Root, SourceFile, Trust, TrustStore};
 
 /// Policy and trust that hold together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Checked {
     pub builders: Vec<Builder>,
     /// Trust stores of the Notary Project.
     pub notation: Vec<TrustStore>,
+    /// Trusted roots of trust.
+    pub roots: Vec<Root>,
     /// The revocation list.
     pub deny: Deny,
     /// Rules in the order in which they are searched.
@@ -33,7 +35,10 @@ pub struct Checked {
 pub fn check(policy: &Path, trust: &Path) -> Result<Checked, Vec<Diagnostic>> {
     let mut found = Vec::new();
     let trust = match trust::load(trust) {
-        Ok(trust) => Some(trust),
+        Ok(mut trust) => {
+            found.append(&mut trust.warnings);
+            Some(trust)
+        }
         Err(faults) => {
             found.extend(faults);
             None
@@ -59,6 +64,7 @@ pub fn check(policy: &Path, trust: &Path) -> Result<Checked, Vec<Diagnostic>> {
                 keys: trust.keys,
                 builders: trust.builders,
                 notation: trust.notation,
+                roots: trust.roots,
                 deny: read.deny,
                 rules: read.rules.into_iter().map(|read| read.rule).collect(),
                 warnings: found,
@@ -123,6 +129,7 @@ fn check_trust(policy: &SourcePolicy, trust: &Trust, found: &mut Vec<Diagnostic>
     let find = |id: &str| trust.keys.iter().find(|key| key.id == id);
     let unknown = |id: &str, place: &Place| diags::unknown_key(id, place.clone(), &trust.keys);
     let builders: Vec<&str> = trust.builders.iter().map(|builder| builder.name.as_str()).collect();
+    let roots: Vec<&str> = trust.roots.iter().map(|root| root.id.as_str()).collect();
     let stores: Vec<&str> = trust.notation.iter().map(|store| store.id.as_str()).collect();
     for mention in policy.rules.iter().flat_map(|read| &read.mentions) {
         let (id, place) = (mention.id.as_str(), &mention.place);
@@ -138,7 +145,7 @@ fn check_trust(policy: &SourcePolicy, trust: &Trust, found: &mut Vec<Diagnostic>
                 }
                 Some(key) => found.extend(diags::key_inactive(key, place)),
             },
-            Named::Root => {}
+            Named::Root => found.extend(missing("[[root]]", &roots)),
             Named::Builder => found.extend(missing("[[builder]]", &builders)),
             Named::Store => found.extend(missing("[[notation]]", &stores)),
         }
@@ -533,6 +540,13 @@ mod tests {
         6 | any = [{ identity = "https://x/*", issuer = "https://y", root = "z" }]
           |                     ^^^^^^^^^^^^^
          help: write it as in https://github.com/acme/*, so that nobody else's identity on the same host matches
+
+        error[trust-unknown]: trust holds no [[root]] `z`
+         --> /etc/assay/policy.d/50.toml:6:65
+          |
+        6 | any = [{ identity = "https://x/*", issuer = "https://y", root = "z" }]
+          |                                                                 ^^^
+         help: trust holds no [[root]] yet: add one to trust.d
         "#
         );
         insta::assert_snapshot!(said(&rule(&format!("{SIGNED}\n[rule.runtime]\nuser = \"non-root\"\nread_only_root = true"))), @r#"

@@ -913,6 +913,7 @@ mod tests {
             keys: vec![],
             builders: vec![],
             notation: vec![],
+            roots: vec![],
             deny,
             rules,
         }

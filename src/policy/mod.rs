@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attest::Condition;
 use crate::digest::Digest;
-use crate::trust::{Builder, Key, SourceFile, TextPattern, TrustStore};
+use crate::trust::{Builder, Key, Root, SourceFile, TextPattern, TrustStore};
 
 pub use check::{Checked, check};
 pub use evaluate::{Image, Outcome};
@@ -172,6 +172,9 @@ pub struct Active {
     /// Trust stores of the Notary Project.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notation: Vec<TrustStore>,
+    /// Trusted roots of trust.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roots: Vec<Root>,
     /// The revocation list.
     pub deny: Deny,
     /// Rules in the order in which they are searched.

@@ -5,14 +5,15 @@ use toml::Spanned;
 use super::TextFault;
 use super::notation;
 use super::public_key::Fault;
+use super::root::{LeftOut, MAX_ROOTS, Root, RootError};
 use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{Code, Diagnostic, Place, printable};
 
-pub(super) fn invalid_id(reader: &mut Reader<'_>, id: &Spanned<String>, what: &str) {
+pub(super) fn invalid_id(reader: &mut Reader<'_>, id: &Spanned<String>, of: &str) {
     reader.fault(
         Code::InvalidName,
         id.span(),
-        format!("`{}` cannot be the {what}", id.get_ref()),
+        format!("`{}` cannot be the `id` of a {of}", id.get_ref()),
         "",
         "up to 64 of the characters a-z A-Z 0-9 . _ -",
     );
@@ -118,6 +119,16 @@ pub(crate) fn invalid_text(reader: &mut Reader<'_>, text: &Spanned<String>, faul
     );
 }
 
+pub(super) fn builder_name(reader: &mut Reader<'_>, name: &Spanned<String>) {
+    reader.fault(
+        Code::InvalidName,
+        name.span(),
+        format!("`{}` cannot be the `name` of a builder", name.get_ref()),
+        "",
+        "up to 64 of the characters a-z A-Z 0-9 . _ -",
+    );
+}
+
 pub(super) fn builder_id(reader: &mut Reader<'_>, id: &Spanned<String>) {
     reader.fault(
         Code::InvalidValue,
@@ -198,6 +209,22 @@ pub(super) fn builder_key_unknown(id: &str, place: Place) -> Diagnostic {
     )
 }
 
+pub(super) fn builder_root_unknown(id: &str, place: Place, roots: &[Root]) -> Diagnostic {
+    let known: Vec<&str> = roots.iter().map(|root| root.id.as_str()).collect();
+    let help = if known.is_empty() {
+        "add a [[root]] to trust.d, id = \"public-good\" and builtin = \"sigstore\" for example".to_owned()
+    } else {
+        format!("trust holds {}", known.join(", "))
+    };
+    Diagnostic::error(
+        Code::TrustUnknown,
+        place,
+        format!("trust holds no [[root]] `{id}`"),
+        "",
+        &help,
+    )
+}
+
 pub(super) fn builder_key_use(id: &str, place: Place) -> Diagnostic {
     Diagnostic::error(
         Code::KeyUse,
@@ -235,5 +262,67 @@ pub(super) fn duplicate_store(id: &str, place: Place, first: &Place) -> Diagnost
         format!("`{id}` is already the `id` of another trust store"),
         &format!("first used at {first}"),
         "give each trust store an id of its own",
+    )
+}
+
+pub(super) fn root_source(reader: &mut Reader<'_>, table: &Table<'_>, sources: usize) {
+    let message = if sources == 0 {
+        "[[root]] has neither `builtin` nor `file`"
+    } else {
+        "[[root]] has both `builtin` and `file`"
+    };
+    reader.fault(
+        Code::RootSource,
+        table.span(),
+        message.to_owned(),
+        "one of the two is needed",
+        "builtin = \"sigstore\", builtin = \"github\" or file = \"trusted_root.json\"",
+    );
+}
+
+pub(super) fn root(error: &RootError, name: &str, place: Place) -> Diagnostic {
+    let help = match error {
+        RootError::Json(_) | RootError::MediaType(_) => {
+            "the trusted_root.json of a Sigstore instance, as its TUF repository or cosign trusted-root create gives it"
+        }
+        RootError::TooMany { .. } => "leave out what nothing was signed with",
+        RootError::Empty => "check that it is the right file and that it was copied whole",
+    };
+    Diagnostic::error(
+        Code::RootInvalid,
+        place,
+        format!("{} is no trusted root that can be used: {error}", printable(name)),
+        "",
+        help,
+    )
+}
+
+pub(super) fn root_entry(left_out: &LeftOut, name: &str, place: Place) -> Diagnostic {
+    Diagnostic::warning(
+        Code::RootEntry,
+        place,
+        printable(&format!("{name}: {left_out}")).into_owned(),
+        "",
+        "signatures that need it do not count; the rest of the root does",
+    )
+}
+
+pub(super) fn duplicate_root(id: &str, place: Place, first: &Place) -> Diagnostic {
+    Diagnostic::error(
+        Code::RootIdDuplicate,
+        place,
+        format!("`{id}` is already the `id` of another root"),
+        &format!("first used at {first}"),
+        "give each root an id of its own",
+    )
+}
+
+pub(super) fn too_many_roots(place: Place) -> Diagnostic {
+    Diagnostic::error(
+        Code::RootLimit,
+        place,
+        format!("there are more than {MAX_ROOTS} roots"),
+        "one too many",
+        "each costs time when an image is judged: keep those that policy names",
     )
 }

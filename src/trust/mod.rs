@@ -1,5 +1,5 @@
-//! What an administrator trusts: keys with their use, status and validity window, builders with their level, trust
-//! stores of the Notary Project.
+//! What an administrator trusts: keys with their use, status and validity window, Sigstore's trusted roots, builders
+//! with their level, trust stores of the Notary Project.
 //!
 //! `schema` is what may be written in `trust.d`, `diags` what is said when it is wrong.
 
@@ -8,6 +8,7 @@ pub(crate) mod diags;
 mod notation;
 mod pattern;
 mod public_key;
+pub mod root;
 mod schema;
 
 use std::path::Path;
@@ -15,12 +16,14 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
 
 pub use builder::{Builder, BuilderSigner, InvalidRef, MAX_LEVEL, RefPattern};
 pub use notation::{Der, TrustStore};
 pub(crate) use pattern::Glob;
 pub use pattern::{TextFault, TextPattern};
+pub use root::{Builtin, Root, RootSource};
 pub use schema::load;
 
 /// What `trust.d` says.
@@ -32,8 +35,12 @@ pub struct Trust {
     pub builders: Vec<Builder>,
     /// Trust stores of the Notary Project.
     pub notation: Vec<TrustStore>,
+    /// Its trusted roots, in the order in which they were written.
+    pub roots: Vec<Root>,
     /// Every file that was read.
     pub files: Vec<SourceFile>,
+    /// What is probably not what was meant.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// A file that an activated policy was made from.

@@ -2,7 +2,7 @@
 
 use toml::Spanned;
 
-use super::super::{Builder, BuilderSigner, Key, MAX_LEVEL, RefPattern, TextFault, TextPattern, Use, diags};
+use super::super::{Builder, BuilderSigner, Key, MAX_LEVEL, RefPattern, Root, TextFault, TextPattern, Use, diags};
 use super::is_valid_id;
 use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{Diagnostic, Place};
@@ -25,8 +25,7 @@ pub(super) struct Entry {
     pub builder: Builder,
     name_at: Place,
     key_at: Option<Place>,
-    /// Where it names its root.
-    pub root_at: Option<Place>,
+    root_at: Option<Place>,
 }
 
 pub(super) fn parse<'s>(reader: &mut Reader<'s>, table: &mut Table<'s>) -> Option<Entry> {
@@ -34,7 +33,7 @@ pub(super) fn parse<'s>(reader: &mut Reader<'s>, table: &mut Table<'s>) -> Optio
     let name = reader.required_text(table, "name").filter(|name| {
         let valid = is_valid_id(name.get_ref());
         if !valid {
-            diags::invalid_id(reader, name, "`name` of a builder");
+            diags::builder_name(reader, name);
         }
         valid
     });
@@ -142,7 +141,7 @@ fn exact(reader: &mut Reader<'_>, table: &mut Table<'_>, key: &str) -> Option<Sp
 }
 
 /// What needs all of trust: names that are unique, and keys that exist and may sign provenance.
-pub(super) fn check(entries: &[Entry], keys: &[Key], faults: &mut Vec<Diagnostic>) {
+pub(super) fn check(entries: &[Entry], keys: &[Key], roots: &[Root], faults: &mut Vec<Diagnostic>) {
     for (i, entry) in entries.iter().enumerate() {
         let before = entries.get(..i).unwrap_or_default();
         if let Some(first) = before.iter().find(|first| first.builder.name == entry.builder.name) {
@@ -160,6 +159,11 @@ pub(super) fn check(entries: &[Entry], keys: &[Key], faults: &mut Vec<Diagnostic
                 }
                 Some(_) => {}
             }
+        }
+        if let (BuilderSigner::Certificate { root, .. }, Some(place)) = (&entry.builder.signer, &entry.root_at)
+            && !roots.iter().any(|known| known.id == *root)
+        {
+            faults.push(diags::builder_root_unknown(root, place.clone(), roots));
         }
     }
 }

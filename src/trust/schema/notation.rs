@@ -1,13 +1,12 @@
 //! `[[notation]]`.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::super::notation::{self, Content, Der, TrustStore};
 use super::super::{SourceFile, diags};
 use super::is_valid_id;
 use crate::diagnostic::strict::{Reader, Table};
-use crate::diagnostic::{self, Diagnostic, Place, Source};
+use crate::diagnostic::{Diagnostic, Place, Source};
 
 pub(super) const KEYS: &[&str] = &["id", "ca", "signing_authority", "tsa", "crl"];
 
@@ -26,7 +25,7 @@ pub(super) fn parse<'s>(
     let id = reader.required_text(table, "id").filter(|id| {
         let valid = is_valid_id(id.get_ref());
         if !valid {
-            diags::invalid_id(reader, id, "`id` of a trust store");
+            diags::invalid_id(reader, id, "trust store");
         }
         valid
     });
@@ -62,20 +61,12 @@ fn read(
     let mut documents = Vec::new();
     for name in reader.texts(table, key) {
         let place = reader.at(name.span());
-        if !super::is_file_name(name.get_ref()) {
-            diags::file_name(reader, &name);
+        let Some((_, bytes)) = super::read_beside(reader, &name, source, notation::MAX_FILE, files) else {
             continue;
-        }
-        let path = source.path.parent().unwrap_or(Path::new("/")).join(name.get_ref());
-        match diagnostic::read_file(&path, notation::MAX_FILE) {
-            Ok(bytes) => {
-                files.push(SourceFile::new(&path, &bytes));
-                match notation::read(&bytes, content) {
-                    Ok(read) => documents.extend(read),
-                    Err(fault) => reader.push(diags::store_file(&fault, name.get_ref(), place)),
-                }
-            }
-            Err(fault) => reader.push(diags::file(fault, place)),
+        };
+        match notation::read(&bytes, content) {
+            Ok(read) => documents.extend(read),
+            Err(fault) => reader.push(diags::store_file(&fault, name.get_ref(), place)),
         }
     }
     documents
