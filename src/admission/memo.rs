@@ -2,15 +2,15 @@
 //!
 //! Kept is the *answer*, not the verdict: policy is evaluated every time. An answer is kept only when it led to an
 //! allow, and it counts only while everything it was made from is the same: the program, the active policy with its
-//! keys, the subjects, and every file of the evidence cache that it rests on, by size, times and inode: the evidence
-//! itself and the lists of what there is about these subjects. A changed file, a removed one, an added one (which
-//! changes such a list) or a new policy asks again; evidence about other images does not. No
-//! fact depends on the clock: keys with a validity window count only against a time that someone trusted vouches for,
-//! and no carrier that is verified here brings one.
+//! keys and roots, the subjects, and every file of the evidence cache that it rests on, by size, times and inode: the
+//! evidence itself and the lists of what there is about these subjects. A changed file, a removed one, an added one
+//! (which changes such a list) or a new policy asks again; evidence about other images does not. So does a clock that
+//! has left the span of time in which one of the facts holds.
 
 use std::os::fd::AsFd as _;
 use std::time::SystemTime;
 
+use jiff::Timestamp;
 use rustix::fs::AtFlags;
 use serde::{Deserialize, Serialize};
 
@@ -88,12 +88,13 @@ impl Inputs {
     }
 
     /// The answer to the same question, when nothing it rests on has changed.
-    pub(super) fn recall(&self, run: &StateDir, evidence: &StateDir) -> Option<Answer> {
+    pub(super) fn recall(&self, run: &StateDir, evidence: &StateDir, now: Timestamp) -> Option<Answer> {
         // Anything unreadable is forgotten: asking again is always right.
         let bytes = run.subdir(DIRECTORY).ok()?.read(&self.name()?, MAX_MEMO).ok()??;
         let memo: Memo = serde_json::from_slice(&bytes).ok()?;
         let unchanged = |known: &File| known.stamp.is_some() && look(evidence, &known.name) == *known;
-        (memo.inputs == *self && memo.lists == self.lists(evidence) && memo.blobs.iter().all(unchanged))
+        let holds = memo.answer.facts.iter().all(|fact| fact.proof.span.contains(now));
+        (memo.inputs == *self && holds && memo.lists == self.lists(evidence) && memo.blobs.iter().all(unchanged))
             .then_some(memo.answer)
     }
 
@@ -160,7 +161,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::verify::{Carrier, Claim, Fact, Proof};
+    use crate::verify::{Carrier, Claim, Fact, Proof, Span};
 
     struct Place {
         _folder: tempfile::TempDir,
@@ -194,6 +195,8 @@ mod tests {
                 subject: Digest::of(b"image"),
                 claim: Claim::ImageSignature,
                 proof: Proof::by_key("release"),
+                details: None,
+                held: Vec::new(),
             }],
             findings: Vec::new(),
         }
@@ -210,6 +213,10 @@ mod tests {
             .unwrap();
     }
 
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
     fn later() -> SystemTime {
         SystemTime::now() + Duration::from_secs(60)
     }
@@ -217,9 +224,36 @@ mod tests {
     #[test]
     fn an_answer_is_recalled_while_nothing_changes() {
         let place = place();
-        assert_eq!(inputs(&place).recall(&place.run, &place.evidence), None);
+        assert_eq!(inputs(&place).recall(&place.run, &place.evidence, now()), None);
         keep(&place, later());
-        assert_eq!(inputs(&place).recall(&place.run, &place.evidence), Some(answer()));
+        assert_eq!(
+            inputs(&place).recall(&place.run, &place.evidence, now()),
+            Some(answer())
+        );
+    }
+
+    #[test]
+    fn a_fact_that_does_not_hold_now_is_asked_for_again() {
+        let at = |seconds| now() + Duration::from_secs(seconds);
+        let place = place();
+        let mut answer = answer();
+        answer.facts[0].proof.span = Span {
+            from: Some(now()),
+            until: Some(at(60)),
+        };
+        let inputs = || inputs(&place);
+        inputs()
+            .keep(&place.run, &place.evidence, &answer, &[Digest::of(b"blob")], later())
+            .unwrap();
+        for (time, recalled) in [
+            (now() - Duration::from_secs(1), false),
+            (now(), true),
+            (at(59), true),
+            (at(60), false),
+        ] {
+            let known = inputs().recall(&place.run, &place.evidence, time);
+            assert_eq!(known.is_some(), recalled, "{time}");
+        }
     }
 
     #[test]
@@ -229,7 +263,7 @@ mod tests {
         let recall = |policy: &[u8], subjects: &[Digest]| {
             Inputs::new(Digest::of(policy), &place.evidence, subjects)
                 .unwrap()
-                .recall(&place.run, &place.evidence)
+                .recall(&place.run, &place.evidence, now())
         };
         let image = Digest::of(b"image");
         assert!(recall(b"policy", &[image]).is_some());
@@ -260,7 +294,7 @@ mod tests {
             keep(&place, later());
             std::thread::sleep(Duration::from_millis(10));
             change(&place);
-            assert_eq!(inputs(&place).recall(&place.run, &place.evidence), None);
+            assert_eq!(inputs(&place).recall(&place.run, &place.evidence, now()), None);
         }
     }
 
@@ -268,7 +302,7 @@ mod tests {
     fn what_changed_while_it_was_read_is_not_kept() {
         let place = place();
         keep(&place, SystemTime::now() - Duration::from_secs(60));
-        assert_eq!(inputs(&place).recall(&place.run, &place.evidence), None);
+        assert_eq!(inputs(&place).recall(&place.run, &place.evidence, now()), None);
     }
 
     #[test]
@@ -279,10 +313,10 @@ mod tests {
         let memo = folder.join(inputs(&place).name().unwrap());
         let other = Inputs::new(Digest::of(b"other policy"), &place.evidence, &[Digest::of(b"image")]).unwrap();
         fs::copy(&memo, folder.join(other.name().unwrap())).unwrap();
-        assert_eq!(other.recall(&place.run, &place.evidence), None);
+        assert_eq!(other.recall(&place.run, &place.evidence, now()), None);
         let bytes = fs::read(&memo).unwrap();
         fs::write(&memo, &bytes[..bytes.len() / 2]).unwrap();
-        assert_eq!(inputs(&place).recall(&place.run, &place.evidence), None);
+        assert_eq!(inputs(&place).recall(&place.run, &place.evidence, now()), None);
     }
 
     #[test]
@@ -294,6 +328,6 @@ mod tests {
         }
         keep(&place, later());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        assert!(inputs(&place).recall(&place.run, &place.evidence).is_some());
+        assert!(inputs(&place).recall(&place.run, &place.evidence, now()).is_some());
     }
 }

@@ -11,7 +11,7 @@ use crate::attest::{COSIGN_SIGN, SimpleSigning, Statement};
 use crate::digest::Digest;
 use crate::oci::{Descriptor, Manifest, json, shorten};
 use crate::verify::Problem;
-use crate::verify::bundle_key::{self, Bundle};
+use crate::verify::bundle::{self, Bundle};
 use crate::verify::simple_signing;
 
 /// Largest statement in bytes, signed or not: BuildKit writes 40 MiB at most, and base64 needs a third more.
@@ -81,7 +81,7 @@ impl Content {
             DSSE => Some(Self::Envelope),
             JWS => Some(Self::Jws),
             COSE => Some(Self::Cose),
-            _ if media_type.starts_with(bundle_key::MEDIA_TYPE_PREFIX) => Some(Self::Bundle),
+            _ if media_type.starts_with(bundle::MEDIA_TYPE_PREFIX) => Some(Self::Bundle),
             _ => match media_type.strip_prefix(IN_TOTO)? {
                 "+json" => Some(Self::Statement),
                 kind if kind.starts_with('.') && kind.ends_with("+dsse") => Some(Self::Envelope),
@@ -93,7 +93,7 @@ impl Content {
     /// Largest blob of its kind in bytes.
     pub(super) fn limit(self) -> u64 {
         match self {
-            Self::Bundle => bundle_key::MAX_BUNDLE,
+            Self::Bundle => bundle::MAX_BUNDLE,
             Self::SimpleSigning => simple_signing::MAX_PAYLOAD,
             Self::Envelope | Self::Statement => MAX_STATEMENT,
             Self::Jws | Self::Cose => MAX_NOTATION,

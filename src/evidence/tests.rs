@@ -11,6 +11,17 @@ use crate::trust::{HashAlgorithm, Use};
 use crate::verify::tests::{fixtures, key, recorded};
 use crate::verify::{Carrier, Claim};
 
+/// A question that only keys can answer.
+fn question(keys: &[Key], subjects: &[Digest]) -> Question {
+    Question {
+        subjects: subjects.to_vec(),
+        keys: keys.to_vec(),
+        roots: Vec::new(),
+        certifiers: Vec::new(),
+        now: Timestamp::now(),
+    }
+}
+
 struct Cache {
     _keep: tempfile::TempDir,
     dir: StateDir,
@@ -35,7 +46,7 @@ impl Cache {
     }
 
     fn judge(&self, keys: &[Key], subjects: &[Digest]) -> Answer {
-        judge(self.dir.as_fd(), keys, subjects)
+        judge(self.dir.as_fd(), &question(keys, subjects))
     }
 
     fn blob(&self, digest: Digest) -> PathBuf {
@@ -139,7 +150,7 @@ fn bundle() -> Vec<u8> {
     std::fs::read(cache.blob(layer.digest)).unwrap()
 }
 
-const BUNDLE: &str = bundle_key::MEDIA_TYPES[0];
+const BUNDLE: &str = bundle::MEDIA_TYPES[0];
 
 #[test]
 fn what_oras_copied_is_found_for_manifest_and_index() {
@@ -209,7 +220,7 @@ fn cosigns_older_layout_is_found() {
 fn layouts_that_other_tools_filled_are_judged_as_they_are() {
     for (name, count) in [("oras", 6), ("cosign-save-legacy", 2)] {
         let folder = File::open(fixtures().join(name)).unwrap();
-        let answer = judge(folder.as_fd(), &keys(), &[recorded("manifest")]);
+        let answer = judge(folder.as_fd(), &question(&keys(), &[recorded("manifest")]));
         assert_eq!((answer.facts.len(), answer.findings), (count, vec![]), "{name}");
     }
 }
@@ -625,10 +636,7 @@ fn sizes_that_lie_are_refused() {
         assert_eq!((answer.facts.len(), codes(&answer)), (0, vec![code]), "{lie}");
     }
     let digest = Digest::of(&bundle());
-    for (lie, code) in [
-        (1, "evidence-corrupt"),
-        (bundle_key::MAX_BUNDLE + 1, "evidence-too-large"),
-    ] {
+    for (lie, code) in [(1, "evidence-corrupt"), (bundle::MAX_BUNDLE + 1, "evidence-too-large")] {
         let layers = json!({"layers": [{"mediaType": BUNDLE, "digest": digest, "size": lie}]});
         let entry = cache.manifest(BUNDLE, &bundle(), &layers);
         cache.index(&[entry]);

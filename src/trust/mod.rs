@@ -1,8 +1,12 @@
-//! Whom an administrator trusts: keys with their use, status and validity window, and Sigstore's trusted roots.
+//! What an administrator trusts: keys with their use, status and validity window, Sigstore's trusted roots, builders
+//! with their level, trust stores of the Notary Project.
 //!
 //! `schema` is what may be written in `trust.d`, `diags` what is said when it is wrong.
 
-mod diags;
+mod builder;
+pub(crate) mod diags;
+mod notation;
+mod pattern;
 mod public_key;
 pub mod root;
 mod schema;
@@ -15,6 +19,10 @@ use serde::{Deserialize, Serialize};
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
 
+pub use builder::{Builder, BuilderSigner, InvalidRef, MAX_LEVEL, RefPattern};
+pub use notation::{Der, TrustStore};
+pub(crate) use pattern::Glob;
+pub use pattern::{TextFault, TextPattern};
 pub use root::{Builtin, Root, RootSource};
 pub use schema::load;
 
@@ -23,6 +31,10 @@ pub use schema::load;
 pub struct Trust {
     /// Its keys, in the order in which they were written.
     pub keys: Vec<Key>,
+    /// Build services, the only source of an SLSA level.
+    pub builders: Vec<Builder>,
+    /// Trust stores of the Notary Project.
+    pub notation: Vec<TrustStore>,
     /// Its trusted roots, in the order in which they were written.
     pub roots: Vec<Root>,
     /// Every file that was read.
@@ -90,7 +102,7 @@ pub enum Use {
 pub enum Status {
     /// It does.
     Active,
-    /// Only for signatures that a trusted time puts before its retirement.
+    /// Only for signatures that a trusted time puts into its window, and for the digests recorded with it.
     Retired,
     /// Never.
     Distrusted,
@@ -115,4 +127,7 @@ pub struct Key {
     pub until: Option<Timestamp>,
     /// Whether it still counts.
     pub status: Status,
+    /// Digests of manifests and indexes for which its signatures count even after it was retired.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub digests: Vec<Digest>,
 }

@@ -8,12 +8,14 @@ use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::bundle_key::Bundle;
+use super::bundle::Bundle;
 use super::key::{KeyError, PublicKey};
 use super::*;
 use crate::oci::{Descriptor, LayoutError};
 use crate::store;
+use crate::trust::root::{EntryKind, LeftOut};
 use crate::trust::{HashAlgorithm, Key, Status};
+use crate::verify::sigstore::Refusal;
 
 /// What real tools wrote; see `make.sh` there.
 pub(crate) fn fixtures() -> PathBuf {
@@ -41,6 +43,7 @@ pub(crate) fn key(name: &str) -> Key {
         from: None,
         until: None,
         status: Status::Active,
+        digests: Vec::new(),
     }
 }
 
@@ -89,7 +92,8 @@ fn judged(unverified: Result<Unverified, Problem>, keys: &[Key]) -> Result<Strin
     assert_eq!(findings, []);
     keyring
         .signer(&unverified)
-        .map(|key| key.id.clone())
+        .and_then(|key| keyring.standing(key, unverified.claim(), &[], unverified.subjects()))
+        .map(|(key, _)| key.id.clone())
         .map_err(|problem| problem.code())
 }
 
@@ -123,7 +127,7 @@ impl Signer {
 
     fn envelope(&self, payload: &str, signature: &str) -> Value {
         json!({
-            "mediaType": bundle_key::MEDIA_TYPES[0],
+            "mediaType": bundle::MEDIA_TYPES[0],
             "verificationMaterial": {"publicKey": {"hint": ""}},
             "dsseEnvelope": {
                 "payload": BASE64_STANDARD.encode(payload),
@@ -238,10 +242,7 @@ fn a_changed_bundle_is_refused_with_its_own_code() {
         bundle.pointer_mut(parent).unwrap()[name] = value;
         verdict(&bundle, &keys)
     };
-    assert_eq!(
-        with("/mediaType", bundle_key::MEDIA_TYPES[1].into()),
-        Ok("p256".to_owned())
-    );
+    assert_eq!(with("/mediaType", bundle::MEDIA_TYPES[1].into()), Ok("p256".to_owned()));
     for version in ["0.1", "0.2"] {
         let media_type = format!("application/vnd.dev.sigstore.bundle+json;version={version}");
         assert_eq!(with("/mediaType", media_type.into()), Err("bundle-version-unsupported"));
@@ -452,7 +453,8 @@ fn a_claim_needs_a_key_for_that_use() {
         ("https://openvex.dev/ns/v0.2.0", Some(Use::Vex)),
         ("https://openvex.dev/nsfoo", None),
         ("https://slsa.dev/provenances", None),
-        ("https://slsa.dev/verification_summary/v1", None),
+        ("https://slsa.dev/verification_summary/v1", Some(Use::Provenance)),
+        ("https://slsa.dev/verification_summaryx/v1", None),
         ("https://sigstore.dev/cosign/sign/v1 ", None),
         ("https://sigstore.dev/cosign/sign/v2", None),
     ] {
@@ -547,7 +549,7 @@ fn a_message_signature_is_over_the_manifest_with_that_digest() {
     let manifest = b"{\"schemaVersion\":2}";
     let bundle = |digest: &str, algorithm: &str| {
         json!({
-            "mediaType": bundle_key::MEDIA_TYPES[0],
+            "mediaType": bundle::MEDIA_TYPES[0],
             "verificationMaterial": {"publicKey": {"hint": "x"}},
             "messageSignature": {
                 "messageDigest": {"algorithm": algorithm, "digest": digest},
@@ -762,8 +764,40 @@ fn what_a_person_reads() {
         Problem::Bundle(json()),
         Problem::BundleVersion("application/vnd.dev.sigstore.bundle+json;version=0.1".to_owned()),
         Problem::BundleContent,
-        Problem::Certificate,
+        Problem::BundleTooMany {
+            what: "timestamps",
+            count: 33,
+            most: 32,
+        },
+        Problem::BundleRepeats("timestamps"),
+        Problem::BundleSigners,
         Problem::NoKey,
+        Problem::Certificate("it names no identity".to_owned()),
+        Problem::CertificateTooLarge(40_000),
+        Problem::CertificateUnsupported,
+        Problem::Sigstore {
+            root: "public-good".to_owned(),
+            refusal: Refusal::UnknownLog("unknown transparency log AAAA".to_owned()),
+        },
+        Problem::RootUnknown,
+        Problem::RootMissing,
+        Problem::SignerUnlisted {
+            identity: "https://github.com/acme/app/.github/workflows/release.yml@refs/tags/v1".to_owned(),
+            issuer: "https://token.actions.githubusercontent.com".to_owned(),
+        },
+        Problem::RootUnusable {
+            root: "ours".to_owned(),
+            reason: "none of its entries can be used".to_owned(),
+        },
+        Problem::RootEntry {
+            root: "ours".to_owned(),
+            left_out: LeftOut {
+                kind: EntryKind::Log,
+                index: 0,
+                name: "https://rekor.example".to_owned(),
+                reason: "its key is of ECDSA P-521".to_owned(),
+            },
+        },
         Problem::LogEntry,
         Problem::Timestamp,
         Problem::Base64("payload"),
