@@ -132,6 +132,7 @@ pub struct TrustedRoot {
     authorities: Vec<(String, TsaAuthority)>,
     /// DER of the names under which its authorities certify.
     names: Vec<Vec<u8>>,
+    lists_logs: bool,
     lists_certificate_logs: bool,
 }
 
@@ -151,6 +152,7 @@ impl TrustedRoot {
         };
         let root::Usable {
             root: usable,
+            lists_logs,
             lists_certificate_logs,
             left_out,
         } = root.usable().map_err(unusable)?;
@@ -197,6 +199,7 @@ impl TrustedRoot {
             logs: usable.rekor_keys().map_err(|error| other(error.to_string()))?,
             authorities,
             names,
+            lists_logs,
             lists_certificate_logs,
         };
         Ok((prepared, left_out))
@@ -206,6 +209,12 @@ impl TrustedRoot {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Whether it lists a transparency log, so that what is signed under it has an entry in one.
+    #[must_use]
+    pub fn lists_logs(&self) -> bool {
+        self.lists_logs
     }
 
     /// Whether one of its authorities has the name of whoever issued the certificate. Cheap, and proves nothing.
