@@ -28,6 +28,8 @@ mod gc;
 mod import;
 mod inventory;
 mod pull;
+#[cfg(test)]
+mod slsa_verifier;
 mod source;
 mod subjects;
 #[cfg(test)]
