@@ -19,7 +19,7 @@ use crate::trust::{Key, Root};
 use crate::verify::bundle::{self, Bundle};
 use crate::verify::certificate::Leaf;
 use crate::verify::{
-    Answer, By, Claim, Fact, Keyring, Problem, Proof, Signer, TrustedRoot, Unverified, Verify, simple_signing,
+    Answer, By, Claim, Fact, Keyring, Problem, Proof, Signer, TrustedRoot, Unverified, Verify, legacy,
 };
 
 mod content;
@@ -28,6 +28,8 @@ mod gc;
 mod import;
 mod inventory;
 mod pull;
+#[cfg(test)]
+mod slsa_verifier;
 mod source;
 mod subjects;
 #[cfg(test)]
@@ -344,7 +346,8 @@ impl Judge<'_> {
             .map_err(Problem::Evidence)
             .and_then(|bytes| match kind {
                 Kind::Bundle => Bundle::parse(&bytes)?.unverified(),
-                Kind::SimpleSigning => simple_signing::parse(layer, bytes),
+                Kind::SimpleSigning => legacy::simple_signing(layer, bytes),
+                Kind::Envelope => legacy::envelope(layer, &bytes),
             });
         let unverified = match unverified {
             Ok(unverified) => unverified,
@@ -607,12 +610,15 @@ fn tagged_digest(tag: &str) -> Option<Digest> {
 enum Kind {
     Bundle,
     SimpleSigning,
+    Envelope,
 }
 
 impl Kind {
     fn of(layer: &Descriptor) -> Option<Self> {
-        if layer.media_type == simple_signing::MEDIA_TYPE {
+        if layer.media_type == legacy::SIMPLE_SIGNING {
             Some(Self::SimpleSigning)
+        } else if layer.media_type == legacy::ENVELOPE {
+            Some(Self::Envelope)
         } else if layer.media_type.starts_with(bundle::MEDIA_TYPE_PREFIX) {
             Some(Self::Bundle)
         } else {
@@ -623,7 +629,8 @@ impl Kind {
     fn limit(self) -> u64 {
         match self {
             Self::Bundle => bundle::MAX_BUNDLE,
-            Self::SimpleSigning => simple_signing::MAX_PAYLOAD,
+            Self::SimpleSigning => legacy::MAX_SIMPLE_SIGNING,
+            Self::Envelope => legacy::MAX_ENVELOPE,
         }
     }
 }

@@ -760,7 +760,7 @@ fn simple_signatures(cache: &Cache, bogus: usize, genuine: bool) -> Value {
     if genuine {
         layers.push(layer);
     }
-    let layer_type = simple_signing::MEDIA_TYPE;
+    let layer_type = legacy::SIMPLE_SIGNING;
     cache.manifest(layer_type, &payload, &json!({"layers": layers}))
 }
 
@@ -966,7 +966,7 @@ fn evidence_about_other_images_changes_no_list_of_this_one() {
     let payload = format!(
         r#"{{"critical":{{"identity":{{"docker-reference":""}},"image":{{"docker-manifest-digest":"{other}"}},"type":"cosign container image signature"}}}}"#
     );
-    let entry = source.manifest(simple_signing::MEDIA_TYPE, payload.as_bytes(), &json!({}));
+    let entry = source.manifest(legacy::SIMPLE_SIGNING, payload.as_bytes(), &json!({}));
     source.index(&[entry]);
     assert_eq!(
         import(&cache.dir, &[source.dir.path().to_owned()])

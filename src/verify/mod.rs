@@ -14,9 +14,12 @@ pub mod certificate;
 mod fact;
 pub mod key;
 mod keyring;
+pub mod legacy;
 pub mod notation;
+#[cfg(test)]
+#[path = "../../tests/pki/mod.rs"]
+pub(crate) mod pki;
 pub mod sigstore;
-pub mod simple_signing;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -38,6 +41,8 @@ pub enum Carrier {
     BundleCertificate,
     /// A simple-signing payload with its signature in an annotation (cosign's older layout).
     SimpleSigning,
+    /// An envelope with what vouches for it in annotations (cosign's older layout).
+    Envelope,
 }
 
 impl fmt::Display for Carrier {
@@ -47,6 +52,7 @@ impl fmt::Display for Carrier {
             Self::BundleKeyLogged => "bundle-key-logged",
             Self::BundleCertificate => "bundle-certificate",
             Self::SimpleSigning => "simple-signing",
+            Self::Envelope => "envelope",
         })
     }
 }
@@ -107,6 +113,8 @@ pub struct Unverified {
     signature: Vec<u8>,
     /// The bundle that it was read from, where more than the signature has to be verified.
     bundle: Option<String>,
+    /// A log entry that this bundle cannot hold.
+    intoto: Option<Box<legacy::Intoto>>,
     /// How much work that is at worst, in signature checks or so.
     work: usize,
 }
@@ -249,9 +257,6 @@ pub enum Problem {
     /// A certificate that is too large.
     #[error("it has a certificate of {0} bytes, more than any has")]
     CertificateTooLarge(usize),
-    /// Signed with a certificate, in a form that this version does not verify.
-    #[error("it is signed with a certificate, which this version does not verify in cosign's older layout")]
-    CertificateUnsupported,
     /// A trusted root does not accept it.
     #[error("under the root '{root}': {refusal}")]
     Sigstore {
@@ -290,12 +295,18 @@ pub enum Problem {
         /// What is left out, and why.
         left_out: crate::trust::root::LeftOut,
     },
-    /// It has a transparency-log entry, which would have to be verified too.
-    #[error("it holds a transparency-log entry, which this version does not verify in cosign's older layout")]
-    LogEntry,
-    /// It has a timestamp, which would have to be verified too.
-    #[error("it holds a timestamp, which this version does not verify in cosign's older layout")]
-    Timestamp,
+    /// The blob is no envelope.
+    #[error("its envelope is malformed: {0}")]
+    Envelope(json::Error),
+    /// An annotation with a log entry or a timestamp cannot be read.
+    #[error("the log entry or the timestamp in its annotations is malformed: {0}")]
+    Annotation(json::Error),
+    /// The body of a log entry cannot be read.
+    #[error("the body of its log entry is malformed: {0}")]
+    LogBody(json::Error),
+    /// A log entry of another kind.
+    #[error("it has a log entry of the kind '{0}', which this version does not verify")]
+    LogEntryKind(String),
     /// Not base64 in its canonical form, or of the wrong length.
     #[error("its {0} is not canonical base64 of the right length")]
     Base64(&'static str),
@@ -407,15 +418,16 @@ impl Problem {
             | Self::NoKey => "bundle-malformed",
             Self::BundleVersion(_) => "bundle-version-unsupported",
             Self::Certificate(_) | Self::CertificateTooLarge(_) => "certificate-unacceptable",
-            Self::CertificateUnsupported => "certificate-unsupported",
             Self::Sigstore { refusal, .. } => refusal.code(),
             Self::RootUnknown => "root-unknown",
             Self::RootMissing => "root-missing",
             Self::SignerUnlisted { .. } => "signer-unlisted",
             Self::RootUnusable { .. } => "root-unusable",
             Self::RootEntry { .. } => "root-entry",
-            Self::LogEntry => "log-entry-unsupported",
-            Self::Timestamp => "timestamp-unsupported",
+            Self::Envelope(_) => "envelope-malformed",
+            Self::Annotation(_) => "annotation-malformed",
+            Self::LogBody(_) => "log-entry-malformed",
+            Self::LogEntryKind(_) => "log-entry-unsupported",
             Self::Base64(_) => "base64-invalid",
             Self::PayloadType(_) => "payload-type-unsupported",
             Self::SignatureCount(_) => "signature-count",
