@@ -296,7 +296,14 @@ impl Desk {
 
     fn ask(&self, subjects: &[Digest]) -> Result<parser::Judged, ParserFault> {
         use std::os::fd::AsFd as _;
-        parser::ask(self.evidence.as_fd(), &self.active.keys, subjects, self.deadline)
+        let conditions = self.active.conditions();
+        parser::ask(
+            self.evidence.as_fd(),
+            &self.active.keys,
+            &conditions,
+            subjects,
+            self.deadline,
+        )
     }
 
     fn record(&self, decision: &Decision) -> Result<(), store::Error> {

@@ -18,12 +18,13 @@ use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 
 use super::sandbox;
+use crate::attest::Condition;
 use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::evidence;
 use crate::oci::{self, Layout, Manifest};
 use crate::trust::Key;
-use crate::verify::Answer;
+use crate::verify::{Answer, Fact};
 
 /// First argument of a parser process; the second is the number of the descriptor of the evidence layout.
 pub const ARGUMENT: &str = "parse-evidence";
@@ -46,6 +47,7 @@ const NO_PIPE: u8 = 74;
 #[serde(deny_unknown_fields)]
 struct Question {
     keys: Vec<Key>,
+    conditions: Vec<Condition>,
     subjects: Vec<Digest>,
 }
 
@@ -124,11 +126,13 @@ impl ParserFault {
 pub fn ask(
     layout: BorrowedFd<'_>,
     keys: &[Key],
+    conditions: &[Condition],
     subjects: &[Digest],
     deadline: Instant,
 ) -> Result<Judged, ParserFault> {
     let question = serde_json::to_vec(&Question {
         keys: keys.to_vec(),
+        conditions: conditions.to_vec(),
         subjects: subjects.to_vec(),
     })
     .map_err(|error| ParserFault::Start(error.into()))?;
@@ -140,7 +144,7 @@ pub fn ask(
     let mut command = Command::new("/proc/self/exe");
     command.args([ARGUMENT, &inherited.as_raw_fd().to_string()]);
     let answer = run(command, &question, deadline)?;
-    accept(&answer, keys, subjects)
+    accept(&answer, keys, conditions, subjects)
 }
 
 /// Starts a parser, gives it its question and collects what it says until it ends, or kills it at the deadline.
@@ -230,7 +234,7 @@ fn wait_for(fd: BorrowedFd<'_>, deadline: Instant, started: Instant) -> Result<(
 }
 
 /// Reads what a parser said and accepts only what the question can lead to.
-fn accept(reply: &[u8], keys: &[Key], subjects: &[Digest]) -> Result<Judged, ParserFault> {
+fn accept(reply: &[u8], keys: &[Key], conditions: &[Condition], subjects: &[Digest]) -> Result<Judged, ParserFault> {
     // What the parser said may say anything; only where it goes wrong is repeated.
     let Reply { answer, blobs } = serde_json::from_slice(reply)
         .map_err(|error| ParserFault::Garbage(format!("not a reply at column {}", error.column())))?;
@@ -248,6 +252,22 @@ fn accept(reply: &[u8], keys: &[Key], subjects: &[Digest]) -> Result<Judged, Par
         }
         if !subjects.contains(&fact.subject) {
             return garbage("it names a subject that it was not asked about");
+        }
+        let family = fact.claim.family();
+        if fact
+            .details
+            .as_deref()
+            .is_some_and(|details| Some(details.family()) != family || !details.is_bounded())
+        {
+            return garbage("it reads a predicate as something that it cannot be");
+        }
+        let about = |number: &usize| conditions.get(*number).map(|condition| condition.about);
+        if fact
+            .held
+            .iter()
+            .any(|number| about(number).is_none() || about(number) != family)
+        {
+            return garbage("it answers a condition that it was not asked about");
         }
     }
     for finding in &answer.findings {
@@ -310,12 +330,21 @@ fn answer(layout: BorrowedFd<'_>) -> io::Result<()> {
     let mut question = Vec::new();
     io::stdin().take(MAX_QUESTION).read_to_end(&mut question)?;
     let question: Question = serde_json::from_slice(&question)?;
-    let mut answer = evidence::judge(layout, &question.keys, &question.subjects);
-    // One image can be signed by one key a thousand times; once is as good.
+    let mut answer = evidence::judge(layout, &question.keys, &question.conditions, &question.subjects);
+    // One image can be signed by one key a thousand times; once is as good, where it says and proves the same.
     let mut said = HashSet::new();
-    answer
-        .facts
-        .retain(|fact| said.insert((fact.proof.signer.to_string(), fact.subject, format!("{:?}", fact.claim))));
+    answer.facts.retain(|fact| {
+        let Fact {
+            evidence: _,
+            carrier,
+            subject,
+            claim,
+            proof,
+            details,
+            held,
+        } = fact;
+        said.insert(format!("{:?}", (carrier, subject, claim, proof, details, held)))
+    });
     answer.findings.truncate(MAX_ENTRIES);
     for finding in &mut answer.findings {
         finding.text = printable(&finding.text).chars().take(MAX_TEXT / 4).collect();
@@ -350,7 +379,7 @@ fn blobs(layout: BorrowedFd<'_>, answer: &Answer) -> Vec<Digest> {
 mod tests {
     use super::*;
     use crate::trust::{HashAlgorithm, Status, Use};
-    use crate::verify::{Carrier, Claim, Fact, Finding, Proof};
+    use crate::verify::{Carrier, Claim, Finding, Proof};
 
     fn shell(script: &str, patience: Duration) -> Result<Vec<u8>, ParserFault> {
         let mut command = Command::new("/bin/sh");
@@ -432,7 +461,7 @@ mod tests {
 
     fn code(reply: &Reply) -> &'static str {
         let json = serde_json::to_vec(reply).unwrap();
-        accept(&json, &[key()], &[Digest::of(b"image")])
+        accept(&json, &[key()], &[], &[Digest::of(b"image")])
             .err()
             .map_or("accepted", |fault| fault.code())
     }
@@ -481,7 +510,7 @@ mod tests {
             &format!("{whole}{whole}"),
             &whole.replacen('{', "{\"verdict\":\"allow\",", 1),
         ] {
-            let fault = accept(garbage.as_bytes(), &[key()], &[Digest::of(b"image")]).unwrap_err();
+            let fault = accept(garbage.as_bytes(), &[key()], &[], &[Digest::of(b"image")]).unwrap_err();
             assert_eq!(fault.code(), "parser-garbage", "{garbage}");
         }
     }
@@ -489,7 +518,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_reply_breaks_the_broker(bytes: Vec<u8>) {
-            let _ = accept(&bytes, &[key()], &[Digest::of(b"image")]);
+            let _ = accept(&bytes, &[key()], &[], &[Digest::of(b"image")]);
         }
     }
 }

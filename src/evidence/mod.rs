@@ -10,6 +10,7 @@
 use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 
+use crate::attest::{COSIGN_SIGN, Condition, Details, Predicate};
 use crate::digest::Digest;
 use crate::oci::{self, Descriptor, Layout, shorten};
 use crate::trust::Key;
@@ -43,7 +44,8 @@ pub const MAX_FINDINGS: usize = 32;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// Which signatures and attestations in the layout are about one of `subjects` and made by one of `keys`.
+/// Which signatures and attestations in the layout are about one of `subjects` and made by one of `keys`, and which of
+/// `conditions` hold for them.
 ///
 /// Entries whose annotation names a subject are looked at first, then those whose tag does, then those that
 /// have neither, last those whose tag names something else; each group in the order of the index. An index is
@@ -56,11 +58,12 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Work is bounded by [`MAX_DOCUMENTS`], [`MAX_SIGNATURES`], [`MAX_BYTES`], [`MAX_DEFERRED`], [`MAX_FACTS`] and
 /// the keyring's own limit; running into one is a finding.
 #[must_use]
-pub fn judge(layout: BorrowedFd<'_>, keys: &[Key], subjects: &[Digest]) -> Answer {
+pub fn judge(layout: BorrowedFd<'_>, keys: &[Key], conditions: &[Condition], subjects: &[Digest]) -> Answer {
     let (keyring, findings) = Keyring::new(keys);
     let mut judge = Judge {
         layout: Layout::new(layout),
         keyring,
+        conditions,
         subjects: subjects.iter().copied().collect(),
         answer: Answer {
             facts: Vec::new(),
@@ -97,6 +100,7 @@ pub fn judge(layout: BorrowedFd<'_>, keys: &[Key], subjects: &[Digest]) -> Answe
 struct Judge<'a> {
     layout: Layout<BorrowedFd<'a>>,
     keyring: Keyring<'a>,
+    conditions: &'a [Condition],
     subjects: HashSet<Digest>,
     answer: Answer,
     omitted: usize,
@@ -307,6 +311,9 @@ impl Judge<'_> {
     }
 
     fn facts(&mut self, evidence: Digest, unverified: &Unverified, key: &Key, about: &[Digest]) -> Bounded {
+        let Some((details, held)) = self.read(evidence, unverified) else {
+            return Ok(());
+        };
         for &subject in about {
             self.fact(Fact {
                 evidence,
@@ -314,11 +321,52 @@ impl Judge<'_> {
                 subject,
                 claim: unverified.claim().clone(),
                 proof: Proof::by_key(&key.id),
-                details: None,
-                held: Vec::new(),
+                details: details.clone().map(Box::new),
+                held: held.clone(),
             })?;
         }
         Ok(())
+    }
+
+    /// What the predicate of something that verified says, and which conditions hold for it. One that is not what its
+    /// type says is no evidence at all.
+    fn read(&mut self, evidence: Digest, verified: &Unverified) -> Option<(Option<Details>, Vec<usize>)> {
+        let predicate_type = match verified.claim() {
+            Claim::ImageSignature => COSIGN_SIGN,
+            Claim::Attestation(predicate_type) => predicate_type,
+        };
+        let details = match Details::parse(predicate_type, verified.predicate()) {
+            Ok(details) => details,
+            Err(error) => {
+                self.finding(evidence, &Problem::Predicate(error));
+                return None;
+            }
+        };
+        let family = verified.claim().family();
+        let about: Vec<(usize, &Condition)> = self
+            .conditions
+            .iter()
+            .enumerate()
+            .filter(|(_, condition)| Some(condition.about) == family)
+            .collect();
+        if about.is_empty() {
+            return Some((details, Vec::new()));
+        }
+        let predicate = Predicate::parse(predicate_type, verified.predicate());
+        let mut held = Vec::new();
+        for (number, condition) in about {
+            let cel = shorten(&condition.cel);
+            let answer = predicate
+                .as_ref()
+                .map_err(Clone::clone)
+                .and_then(|predicate| condition.holds(predicate));
+            match answer {
+                Ok(true) => held.push(number),
+                Ok(false) => self.finding(evidence, &Problem::ConditionFalse(cel)),
+                Err(error) => self.finding(evidence, &Problem::Condition { cel, error }),
+            }
+        }
+        Some((details, held))
     }
 
     /// Counts a document that is about to be read; false when it was read before.
@@ -346,7 +394,8 @@ impl Judge<'_> {
     /// to the registry, and say nothing new.
     fn fact(&mut self, fact: Fact) -> Bounded {
         let says_the_same = |known: &Fact| {
-            (known.subject, &known.proof.signer, &known.claim) == (fact.subject, &fact.proof.signer, &fact.claim)
+            (known.subject, &known.proof.signer, &known.claim, &known.held)
+                == (fact.subject, &fact.proof.signer, &fact.claim, &fact.held)
         };
         if fact.claim == Claim::ImageSignature && self.answer.facts.iter().any(says_the_same) {
             return Ok(());

@@ -209,6 +209,17 @@ pub enum Problem {
     /// The predicate is not what its type says.
     #[error("its predicate is not acceptable: {0}")]
     Predicate(attest::PredicateError),
+    /// A condition of a rule does not hold.
+    #[error("where = {0} does not hold for its predicate")]
+    ConditionFalse(String),
+    /// A condition of a rule has no answer.
+    #[error("where = {cel} has no answer for its predicate: {error}")]
+    Condition {
+        /// The expression, shortened.
+        cel: String,
+        /// Why.
+        error: attest::ConditionError,
+    },
     /// No key use covers the predicate.
     #[error("it is an attestation of type '{0}', which no key use covers")]
     PredicateUnsupported(String),
@@ -295,6 +306,8 @@ impl Problem {
             Self::Payload(_) => "payload-malformed",
             Self::SubjectMismatch { .. } => "subject-mismatch",
             Self::Predicate(_) => "predicate-malformed",
+            Self::ConditionFalse(_) => "where-false",
+            Self::Condition { .. } => "where-error",
             Self::PredicateUnsupported(_) => "predicate-unsupported",
             Self::KeyUnknown(_) => "key-unknown",
             Self::SignatureInvalid(_) => "signature-invalid",
