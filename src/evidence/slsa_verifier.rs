@@ -3,8 +3,11 @@
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::store::StateDir;
+use crate::trust::Root;
 use crate::trust::root::Builtin;
 use crate::verify::{Identity, Signer};
 
@@ -61,10 +64,10 @@ fn certifier() -> Certifier {
 fn question(subject: Digest, roots: Vec<Root>, certifiers: Vec<Certifier>) -> Question {
     Question {
         subjects: vec![subject],
-        keys: Vec::new(),
         roots,
         certifiers,
         now: Timestamp::now(),
+        ..Question::default()
     }
 }
 

@@ -15,6 +15,7 @@ mod fact;
 pub mod key;
 mod keyring;
 pub mod legacy;
+mod notary;
 pub mod notation;
 #[cfg(test)]
 #[path = "../../tests/pki/mod.rs"]
@@ -27,6 +28,7 @@ use certificate::Leaf;
 pub use fact::{Certificate, Fact, Identity, LogEntry, NotationSigner, Proof, Signer, Span, TimeSource, TrustedTime};
 use key::Message;
 pub use keyring::Keyring;
+pub use notary::NotationStore;
 pub use sigstore::{By, TrustedRoot, Verify};
 
 /// How a signature was carried.
@@ -43,6 +45,8 @@ pub enum Carrier {
     SimpleSigning,
     /// An envelope with what vouches for it in annotations (cosign's older layout).
     Envelope,
+    /// An envelope of the Notary Project.
+    Notation,
 }
 
 impl fmt::Display for Carrier {
@@ -53,6 +57,7 @@ impl fmt::Display for Carrier {
             Self::BundleCertificate => "bundle-certificate",
             Self::SimpleSigning => "simple-signing",
             Self::Envelope => "envelope",
+            Self::Notation => "notation",
         })
     }
 }
@@ -279,6 +284,23 @@ pub enum Problem {
         /// The issuer in its certificate.
         issuer: String,
     },
+    /// A signature of the Notary Project does not count.
+    #[error("{0}")]
+    Notation(notation::Fault),
+    /// A signature of the Notary Project is of something else than an image.
+    #[error("it signs something of type '{0}', which is no image")]
+    NotationTarget(String),
+    /// There is no trust store to verify signatures of the Notary Project under.
+    #[error("it is a signature of the Notary Project, and trust.d has no [[notation]] to verify it under")]
+    StoreMissing,
+    /// A trust store of trust.d cannot be used.
+    #[error("the trust store '{store}' in trust.d cannot be used: {error}")]
+    StoreUnusable {
+        /// Identifier of the store.
+        store: String,
+        /// Why.
+        error: notation::StoreError,
+    },
     /// A root of trust.d cannot be used.
     #[error("the root '{root}' in trust.d cannot be used: {reason}")]
     RootUnusable {
@@ -333,6 +355,17 @@ pub enum Problem {
     /// The predicate is not what its type says.
     #[error("its predicate is not acceptable: {0}")]
     Predicate(attest::PredicateError),
+    /// A condition of a rule does not hold.
+    #[error("where = {0} does not hold for its predicate")]
+    ConditionFalse(String),
+    /// A condition of a rule has no answer.
+    #[error("where = {cel} has no answer for its predicate: {error}")]
+    Condition {
+        /// The expression, shortened.
+        cel: String,
+        /// Why.
+        error: attest::ConditionError,
+    },
     /// No key use covers the predicate.
     #[error("it is an attestation of type '{0}', which no key use covers")]
     PredicateUnsupported(String),
@@ -421,6 +454,10 @@ impl Problem {
             Self::Sigstore { refusal, .. } => refusal.code(),
             Self::RootUnknown => "root-unknown",
             Self::RootMissing => "root-missing",
+            Self::Notation(fault) => fault.code(),
+            Self::NotationTarget(_) => "notation-target",
+            Self::StoreMissing => "store-missing",
+            Self::StoreUnusable { .. } => "store-unusable",
             Self::SignerUnlisted { .. } => "signer-unlisted",
             Self::RootUnusable { .. } => "root-unusable",
             Self::RootEntry { .. } => "root-entry",
@@ -435,6 +472,8 @@ impl Problem {
             Self::Payload(_) => "payload-malformed",
             Self::SubjectMismatch { .. } => "subject-mismatch",
             Self::Predicate(_) => "predicate-malformed",
+            Self::ConditionFalse(_) => "where-false",
+            Self::Condition { .. } => "where-error",
             Self::PredicateUnsupported(_) => "predicate-unsupported",
             Self::KeyUnknown(_) => "key-unknown",
             Self::SignatureInvalid(_) => "signature-invalid",
