@@ -592,6 +592,8 @@ fn fact(evidence: Digest, unverified: &Unverified, subject: Digest, proof: Proof
         subject,
         claim: unverified.claim().clone(),
         proof,
+        details: None,
+        held: Vec::new(),
     }
 }
 

@@ -136,6 +136,7 @@ struct MessageDigest {
 struct Content {
     claim: Claim,
     subjects: Vec<Digest>,
+    predicate: Vec<u8>,
     message: Message,
     signature: Vec<u8>,
 }
@@ -184,6 +185,7 @@ impl Bundle {
             carrier,
             claim: content.claim,
             subjects: content.subjects,
+            predicate: content.predicate,
             message: content.message,
             signature: content.signature,
             bundle: (carrier != Carrier::BundleKey).then_some(text),
@@ -292,6 +294,7 @@ impl Envelope {
         Ok(Content {
             claim,
             subjects: statement.subjects,
+            predicate: statement.predicate,
             message: Message::Bytes(pae(&self.payload_type, &payload)),
             signature: base64("signature", &signature.sig)?,
         })
@@ -311,6 +314,7 @@ impl MessageSignature {
         Ok(Content {
             claim: Claim::ImageSignature,
             subjects: vec![digest],
+            predicate: Vec::new(),
             message: Message::Sha256(digest),
             signature: base64("signature", &self.signature)?,
         })

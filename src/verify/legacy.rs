@@ -72,6 +72,7 @@ pub fn simple_signing(layer: &Descriptor, payload: Vec<u8>) -> Result<Unverified
         carrier: Carrier::SimpleSigning,
         // As for any bundle the message is known by its digest, but here it can be read: it names the image.
         subjects: vec![signed.digest],
+        predicate: signed.optional,
         message: Message::Bytes(payload),
         ..unverified
     })
