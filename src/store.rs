@@ -8,9 +8,11 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawMode, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawMode, ResolveFlags, Stat};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 /// Mode of every state directory.
 pub const DIRECTORY_MODE: RawMode = 0o700;
@@ -229,6 +231,27 @@ impl StateDir {
     /// # Errors
     /// As [`StateDir::write`].
     pub fn write_unsynced(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.replace(name, bytes, true)
+    }
+
+    /// As [`StateDir::write_unsynced`], except that the file may be empty after a crash until
+    /// [`StateDir::sync_file_system`] is called.
+    ///
+    /// # Errors
+    /// As [`StateDir::write`].
+    pub fn write_volatile(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.replace(name, bytes, false)
+    }
+
+    /// Makes everything on this directory's file system durable: for more files than can be waited for one by one.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn sync_file_system(&self) -> Result<(), Error> {
+        rustix::fs::syncfs(&self.fd).map_err(|e| Error::io("sync", &self.path, e))
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8], durable: bool) -> Result<(), Error> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         plain(name)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -247,7 +270,13 @@ impl StateDir {
         let written = file
             .write_all(bytes)
             .map_err(|e| Error::std("write", &path, &e))
-            .and_then(|()| rustix::fs::fsync(&file).map_err(|e| Error::io("sync", &path, e)))
+            .and_then(|()| {
+                if durable {
+                    rustix::fs::fsync(&file).map_err(|e| Error::io("sync", &path, e))
+                } else {
+                    Ok(())
+                }
+            })
             .and_then(|()| {
                 rustix::fs::renameat(&self.fd, &temporary, &self.fd, name)
                     .map_err(|e| Error::io("replace", &self.path.join(name), e))
@@ -277,6 +306,31 @@ impl StateDir {
         rustix::fs::renameat(&self.fd, from, &self.fd, to)
             .map_err(|e| Error::io("rename", &self.path.join(from), e))?;
         self.sync()
+    }
+
+    /// Size of the file `name` in bytes; 0 when it is not there.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn size(&self, name: &str) -> Result<u64, Error> {
+        plain(name)?;
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(stat.st_size.unsigned_abs()),
+            Err(Errno::NOENT) => Ok(0),
+            Err(e) => Err(Error::io("read the state of", &self.path.join(name), e)),
+        }
+    }
+
+    /// Removes the file `name`, if it is there. The removal may be lost in a crash until [`StateDir::sync`] is called.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        plain(name)?;
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(Error::io("remove", &self.path.join(name), e)),
+        }
     }
 
     /// Removes what writers left behind when they were killed. Only for a caller that holds the lock under
@@ -460,6 +514,46 @@ impl StateDir {
     }
 }
 
+/// What changes whenever the content of a file does, at the latest some milliseconds later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stamp {
+    size: u64,
+    inode: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// The stamp of the file `name` below `dir`, of which the last component is not followed; `None` when it is not
+    /// there.
+    #[must_use]
+    pub fn of(dir: BorrowedFd<'_>, name: &str) -> Option<Self> {
+        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(Self::from(&stat))
+    }
+
+    /// Whether the file was last changed before `time`.
+    #[must_use]
+    pub fn is_older_than(&self, time: SystemTime) -> bool {
+        let time = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        self.changed < (seconds, time.subsec_nanos().into())
+    }
+}
+
+impl From<&Stat> for Stamp {
+    fn from(stat: &Stat) -> Self {
+        let nanoseconds = |value| i64::try_from(value).unwrap_or_default();
+        Self {
+            size: stat.st_size.unsigned_abs(),
+            inode: stat.st_ino,
+            modified: (stat.st_mtime, nanoseconds(stat.st_mtime_nsec)),
+            changed: (stat.st_ctime, nanoseconds(stat.st_ctime_nsec)),
+        }
+    }
+}
+
 /// A held lock file.
 #[derive(Debug)]
 pub struct Lock {
@@ -503,6 +597,13 @@ pub(crate) fn open_beneath(dir: BorrowedFd<'_>, path: &Path, name: &Path, extra:
             Err(e) => return Err(Error::io("open", path, e)),
         }
     }
+}
+
+/// When the file `name` below `dir` was last written; `None` when it is not there.
+pub(crate) fn modified(dir: BorrowedFd<'_>, name: &Path) -> Option<SystemTime> {
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let seconds = u64::try_from(stat.st_mtime).ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 /// The names in a directory, without `.` and `..` and without those that are not UTF-8.

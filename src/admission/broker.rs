@@ -14,6 +14,7 @@ use super::{Decision, InvalidRequest, Request, VERSION, Verdict};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostics, printable};
 use crate::digest::Digest;
+use crate::evidence;
 use crate::identity::{self, Fault, Identity, Image, Question, Trail, Upper};
 use crate::policy::activate::{LoadError, load_active};
 use crate::policy::{Active, Kind};
@@ -171,7 +172,7 @@ pub fn verify(
             image: Some(&image),
             fault: None,
             upper: Upper::Empty,
-            now: Timestamp::now(),
+            now: desk.now,
             seen: &[],
         };
         let mut repeated = None;
@@ -195,6 +196,7 @@ struct Desk {
     active: Active,
     policy: Digest,
     deadline: Instant,
+    now: Timestamp,
 }
 
 impl Desk {
@@ -208,6 +210,7 @@ impl Desk {
             active,
             policy,
             deadline,
+            now: Timestamp::now(),
         })
     }
 
@@ -225,7 +228,7 @@ impl Desk {
             image: identity.root.as_ref().ok(),
             fault: identity.root.as_ref().err().or(identity.volumes.as_ref().err()),
             upper: identity.upper,
-            now: Timestamp::now(),
+            now: self.now,
             seen: &identity.seen,
         };
         let mut ruling = self.rule(&root, repeated);
@@ -275,7 +278,7 @@ impl Desk {
                 .run
                 .as_ref()
                 .zip(inputs.as_ref())
-                .and_then(|(run, inputs)| inputs.recall(run, &self.evidence));
+                .and_then(|(run, inputs)| inputs.recall(run, &self.evidence, self.now));
             *repeated = Some(recalled.is_some() && repeated.unwrap_or(true));
             if let Some(answer) = recalled {
                 return Ok(answer);
@@ -296,14 +299,15 @@ impl Desk {
 
     fn ask(&self, subjects: &[Digest]) -> Result<parser::Judged, ParserFault> {
         use std::os::fd::AsFd as _;
-        let conditions = self.active.conditions();
-        parser::ask(
-            self.evidence.as_fd(),
-            &self.active.keys,
-            &conditions,
-            subjects,
-            self.deadline,
-        )
+        let question = evidence::Question {
+            subjects: subjects.to_vec(),
+            keys: self.active.keys.clone(),
+            roots: self.active.roots.clone(),
+            certifiers: self.active.certifiers(),
+            conditions: self.active.conditions(),
+            now: self.now,
+        };
+        parser::ask(self.evidence.as_fd(), &question, self.deadline)
     }
 
     fn record(&self, decision: &Decision) -> Result<(), store::Error> {

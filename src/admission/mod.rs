@@ -18,8 +18,10 @@
 //! record, no configuration, no active policy, no room for the record) refuses in every mode.
 
 mod broker;
+pub mod history;
 mod memo;
 pub mod parser;
+pub mod rehearsal;
 mod ruling;
 pub mod sandbox;
 mod trail;

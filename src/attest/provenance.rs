@@ -465,7 +465,7 @@ mod tests {
         insta::assert_snapshot!(refused("v0.2", r#"{"builder":{},"buildType":"t"}"#), @"it names no builder");
         insta::assert_snapshot!(refused("v0.2", r#"{"builder":{"id":"b"}}"#), @"it names no build type");
         insta::assert_snapshot!(refused("v0.2", &V02.replacen("\"sha1\": \"aa\"", "\"sha1\": \"zz\"", 1)), @"it contradicts itself about the digest of its source");
-        insta::assert_snapshot!(refused("v0.2", &V02.replace("https://github.com/acme/app", &format!("https://{}", "a".repeat(MAX_TEXT))))), @"its source has more than 2048 bytes");
+        insta::assert_snapshot!(refused("v0.2", &V02.replace("https://github.com/acme/app", &format!("https://{}", "a".repeat(MAX_TEXT)))), @"its source has more than 2048 bytes");
         insta::assert_snapshot!(refused("v0.2", &V02.replace("\"channel\"", "\"inputs\"")), @r#"not acceptable JSON: the key "inputs" appears twice at line 6 column 62"#);
         let many: Vec<String> = (0..=MAX_PARAMETERS).map(|n| format!("\"p{n}\":1")).collect();
         let many = format!(

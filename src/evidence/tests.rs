@@ -11,6 +11,18 @@ use crate::trust::{HashAlgorithm, Use};
 use crate::verify::tests::{fixtures, key, recorded};
 use crate::verify::{Carrier, Claim};
 
+/// A question that only keys can answer.
+fn question(keys: &[Key], subjects: &[Digest]) -> Question {
+    Question {
+        subjects: subjects.to_vec(),
+        keys: keys.to_vec(),
+        roots: Vec::new(),
+        certifiers: Vec::new(),
+        conditions: Vec::new(),
+        now: Timestamp::now(),
+    }
+}
+
 struct Cache {
     _keep: tempfile::TempDir,
     dir: StateDir,
@@ -35,7 +47,7 @@ impl Cache {
     }
 
     fn judge(&self, keys: &[Key], subjects: &[Digest]) -> Answer {
-        judge(self.dir.as_fd(), keys, &[], subjects)
+        judge(self.dir.as_fd(), &question(keys, subjects))
     }
 
     fn blob(&self, digest: Digest) -> PathBuf {
@@ -78,14 +90,14 @@ impl Cache {
         std::fs::write(self.dir.path().join("index.json"), index.to_string()).unwrap();
     }
 
-    /// Names and bytes of all files but the lock.
+    /// Names and bytes of all files but the lock and the stamp, which has times.
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         fn walk(dir: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
             for entry in std::fs::read_dir(dir).unwrap() {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     walk(&path, files);
-                } else if !path.ends_with(".lock") {
+                } else if !path.ends_with(".lock") && !path.ends_with("stamp.json") {
                     files.push((path.clone(), std::fs::read(path).unwrap()));
                 }
             }
@@ -139,7 +151,7 @@ fn bundle() -> Vec<u8> {
     std::fs::read(cache.blob(layer.digest)).unwrap()
 }
 
-const BUNDLE: &str = bundle_key::MEDIA_TYPES[0];
+const BUNDLE: &str = bundle::MEDIA_TYPES[0];
 
 #[test]
 fn what_oras_copied_is_found_for_manifest_and_index() {
@@ -197,8 +209,7 @@ fn what_cosign_saved_is_found_though_no_index_lists_it() {
 fn cosigns_older_layout_is_found() {
     let cache = Cache::new();
     let report = cache.import(&["cosign-save-legacy"]);
-    assert_eq!(report.imported.len(), 1);
-    insta::assert_snapshot!(report.skipped[0].reason, @"its layers are of type 'application/vnd.dsse.envelope.v1+json', which this version does not verify");
+    assert_eq!((report.imported.len(), report.skipped.len()), (2, 0));
     let answer = cache.judge(&keys(), &[recorded("manifest")]);
     assert_eq!(
         facts(&answer),
@@ -211,22 +222,34 @@ fn cosigns_older_layout_is_found() {
 fn layouts_that_other_tools_filled_are_judged_as_they_are() {
     for (name, count) in [("oras", 6), ("cosign-save-legacy", 2)] {
         let folder = File::open(fixtures().join(name)).unwrap();
-        let answer = judge(folder.as_fd(), &keys(), &[], &[recorded("manifest")]);
+        let answer = judge(folder.as_fd(), &question(&keys(), &[recorded("manifest")]));
         assert_eq!((answer.facts.len(), answer.findings), (count, vec![]), "{name}");
     }
 }
 
 #[test]
-fn only_evidence_is_copied() {
+fn no_layer_and_no_configuration_of_an_image_is_copied() {
     let cache = Cache::filled(&["oras", "cosign-save", "cosign-save-legacy"]);
     let files = cache.files();
     assert!(files.iter().all(|(_, bytes)| !bytes.starts_with(b"layer for")));
-    for name in ["manifest", "other-manifest", "index"] {
-        assert!(!cache.blob(recorded(name)).exists(), "{name}");
-    }
+    let configuration = |name: &str| {
+        let manifest = std::fs::read(cache.blob(recorded(name))).unwrap();
+        Manifest::parse(&manifest, oci::MANIFEST).unwrap().config.digest
+    };
+    assert!(!cache.blob(configuration("manifest")).exists());
     // Everything in the cache is an acceptable layout of its own.
     let layout = Layout::new(cache.dir.as_fd());
-    for entry in layout.index().unwrap() {
+    let (images, evidence): (Vec<_>, Vec<_>) = layout
+        .index()
+        .unwrap()
+        .into_iter()
+        .partition(|entry| entry.annotations.contains_key(IMAGE));
+    let known = ["index", "manifest", "other-manifest"].map(recorded);
+    assert!(images.len() > 1 && images.iter().all(|entry| known.contains(&entry.digest)));
+    for entry in &images {
+        layout.blob(entry, oci::MAX_DOCUMENT).unwrap();
+    }
+    for entry in evidence {
         let manifest = layout.manifest(&entry).unwrap();
         for blob in manifest.layers.iter().chain([&manifest.config]) {
             layout.blob(blob, 1 << 20).unwrap();
@@ -277,11 +300,11 @@ fn what_an_import_says() {
     };
     insta::assert_snapshot!(shown(&legacy) + &shown(&again), @r#"
     imported  sha256:… about sha256:…
-    skipped   sha256:… in FOLDER/cosign-save-legacy: its layers are of type 'application/vnd.dsse.envelope.v1+json', which this version does not verify
-    1 imported, 0 already present, 1 skipped
+    imported  sha256:… about sha256:…
+    2 imported, 0 already present, 0 skipped
     present   sha256:… about sha256:…
-    skipped   sha256:… in FOLDER/cosign-save-legacy: its layers are of type 'application/vnd.dsse.envelope.v1+json', which this version does not verify
-    0 imported, 1 already present, 1 skipped
+    present   sha256:… about sha256:…
+    0 imported, 2 already present, 0 skipped
     "#);
 }
 
@@ -411,7 +434,8 @@ fn what_cannot_be_imported_is_refused_before_anything_is_written() {
 fn a_damaged_source_gives_what_is_whole() {
     let source = Cache::filled(&["oras"]);
     let layout = Layout::new(source.dir.as_fd());
-    let entries = layout.index().unwrap();
+    let mut entries = layout.index().unwrap();
+    entries.retain(|entry| !entry.annotations.contains_key(IMAGE));
     let layer = |n: usize| layout.manifest(&entries[n]).unwrap().layers[0].digest;
     let (corrupt, missing, long) = (layer(0), layer(1), layer(2));
     std::fs::write(source.blob(corrupt), b"{}").unwrap();
@@ -545,11 +569,11 @@ fn a_signature_moved_to_another_image_is_a_finding() {
 #[test]
 fn unsigned_and_unknown_attachments_never_count() {
     let subject = json!({"subject": {"mediaType": oci::MANIFEST, "digest": recorded("manifest"), "size": 395}});
-    for media_type in [
-        "application/vnd.in-toto+json",
-        "application/jose+json",
-        "application/spdx+json",
-        "text/plain",
+    for (media_type, evidence) in [
+        ("application/vnd.in-toto+json", true),
+        ("application/jose+json", true),
+        ("application/spdx+json", false),
+        ("text/plain", false),
     ] {
         let cache = Cache::new();
         let statement = json!({
@@ -567,7 +591,12 @@ fn unsigned_and_unknown_attachments_never_count() {
         );
         let other = Cache::new();
         let report = import(&other.dir, &[cache.dir.path().to_owned()]).unwrap();
-        assert_eq!((report.imported.len(), report.skipped.len()), (0, 1), "{media_type}");
+        let (imported, skipped) = (report.imported.len(), report.skipped.len());
+        assert_eq!((imported == 1, skipped == 1), (evidence, !evidence), "{media_type}");
+        if evidence {
+            assert_eq!(report.imported[0].subjects, [recorded("manifest")]);
+        }
+        assert_eq!(other.judge(&keys(), &[recorded("manifest")]).facts, []);
     }
 }
 
@@ -609,10 +638,7 @@ fn sizes_that_lie_are_refused() {
         assert_eq!((answer.facts.len(), codes(&answer)), (0, vec![code]), "{lie}");
     }
     let digest = Digest::of(&bundle());
-    for (lie, code) in [
-        (1, "evidence-corrupt"),
-        (bundle_key::MAX_BUNDLE + 1, "evidence-too-large"),
-    ] {
+    for (lie, code) in [(1, "evidence-corrupt"), (bundle::MAX_BUNDLE + 1, "evidence-too-large")] {
         let layers = json!({"layers": [{"mediaType": BUNDLE, "digest": digest, "size": lie}]});
         let entry = cache.manifest(BUNDLE, &bundle(), &layers);
         cache.index(&[entry]);
@@ -846,4 +872,138 @@ fn a_tar_with_long_names_of_other_files_is_read() {
     drop(archive);
     let cache = Cache::new();
     assert_eq!(import(&cache.dir, &[file.path().to_owned()]).unwrap().imported.len(), 7);
+}
+
+/// An entry about an image of which nothing else is there.
+fn unrelated(number: u32) -> Value {
+    let digest = |what: &str| Digest::of(format!("{what} {number}").as_bytes());
+    json!({
+        "mediaType": oci::MANIFEST,
+        "digest": digest("evidence"),
+        "size": 900,
+        "annotations": {SUBJECTS: digest("image")},
+        "artifactType": BUNDLE,
+    })
+}
+
+fn whole_index(cache: &Cache) -> Vec<Descriptor> {
+    Layout::new(cache.dir.as_fd()).index().unwrap()
+}
+
+#[test]
+fn the_short_cut_leads_to_what_the_whole_index_does() {
+    let cache = Cache::filled(&["oras", "cosign-save"]);
+    let subjects = ["manifest", "index", "other-manifest"].map(recorded);
+    let ask = || subjects.map(|subject| cache.judge(&keys(), &[subject]));
+    let short = ask();
+    assert!(!rests_on(cache.dir.as_fd(), &subjects).contains(&"index.json".to_owned()));
+    std::fs::remove_dir_all(cache.dir.path().join("subjects")).unwrap();
+    assert_eq!(rests_on(cache.dir.as_fd(), &subjects), ["index.json"]);
+    assert_eq!(ask(), short);
+    // The next import makes it anew.
+    cache.import(&["oras"]);
+    assert!(!rests_on(cache.dir.as_fd(), &subjects).contains(&"index.json".to_owned()));
+    assert_eq!(ask(), short);
+}
+
+#[test]
+fn what_another_tool_puts_into_the_layout_is_seen_at_once() {
+    let cache = Cache::filled(&["oras"]);
+    let subject = recorded("other-manifest");
+    let mut entries = whole_index(&cache);
+    let bundle = bundle();
+    let added = |cache: &Cache| {
+        let attached = json!({"subject": {"mediaType": oci::MANIFEST, "digest": subject, "size": 395}});
+        serde_json::from_value(cache.manifest(BUNDLE, &bundle, &attached)).unwrap()
+    };
+    assert_eq!(cache.judge(&keys(), &[subject]), Answer::default());
+    entries.push(added(&cache));
+    let entries: Vec<Value> = entries
+        .iter()
+        .map(|entry| serde_json::to_value(entry).unwrap())
+        .collect();
+    cache.index(&entries);
+    assert_eq!(codes(&cache.judge(&keys(), &[subject])), ["subject-mismatch"]);
+    // What is in the short cut and not in the index is not believed either.
+    cache.import(&["oras"]);
+    cache.index(&entries[entries.len() - 1..]);
+    assert_eq!(cache.judge(&keys(), &[subject]).findings.len(), 1);
+    cache.index(&[]);
+    assert_eq!(codes(&cache.judge(&keys(), &[subject])), ["evidence-cache-empty"]);
+}
+
+#[test]
+fn a_damaged_short_cut_costs_nothing_but_time() {
+    let cache = Cache::filled(&["oras"]);
+    let whole = cache.judge(&keys(), &[recorded("manifest")]);
+    let list = cache
+        .dir
+        .path()
+        .join(&rests_on(cache.dir.as_fd(), &[recorded("manifest")])[0]);
+    for bytes in [&b""[..], b"{", b"{\"manifests\":[],\"manifests\":[]}"] {
+        std::fs::write(&list, bytes).unwrap();
+        assert_eq!(cache.judge(&keys(), &[recorded("manifest")]), whole);
+    }
+    std::fs::remove_file(&list).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &list).unwrap();
+    assert_eq!(cache.judge(&keys(), &[recorded("manifest")]), whole);
+}
+
+#[test]
+fn evidence_about_other_images_changes_no_list_of_this_one() {
+    use crate::store::Stamp;
+    let cache = Cache::filled(&["oras"]);
+    let subject = [recorded("manifest")];
+    let state = || {
+        let names = rests_on(cache.dir.as_fd(), &subject);
+        names
+            .into_iter()
+            .map(|name| (Stamp::of(cache.dir.as_fd(), &name), name))
+            .collect::<Vec<_>>()
+    };
+    let before = state();
+    assert!(before[0].0.is_some());
+    let source = Cache::new();
+    let other = Digest::of(b"another image");
+    let payload = format!(
+        r#"{{"critical":{{"identity":{{"docker-reference":""}},"image":{{"docker-manifest-digest":"{other}"}},"type":"cosign container image signature"}}}}"#
+    );
+    let entry = source.manifest(simple_signing::MEDIA_TYPE, payload.as_bytes(), &json!({}));
+    source.index(&[entry]);
+    assert_eq!(
+        import(&cache.dir, &[source.dir.path().to_owned()])
+            .unwrap()
+            .imported
+            .len(),
+        1
+    );
+    assert_eq!(state(), before);
+    cache.import(&["cosign-save"]);
+    assert_ne!(state(), before);
+}
+
+#[test]
+fn ten_thousand_other_images_do_not_slow_a_question() {
+    let fastest = |cache: &Cache| {
+        let ask = || {
+            let started = std::time::Instant::now();
+            assert_eq!(cache.judge(&keys(), &[recorded("manifest")]).facts.len(), 6);
+            started.elapsed()
+        };
+        (0..20).map(|_| ask()).min().unwrap()
+    };
+    let small = Cache::filled(&["oras"]);
+    let large = Cache::new();
+    large.index(&(0..10_000).map(unrelated).collect::<Vec<_>>());
+    large.import(&["oras"]);
+    assert!(whole_index(&large).len() > 10_000);
+    let (alone, among) = (fastest(&small), fastest(&large));
+    std::fs::remove_dir_all(large.dir.path().join("subjects")).unwrap();
+    let whole = fastest(&large);
+    println!("alone {alone:?}, among 10,000 {among:?}, whole index {whole:?}");
+    // On a busy machine even the fastest of many differ; reading the whole index takes fifty times as long.
+    assert!(
+        among < alone * 4 && among * 4 < whole,
+        "alone {alone:?}, among 10,000 {among:?}, whole index {whole:?}"
+    );
 }

@@ -717,8 +717,7 @@ mod tests {
 
     use super::*;
     use crate::policy::{
-        Attributes, DeniedEntry, Deny, ImageName, ImagePattern, Kind, Match, Mode, NamespacePattern, Parameter,
-        Restart,
+        Attributes, DeniedEntry, Deny, ImageName, ImagePattern, Kind, Match, Mode, NamespacePattern, Parameter, Restart,
     };
     use crate::verify::{Carrier, LogEntry, Proof, TimeSource, TrustedTime};
 
@@ -1209,7 +1208,7 @@ mod tests {
         insta::assert_snapshot!(refused(&logs(1), vec![signed("release", "manifest")], vec![]), @r#"log-missing: a signature by release of <manifest> is required; that by release does not count: it has no entry in a transparency log; have it signed with a transparency log and import that, or set log = "optional" in the rule and run: assay policy apply"#);
         insta::assert_snapshot!(refused(&logs(1), vec![logged(signed("release", "manifest"), "a", false)], vec![]), @r#"log-promise-only: a signature by release of <manifest> is required; that by release does not count: a transparency log only promised to include it, and inclusion is not proved; have it signed with a transparency log and import that, or set log = "optional" in the rule and run: assay policy apply"#);
         let twice = logged(logged(signed("release", "manifest"), "a", true), "a", true);
-        insta::assert_snapshot!(refused(&logs(2), vec![twice.clone()], vec![]), @r#"log-too-few: a signature by release of <manifest> is required; that by release does not count: 1 different transparency log(s) include it, and the rule asks for 2; have it signed with a transparency log and import that, or set log = "optional" in the rule and run: assay policy apply"#);
+        insta::assert_snapshot!(refused(&logs(2), vec![twice.clone()], vec![]), @r#"log-too-few: a signature by release of <manifest> is required; that by release does not count: 1 of the 2 different transparency logs that the rule asks for include it; have it signed with a transparency log and import that, or set log = "optional" in the rule and run: assay policy apply"#);
         assert!(evaluate(&logs(1), vec![twice.clone()], vec![]).allow);
         assert!(evaluate(&logs(2), vec![logged(twice, "b", true)], vec![]).allow);
         let mut later = signed("release", "manifest");

@@ -240,7 +240,10 @@ impl fmt::Display for Shortfall {
             Self::LogPromise => {
                 f.write_str("a transparency log only promised to include it, and inclusion is not proved")
             }
-            Self::LogTooFew(have, wanted) => write!(f, "{have} of the {wanted} different transparency logs that the rule asks for include it"),
+            Self::LogTooFew(have, wanted) => write!(
+                f,
+                "{have} of the {wanted} different transparency logs that the rule asks for include it"
+            ),
             Self::TimeMissing => {
                 f.write_str("nobody that is trusted says when it was signed, so that its age is not known")
             }

@@ -102,7 +102,7 @@ pub enum Use {
 pub enum Status {
     /// It does.
     Active,
-    /// Only for signatures that a trusted time puts before its retirement.
+    /// Only for signatures that a trusted time puts into its window, and for the digests recorded with it.
     Retired,
     /// Never.
     Distrusted,
@@ -127,4 +127,7 @@ pub struct Key {
     pub until: Option<Timestamp>,
     /// Whether it still counts.
     pub status: Status,
+    /// Digests of manifests and indexes for which its signatures count even after it was retired.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub digests: Vec<Digest>,
 }

@@ -3,9 +3,9 @@
 //!
 //! Format: <https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md>.
 
-use super::bundle_key::base64;
+use super::bundle::base64;
 use super::key::Message;
-use super::{Carrier, Claim, Problem, Unverified};
+use super::{Carrier, Claim, Maker, Problem, Unverified};
 use crate::attest::SimpleSigning;
 use crate::oci::Descriptor;
 
@@ -26,7 +26,7 @@ const TIMESTAMP: &str = "dev.sigstore.cosign/rfc3161timestamp";
 pub fn parse(layer: &Descriptor, payload: Vec<u8>) -> Result<Unverified, Problem> {
     let annotation = |name: &str| layer.annotations.get(name).filter(|value| !value.is_empty());
     if CERTIFICATES.into_iter().any(|name| annotation(name).is_some()) {
-        return Err(Problem::Certificate);
+        return Err(Problem::CertificateUnsupported);
     }
     if annotation(LOG_ENTRY).is_some() {
         return Err(Problem::LogEntry);
@@ -40,9 +40,11 @@ pub fn parse(layer: &Descriptor, payload: Vec<u8>) -> Result<Unverified, Problem
         carrier: Carrier::SimpleSigning,
         claim: Claim::ImageSignature,
         subjects: vec![digest],
+        maker: Maker::Key(None),
         predicate: optional,
-        hint: None,
         message: Message::Bytes(payload),
         signature: base64("signature", signature)?,
+        bundle: None,
+        work: 1,
     })
 }

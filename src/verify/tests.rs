@@ -8,12 +8,14 @@ use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::bundle_key::Bundle;
+use super::bundle::Bundle;
 use super::key::{KeyError, PublicKey};
 use super::*;
 use crate::oci::{Descriptor, LayoutError};
 use crate::store;
+use crate::trust::root::{EntryKind, LeftOut};
 use crate::trust::{HashAlgorithm, Key, Status};
+use crate::verify::sigstore::Refusal;
 
 /// What real tools wrote; see `make.sh` there.
 pub(crate) fn fixtures() -> PathBuf {
@@ -41,6 +43,7 @@ pub(crate) fn key(name: &str) -> Key {
         from: None,
         until: None,
         status: Status::Active,
+        digests: Vec::new(),
     }
 }
 
@@ -89,7 +92,8 @@ fn judged(unverified: Result<Unverified, Problem>, keys: &[Key]) -> Result<Strin
     assert_eq!(findings, []);
     keyring
         .signer(&unverified)
-        .map(|key| key.id.clone())
+        .and_then(|key| keyring.standing(key, unverified.claim(), &[], unverified.subjects()))
+        .map(|(key, _)| key.id.clone())
         .map_err(|problem| problem.code())
 }
 
@@ -123,7 +127,7 @@ impl Signer {
 
     fn envelope(&self, payload: &str, signature: &str) -> Value {
         json!({
-            "mediaType": bundle_key::MEDIA_TYPES[0],
+            "mediaType": bundle::MEDIA_TYPES[0],
             "verificationMaterial": {"publicKey": {"hint": ""}},
             "dsseEnvelope": {
                 "payload": BASE64_STANDARD.encode(payload),
@@ -238,10 +242,7 @@ fn a_changed_bundle_is_refused_with_its_own_code() {
         bundle.pointer_mut(parent).unwrap()[name] = value;
         verdict(&bundle, &keys)
     };
-    assert_eq!(
-        with("/mediaType", bundle_key::MEDIA_TYPES[1].into()),
-        Ok("p256".to_owned())
-    );
+    assert_eq!(with("/mediaType", bundle::MEDIA_TYPES[1].into()), Ok("p256".to_owned()));
     for version in ["0.1", "0.2"] {
         let media_type = format!("application/vnd.dev.sigstore.bundle+json;version={version}");
         assert_eq!(with("/mediaType", media_type.into()), Err("bundle-version-unsupported"));
@@ -548,7 +549,7 @@ fn a_message_signature_is_over_the_manifest_with_that_digest() {
     let manifest = b"{\"schemaVersion\":2}";
     let bundle = |digest: &str, algorithm: &str| {
         json!({
-            "mediaType": bundle_key::MEDIA_TYPES[0],
+            "mediaType": bundle::MEDIA_TYPES[0],
             "verificationMaterial": {"publicKey": {"hint": "x"}},
             "messageSignature": {
                 "messageDigest": {"algorithm": algorithm, "digest": digest},
@@ -763,8 +764,40 @@ fn what_a_person_reads() {
         Problem::Bundle(json()),
         Problem::BundleVersion("application/vnd.dev.sigstore.bundle+json;version=0.1".to_owned()),
         Problem::BundleContent,
-        Problem::Certificate,
+        Problem::BundleTooMany {
+            what: "timestamps",
+            count: 33,
+            most: 32,
+        },
+        Problem::BundleRepeats("timestamps"),
+        Problem::BundleSigners,
         Problem::NoKey,
+        Problem::Certificate("it names no identity".to_owned()),
+        Problem::CertificateTooLarge(40_000),
+        Problem::CertificateUnsupported,
+        Problem::Sigstore {
+            root: "public-good".to_owned(),
+            refusal: Refusal::UnknownLog("unknown transparency log AAAA".to_owned()),
+        },
+        Problem::RootUnknown,
+        Problem::RootMissing,
+        Problem::SignerUnlisted {
+            identity: "https://github.com/acme/app/.github/workflows/release.yml@refs/tags/v1".to_owned(),
+            issuer: "https://token.actions.githubusercontent.com".to_owned(),
+        },
+        Problem::RootUnusable {
+            root: "ours".to_owned(),
+            reason: "none of its entries can be used".to_owned(),
+        },
+        Problem::RootEntry {
+            root: "ours".to_owned(),
+            left_out: LeftOut {
+                kind: EntryKind::Log,
+                index: 0,
+                name: "https://rekor.example".to_owned(),
+                reason: "its key is of ECDSA P-521".to_owned(),
+            },
+        },
         Problem::LogEntry,
         Problem::Timestamp,
         Problem::Base64("payload"),
@@ -826,12 +859,23 @@ fn what_a_person_reads() {
     evidence-malformed: it cannot be used: the blob sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855: the document has both 'manifests' and 'layers' or 'config': it could be read as two different things
     carrier-unsupported: its layers are of type 'application/jose+json', which this version does not verify
     bundle-malformed: its Sigstore bundle is malformed: not acceptable JSON: EOF while parsing an object at line 1 column 1
-    bundle-version-unsupported: its Sigstore bundle is of type 'application/vnd.dev.sigstore.bundle+json;version=0.1', only version 0.3 is verified with a key
+    bundle-version-unsupported: its Sigstore bundle is of type 'application/vnd.dev.sigstore.bundle+json;version=0.1', of which versions 0.1, 0.2 and 0.3 are verified
     bundle-malformed: its Sigstore bundle must hold either an envelope or a message signature
-    certificate-unsupported: it is signed with a certificate; this version verifies signatures by keys only
-    bundle-malformed: its Sigstore bundle names no public key
-    log-entry-unsupported: it holds a transparency-log entry, which this version cannot verify: sign without a log
-    timestamp-unsupported: it holds a timestamp, which this version cannot verify: sign without a timestamp authority
+    bundle-malformed: its Sigstore bundle has 33 timestamps, more than the 32 that are accepted
+    bundle-malformed: its Sigstore bundle has the same twice among its timestamps
+    bundle-malformed: its Sigstore bundle says in more than one way who signed
+    bundle-malformed: its Sigstore bundle holds neither a certificate nor the name of a public key
+    certificate-unacceptable: its signing certificate is not acceptable: it names no identity
+    certificate-unacceptable: it has a certificate of 40000 bytes, more than any has
+    certificate-unsupported: it is signed with a certificate, which this version does not verify in cosign's older layout
+    log-unknown: under the root 'public-good': its log entry is of a log that the root does not list: unknown transparency log AAAA
+    root-unknown: no root in trust.d has an authority that could have issued its certificate
+    root-missing: it holds a log entry or a timestamp, and trust.d has no root to verify them under
+    signer-unlisted: it claims to be signed by https://github.com/acme/app/.github/workflows/release.yml@refs/tags/v1 (issuer https://token.actions.githubusercontent.com), whom no rule names; that was not verified
+    root-unusable: the root 'ours' in trust.d cannot be used: none of its entries can be used
+    root-entry: the root 'ours' in trust.d: its transparency log 1 (https://rekor.example) is left out: its key is of ECDSA P-521
+    log-entry-unsupported: it holds a transparency-log entry, which this version does not verify in cosign's older layout
+    timestamp-unsupported: it holds a timestamp, which this version does not verify in cosign's older layout
     base64-invalid: its payload is not canonical base64 of the right length
     payload-type-unsupported: its envelope holds 'application/json', expected application/vnd.in-toto+json
     signature-count: it has 2 signatures, expected exactly one
@@ -846,8 +890,8 @@ fn what_a_person_reads() {
     message-needed: it names the key 'release', which cannot verify a signature whose message is given by its SHA-256 only
     key-use: it is signed by the key 'release', which trust.d does not list for 'image'
     key-distrusted: it is signed by the key 'release', which is distrusted
-    key-retired: it is signed by the retired key 'release', and no trusted time says that it was signed before
-    key-window: it is signed by the key 'release', which has a validity window, and no trusted time says when it was signed
+    key-retired: it is signed by the retired key 'release'; no trusted time says that it was signed within the key's window, and the digest is not recorded as one that stays valid
+    key-window: it is signed by the key 'release', and no trusted time says that it was signed within the key's window
     key-unusable: the key 'release' in trust.d cannot be used: not a valid ECDSA P-256 key
     work-limit: there is more evidence than may be looked at for one image (manifests); remove what is not needed
     findings-omitted: 3 more findings are not listed

@@ -1,35 +1,56 @@
-//! Sigstore bundles that are signed with a plain key, without log entry and timestamp: what cosign 3 writes with
-//! a key and an empty signing configuration.
+//! Sigstore bundles: one signature with everything that is needed to verify it.
+//!
+//! Read here is who claims to have signed what; whether that is true is for a [`Keyring`](super::Keyring) or a
+//! [`TrustedRoot`](super::TrustedRoot) to say.
 //!
 //! Format: <https://github.com/sigstore/protobuf-specs/blob/main/protos/sigstore_bundle.proto> in its JSON form.
+
+use std::collections::HashSet;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
+use super::certificate::{self, Leaf};
 use super::key::Message;
-use super::{Carrier, Claim, Problem, Unverified};
+use super::{Carrier, Claim, Maker, Problem, Unverified};
 use crate::attest::{COSIGN_SIGN, Statement};
 use crate::digest::Digest;
 use crate::oci::{json, shorten};
 
-/// Media types of a bundle of version 0.3, in the order in which the specification prefers them.
-pub const MEDIA_TYPES: [&str; 2] = [
+/// Media types of bundles, the newest first, in the order in which the specification prefers them.
+pub const MEDIA_TYPES: [&str; 4] = [
     "application/vnd.dev.sigstore.bundle.v0.3+json",
     "application/vnd.dev.sigstore.bundle+json;version=0.3",
+    "application/vnd.dev.sigstore.bundle+json;version=0.2",
+    "application/vnd.dev.sigstore.bundle+json;version=0.1",
 ];
 /// What the media types of all versions of the bundle start with.
 pub const MEDIA_TYPE_PREFIX: &str = "application/vnd.dev.sigstore.bundle";
 /// Largest bundle in bytes.
 pub const MAX_BUNDLE: u64 = 16 << 20;
+/// Most transparency-log entries of a bundle.
+pub const MAX_ENTRIES: usize = 32;
+/// Most timestamps of a bundle.
+pub const MAX_TIMESTAMPS: usize = 32;
+/// Most certificates of a bundle.
+const MAX_CERTIFICATES: usize = 4;
+/// Largest certificate in bytes.
+const MAX_CERTIFICATE: usize = 32 << 10;
 
 const IN_TOTO: &str = "application/vnd.in-toto+json";
 
 /// A bundle, read but not verified.
+#[derive(Debug)]
+pub struct Bundle {
+    raw: Raw,
+    text: String,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Bundle {
+struct Raw {
     media_type: String,
     verification_material: Material,
     dsse_envelope: Option<Envelope>,
@@ -40,9 +61,9 @@ pub struct Bundle {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Material {
     public_key: Option<Hint>,
-    certificate: Option<IgnoredAny>,
-    x509_certificate_chain: Option<IgnoredAny>,
-    tlog_entries: Option<Vec<IgnoredAny>>,
+    certificate: Option<Certificate>,
+    x509_certificate_chain: Option<Chain>,
+    tlog_entries: Option<Vec<Box<RawValue>>>,
     timestamp_verification_data: Option<Timestamps>,
 }
 
@@ -54,8 +75,26 @@ struct Hint {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Certificate {
+    raw_bytes: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Chain {
+    certificates: Vec<Certificate>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Timestamps {
-    rfc3161_timestamps: Option<Vec<IgnoredAny>>,
+    rfc3161_timestamps: Option<Vec<Timestamp>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Timestamp {
+    signed_timestamp: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -104,7 +143,11 @@ impl Bundle {
     /// # Errors
     /// [`Problem::Bundle`].
     pub fn parse(bytes: &[u8]) -> Result<Self, Problem> {
-        json::parse(bytes).map_err(Problem::Bundle)
+        Ok(Self {
+            raw: json::parse(bytes).map_err(Problem::Bundle)?,
+            // What is JSON is UTF-8.
+            text: String::from_utf8_lossy(bytes).into_owned(),
+        })
     }
 
     /// Digests that the payload names, whoever signed it and however.
@@ -112,50 +155,43 @@ impl Bundle {
     /// # Errors
     /// A payload that cannot be read.
     pub fn subjects(&self) -> Result<Vec<Digest>, Problem> {
-        Ok(self.content()?.subjects)
+        Ok(self.raw.content()?.subjects)
     }
 
-    /// What is to be verified with a key.
+    /// What is to be verified with a key, or under a trusted root.
     ///
     /// # Errors
-    /// A bundle that this carrier cannot verify, each reason with its own [`Problem`].
+    /// A bundle that cannot be verified, each reason with its own [`Problem`].
     pub fn unverified(self) -> Result<Unverified, Problem> {
-        if !MEDIA_TYPES.contains(&self.media_type.as_str()) {
-            return Err(Problem::BundleVersion(shorten(&self.media_type)));
+        let Self { raw, text } = self;
+        if !MEDIA_TYPES.contains(&raw.media_type.as_str()) {
+            return Err(Problem::BundleVersion(shorten(&raw.media_type)));
         }
-        let material = &self.verification_material;
-        if material.certificate.is_some() || material.x509_certificate_chain.is_some() {
-            return Err(Problem::Certificate);
-        }
-        let Some(Hint { hint }) = &material.public_key else {
-            return Err(Problem::NoKey);
+        let material = &raw.verification_material;
+        let witnesses = material.witnesses()?;
+        let maker = material.maker()?;
+        let work = 1 + witnesses;
+        let content = raw.content()?;
+        let carrier = match (&maker, witnesses) {
+            (Maker::Certificate(_), _) => Carrier::BundleCertificate,
+            (Maker::Key(_), 0) => Carrier::BundleKey,
+            (Maker::Key(_), _) => Carrier::BundleKeyLogged,
         };
-        if material
-            .tlog_entries
-            .as_ref()
-            .is_some_and(|entries| !entries.is_empty())
-        {
-            return Err(Problem::LogEntry);
-        }
-        let timestamps = material.timestamp_verification_data.as_ref();
-        if timestamps
-            .and_then(|data| data.rfc3161_timestamps.as_ref())
-            .is_some_and(|list| !list.is_empty())
-        {
-            return Err(Problem::Timestamp);
-        }
-        let content = self.content()?;
         Ok(Unverified {
-            carrier: Carrier::BundleKey,
+            carrier,
             claim: content.claim,
             subjects: content.subjects,
             predicate: content.predicate,
-            hint: hint.clone().filter(|hint| !hint.is_empty()),
             message: content.message,
             signature: content.signature,
+            bundle: (carrier != Carrier::BundleKey).then_some(text),
+            maker,
+            work,
         })
     }
+}
 
+impl Raw {
     fn content(&self) -> Result<Content, Problem> {
         match (&self.dsse_envelope, &self.message_signature) {
             (Some(envelope), None) => envelope.content(),
@@ -163,6 +199,76 @@ impl Bundle {
             _ => Err(Problem::BundleContent),
         }
     }
+}
+
+impl Material {
+    /// How many log entries and timestamps it has.
+    fn witnesses(&self) -> Result<usize, Problem> {
+        let entries: Vec<&str> = self.tlog_entries.iter().flatten().map(|entry| entry.get()).collect();
+        let timestamps: Vec<&str> = self
+            .timestamp_verification_data
+            .iter()
+            .filter_map(|data| data.rfc3161_timestamps.as_ref())
+            .flatten()
+            .map(|timestamp| timestamp.signed_timestamp.as_str())
+            .collect();
+        for (what, list, most) in [
+            ("log entries", &entries, MAX_ENTRIES),
+            ("timestamps", &timestamps, MAX_TIMESTAMPS),
+        ] {
+            if list.len() > most {
+                return Err(Problem::BundleTooMany {
+                    what,
+                    count: list.len(),
+                    most,
+                });
+            }
+            // They could be counted twice.
+            if list.iter().collect::<HashSet<_>>().len() < list.len() {
+                return Err(Problem::BundleRepeats(what));
+            }
+        }
+        Ok(entries.len() + timestamps.len())
+    }
+
+    fn maker(&self) -> Result<Maker, Problem> {
+        match (&self.public_key, &self.certificate, &self.x509_certificate_chain) {
+            (Some(Hint { hint }), None, None) => Ok(Maker::Key(hint.clone().filter(|hint| !hint.is_empty()))),
+            (None, Some(certificate), None) => leaf(std::slice::from_ref(certificate)),
+            (None, None, Some(chain)) => leaf(&chain.certificates),
+            (None, None, None) => Err(Problem::NoKey),
+            _ => Err(Problem::BundleSigners),
+        }
+    }
+}
+
+/// The first certificate is the signer's. Of the others nothing is used: which authorities are between the signer's
+/// certificate and the root of trust is the trusted root's to say.
+fn leaf(certificates: &[Certificate]) -> Result<Maker, Problem> {
+    if certificates.len() > MAX_CERTIFICATES {
+        return Err(Problem::BundleTooMany {
+            what: "certificates",
+            count: certificates.len(),
+            most: MAX_CERTIFICATES,
+        });
+    }
+    let mut first = None;
+    for certificate in certificates {
+        let der = base64("certificate", &certificate.raw_bytes)?;
+        if der.len() > MAX_CERTIFICATE {
+            return Err(Problem::CertificateTooLarge(der.len()));
+        }
+        if first.is_none() {
+            first = Some(Leaf::parse(&der)?);
+        } else if certificate::is_self_signed(&der)? {
+            return Err(Problem::Certificate(
+                "a root of trust comes with it, which no bundle may bring".to_owned(),
+            ));
+        }
+    }
+    first
+        .map(|leaf| Maker::Certificate(Box::new(leaf)))
+        .ok_or(Problem::NoKey)
 }
 
 impl Envelope {
