@@ -554,7 +554,7 @@ mod tests {
             "predicate.all(a, predicate.all(b, predicate.all(c, true)))",
             "predicate.all(a, predicate.all(b, a == b))",
             "predicate.map(a, predicate.map(b, b)).size() > 0",
-            "predicate.exists(a, predicate.all(b, a == b)) || true",
+            "predicate.exists(a, predicate.all(b, a != b)) || true",
         ] {
             assert_eq!(run(1200, cel), Err(ConditionError::Steps), "{cel}");
         }
