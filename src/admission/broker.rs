@@ -14,7 +14,6 @@ use super::{Decision, InvalidRequest, Request, VERSION, Verdict};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostics, printable};
 use crate::digest::Digest;
-use crate::evidence;
 use crate::identity::{self, Fault, Identity, Image, Question, Trail, Upper};
 use crate::policy::activate::{LoadError, load_active};
 use crate::policy::{Active, Kind};
@@ -172,7 +171,7 @@ pub fn verify(
             image: Some(&image),
             fault: None,
             upper: Upper::Empty,
-            now: Timestamp::now(),
+            now: desk.now,
             seen: &[],
         };
         let mut repeated = None;
@@ -228,7 +227,7 @@ impl Desk {
             image: identity.root.as_ref().ok(),
             fault: identity.root.as_ref().err().or(identity.volumes.as_ref().err()),
             upper: identity.upper,
-            now: Timestamp::now(),
+            now: self.now,
             seen: &identity.seen,
         };
         let mut ruling = self.rule(&root, repeated);
@@ -299,16 +298,7 @@ impl Desk {
 
     fn ask(&self, subjects: &[Digest]) -> Result<parser::Judged, ParserFault> {
         use std::os::fd::AsFd as _;
-        let question = evidence::Question {
-            subjects: subjects.to_vec(),
-            keys: self.active.keys.clone(),
-            roots: self.active.roots.clone(),
-            notation: self.active.notation.clone(),
-            certifiers: self.active.certifiers(),
-            denied: self.active.denied_identities(),
-            conditions: self.active.conditions(),
-            now: self.now,
-        };
+        let question = self.active.question(subjects, self.now);
         parser::ask(self.evidence.as_fd(), &question, self.deadline)
     }
 

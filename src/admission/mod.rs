@@ -21,6 +21,7 @@ mod broker;
 pub mod history;
 mod memo;
 pub mod parser;
+pub mod rehearsal;
 mod ruling;
 pub mod sandbox;
 mod trail;

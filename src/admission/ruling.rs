@@ -9,7 +9,7 @@ use super::{Audit, Verdict};
 use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::identity::{Fault, Image, Upper};
-use crate::policy::{self, Active, Attributes, Kind, Mode, Outcome, Restart, Rule};
+use crate::policy::{self, Active, Attributes, ImageName, Kind, Mode, Outcome, Restart, Rule};
 use crate::verify::{Answer, Fact};
 
 /// What is ruled on.
@@ -249,10 +249,20 @@ fn no_rule(case: &Case<'_>) -> Ruling {
         .kubernetes_namespace
         .map(|name| format!(" in Kubernetes namespace {}", printable(name)))
         .unwrap_or_default();
+    // As narrow as what was refused: an administrator widens it knowingly.
+    let image = ImageName::parse(case.name)
+        .map(|name| format!(", image = [\"{}\"]", printable(&name.repository())))
+        .unwrap_or_default();
+    let namespace = case
+        .kubernetes_namespace
+        .map(|name| format!(", namespace = [\"{}\"]", printable(name)))
+        .unwrap_or_default();
     Ruling::refuse(
         "no-rule",
         format!("no rule matches this {kind}{place}, and what no rule matches does not run"),
-        &format!("an administrator adds a rule with match = {{ kind = \"{kind}\" }} and runs: assay policy apply"),
+        &format!(
+            "an administrator adds a rule with match = {{ kind = \"{kind}\"{image}{namespace} }} and runs: assay policy apply"
+        ),
         true,
     )
 }
@@ -523,6 +533,6 @@ mod tests {
         let rules = vec![signed_by(Mode::Enforce, "release")];
         let ruling = rule(&active(rules), &volume, &mut |_| panic!("nothing is asked"));
         assert_eq!(said(&ruling), (false, "no-rule"));
-        insta::assert_snapshot!(ruling.fix, @r#"an administrator adds a rule with match = { kind = "volume" } and runs: assay policy apply"#);
+        insta::assert_snapshot!(ruling.fix, @r#"an administrator adds a rule with match = { kind = "volume", image = ["example.com/app"] } and runs: assay policy apply"#);
     }
 }

@@ -1,5 +1,6 @@
 //! The operator's command line: argument parsing and wiring.
 
+use std::path::PathBuf;
 use std::process::{ExitCode, Termination as _};
 
 use assay::admission::parser;
@@ -46,6 +47,11 @@ enum Policy {
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
+    /// Judge the images of a table of tests by policy.d and trust.d, without containerd and without the active policy
+    Test {
+        /// TOML with a [[test]] for each image: name, image, namespace, kind, digest, evidence, expect, code
+        file: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -69,6 +75,10 @@ fn run(command: Command) -> ExitCode {
     let config = match Config::load() {
         Ok(config) => config,
         Err(faults) => {
+            // A program that reads JSON is told in JSON.
+            if let Command::Policy(Policy::Check { output: Output::Json }) = command {
+                return cli::policy::report(false, &faults.0).report();
+            }
             cli::show(&faults.0);
             return Exit::Failed.report();
         }
@@ -80,6 +90,7 @@ fn run(command: Command) -> ExitCode {
         Command::Evidence(arguments) => cli::evidence::run(&arguments, &config),
         Command::Policy(Policy::Apply) => cli::policy::apply(&config),
         Command::Policy(Policy::Check { output }) => cli::policy::check(&config, output),
+        Command::Policy(Policy::Test { file }) => cli::policy::test(&config, &file),
     };
     exit.report()
 }

@@ -124,18 +124,7 @@ pub fn activate(config: &Config) -> Result<Activated, ActivateError> {
     }
     activated.generation += 1;
     activated.changed = true;
-    let active = Active {
-        version: VERSION,
-        generation: activated.generation,
-        time: Timestamp::now(),
-        sources: checked.sources,
-        keys: checked.keys,
-        builders: checked.builders,
-        notation: checked.notation,
-        roots: checked.roots,
-        deny: checked.deny,
-        rules: checked.rules,
-    };
+    let active = checked.into_active(activated.generation, Timestamp::now());
     let bytes = serde_json::to_vec(&active)?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(ActivateError::TooLarge(bytes.len()));

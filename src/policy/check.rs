@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
+use jiff::Timestamp;
+
+use super::activate::VERSION;
 use super::schema::{self, Named, SourcePolicy, SourceRule};
-use super::{Deny, Mode, Rule, diags};
+use super::{Active, Deny, Mode, Rule, diags};
 use crate::diagnostic::{self, Diagnostic, Place, Severity, Source};
 use crate::trust::{self, Builder, Key, Root, SourceFile, Trust, TrustStore};
 
@@ -26,6 +29,25 @@ pub struct Checked {
     pub rules: Vec<Rule>,
     /// What is probably not what was meant.
     pub warnings: Vec<Diagnostic>,
+}
+
+impl Checked {
+    /// The policy as it would be in force.
+    #[must_use]
+    pub fn into_active(self, generation: u64, time: Timestamp) -> Active {
+        Active {
+            version: VERSION,
+            generation,
+            time,
+            sources: self.sources,
+            keys: self.keys,
+            roots: self.roots,
+            builders: self.builders,
+            notation: self.notation,
+            deny: self.deny,
+            rules: self.rules,
+        }
+    }
 }
 
 /// Reads folders or files of policy and of trust and checks everything that can be wrong with them.
@@ -982,6 +1004,7 @@ mod tests {
                 ("release-2026.pub", include_str!("../trust/testdata/p256.pem")),
                 ("release-2025.pub", include_str!("../trust/testdata/rsa2048.pem")),
                 ("security-team.pub", include_str!("../trust/testdata/ed25519.pem")),
+                ("acme-root.pem", include_str!("../trust/testdata/notation-ca.pem")),
             ] {
                 fs::write(keys.join(name), pem).unwrap();
             }

@@ -204,7 +204,7 @@ impl Rule {
                         }
                     }
                 }
-                Err(outcome) => return outcome,
+                Err(outcome) => return *outcome,
             }
         }
         if self.tables.is_empty() {
@@ -258,7 +258,7 @@ struct Court<'a> {
 
 impl<'a> Court<'a> {
     /// The facts that meet a table, each with the span in which it does.
-    fn meet(&self, table: &Table) -> Result<Vec<(&'a Fact, Span)>, Outcome> {
+    fn meet(&self, table: &Table) -> Result<Vec<(&'a Fact, Span)>, Box<Outcome>> {
         let family = table.asks.family();
         let mut counted = Vec::new();
         let mut short: Vec<(&Fact, Shortfall)> = Vec::new();
@@ -285,7 +285,7 @@ impl<'a> Court<'a> {
             let by = distinct(counted.iter().map(|(fact, _)| shown_signer(fact))).join(", ");
             let code = Shortfall::TooFew(family).code();
             let reason = format!("{wanted} of {shown} is required, and it is only by {by}");
-            return Err(refuse(code, reason, import));
+            return Err(Box::new(refuse(code, reason, import)));
         }
         // What came closest says most about what is missing. Of equals, the first.
         let mut closest: Option<&(&Fact, Shortfall)> = None;
@@ -295,7 +295,7 @@ impl<'a> Court<'a> {
             }
         }
         if let Some((fact, shortfall)) = closest {
-            return Err(self.explain(table, &short, fact, shortfall, import));
+            return Err(Box::new(self.explain(table, &short, fact, shortfall, import)));
         }
         let missing = format!("{wanted} of {shown} is required");
         // What conditions say is about evidence that is there, of another kind than this.
@@ -307,11 +307,8 @@ impl<'a> Court<'a> {
             .collect();
         if let Some(finding) = findings.first() {
             let reason = format!("{missing}; found instead: {}", tell(&findings));
-            return Err(refuse(
-                &printable(&finding.code),
-                reason,
-                mend(&finding.code).map_or(import, str::to_owned),
-            ));
+            let fix = mend(&finding.code).map_or(import, str::to_owned);
+            return Err(Box::new(refuse(&printable(&finding.code), reason, fix)));
         }
         let other = self.answer.facts.iter().find(|fact| signs(&table.any, fact));
         let found = match other.map(|fact| (shown_signer(fact), &fact.claim)) {
@@ -322,7 +319,7 @@ impl<'a> Court<'a> {
             None => format!("the evidence cache holds no {} of it", noun(family).0),
         };
         let code = Shortfall::Missing(family).code();
-        Err(refuse(code, format!("{missing}, and {found}"), import))
+        Err(Box::new(refuse(code, format!("{missing}, and {found}"), import)))
     }
 
     /// The refusal for a piece of evidence that was there and does not count.
@@ -368,7 +365,8 @@ impl<'a> Court<'a> {
     fn counts(&self, table: &Table, fact: &Fact) -> Result<Span, Shortfall> {
         // Only builders can say who signs in place of the table.
         let by_builder = matches!(&table.asks, Asks::Provenance(asks) if !asks.builder.is_empty());
-        if !(by_builder && table.any.is_empty()) && !signs(&table.any, fact) {
+        let is_listed = signs(&table.any, fact) || (by_builder && table.any.is_empty());
+        if !is_listed {
             return Err(Shortfall::Signer);
         }
         let Image { manifests, indexes, .. } = self.image;
@@ -1208,7 +1206,7 @@ mod tests {
         insta::assert_snapshot!(refused(&logs(1), vec![signed("release", "manifest")], vec![]), @r#"log-missing: a signature by release of <manifest> is required; that by release does not count: it has no entry in a transparency log; have it signed with a transparency log and import that, or set log = "optional" in the rule and run: assay policy apply"#);
         insta::assert_snapshot!(refused(&logs(1), vec![logged(signed("release", "manifest"), "a", false)], vec![]), @r#"log-promise-only: a signature by release of <manifest> is required; that by release does not count: a transparency log only promised to include it, and inclusion is not proved; have it signed with a transparency log and import that, or set log = "optional" in the rule and run: assay policy apply"#);
         let twice = logged(logged(signed("release", "manifest"), "a", true), "a", true);
-        insta::assert_snapshot!(refused(&logs(2), vec![twice.clone()], vec![]), @r#"log-too-few: a signature by release of <manifest> is required; that by release does not count: 1 different transparency log(s) include it, and the rule asks for 2; have it signed with a transparency log and import that, or set log = "optional" in the rule and run: assay policy apply"#);
+        insta::assert_snapshot!(refused(&logs(2), vec![twice.clone()], vec![]), @r#"log-too-few: a signature by release of <manifest> is required; that by release does not count: 1 of the 2 different transparency logs that the rule asks for include it; have it signed with a transparency log and import that, or set log = "optional" in the rule and run: assay policy apply"#);
         assert!(evaluate(&logs(1), vec![twice.clone()], vec![]).allow);
         assert!(evaluate(&logs(2), vec![logged(twice, "b", true)], vec![]).allow);
         let mut later = signed("release", "manifest");

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attest::Condition;
 use crate::digest::Digest;
-use crate::evidence::{Certifier, Denied};
+use crate::evidence::{Certifier, Denied, Question};
 use crate::trust::{Builder, BuilderSigner, Key, Root, SourceFile, TextPattern, TrustStore};
 
 pub use check::{Checked, check};
@@ -292,41 +292,46 @@ impl Deny {
 }
 
 impl Active {
-    /// Who certifies the signers that the rules and the builders name.
+    /// What has to be known about the evidence of an image with these digests, at the time `now`.
     #[must_use]
-    pub fn certifiers(&self) -> Vec<Certifier> {
-        let mut certifiers: Vec<Certifier> = Vec::new();
-        let signers = self
-            .rules
-            .iter()
-            .flat_map(|rule| &rule.tables)
-            .flat_map(|table| &table.any);
-        for signer in signers {
-            if let SignerPattern::Certificate(pattern) = signer {
-                certifiers.push(Certifier {
-                    root: pattern.root.clone(),
-                    issuer: pattern.issuer.clone(),
-                });
-            }
+    pub fn question(&self, subjects: &[Digest], now: Timestamp) -> Question {
+        Question {
+            subjects: subjects.to_vec(),
+            keys: self.keys.clone(),
+            roots: self.roots.clone(),
+            notation: self.notation.clone(),
+            certifiers: self.certifiers(),
+            denied: Denied {
+                uris: self.deny.identity.clone(),
+                emails: self.deny.email.clone(),
+            },
+            conditions: self.conditions(),
+            now,
         }
-        for builder in &self.builders {
-            if let BuilderSigner::Certificate { issuer, root, .. } = &builder.signer {
-                certifiers.push(Certifier {
-                    root: root.clone(),
-                    issuer: issuer.clone(),
-                });
+    }
+
+    /// Who certifies the signers that the rules and the builders name, each once.
+    fn certifiers(&self) -> Vec<Certifier> {
+        let tables = self.rules.iter().flat_map(|rule| &rule.tables);
+        let signers = tables.flat_map(|table| &table.any).filter_map(|signer| match signer {
+            SignerPattern::Certificate(pattern) => Some((&pattern.root, &pattern.issuer)),
+            SignerPattern::Key(_) | SignerPattern::Notation(_) => None,
+        });
+        let builders = self.builders.iter().filter_map(|builder| match &builder.signer {
+            BuilderSigner::Certificate { issuer, root, .. } => Some((root, issuer)),
+            BuilderSigner::Key(_) => None,
+        });
+        let mut certifiers: Vec<Certifier> = Vec::new();
+        for (root, issuer) in signers.chain(builders) {
+            let certifier = Certifier {
+                root: root.clone(),
+                issuer: issuer.clone(),
+            };
+            if !certifiers.contains(&certifier) {
+                certifiers.push(certifier);
             }
         }
         certifiers
-    }
-
-    /// Signers that the deny list names by who they are.
-    #[must_use]
-    pub fn denied_identities(&self) -> Denied {
-        Denied {
-            uris: self.deny.identity.clone(),
-            emails: self.deny.email.clone(),
-        }
     }
 
     /// The conditions of all rules, each once. A fact names those that hold for it by their number here.
