@@ -434,10 +434,10 @@ fn question(sigstore: &Sigstore, keys: Vec<Key>, issuer: &str) -> Question {
         subjects: vec![Digest::of(SUBJECT)],
         keys,
         roots: vec![Root::new("ours", source, sigstore.trusted_root())],
-        certifiers: vec![Certifier {
+        certifiers: Some(vec![Certifier {
             root: "ours".to_owned(),
             issuer: issuer.to_owned(),
-        }],
+        }]),
         now: now(),
     }
 }

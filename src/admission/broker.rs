@@ -172,6 +172,7 @@ pub fn verify(
             image: Some(&image),
             fault: None,
             upper: Upper::Empty,
+            now: Timestamp::now(),
             seen: &[],
         };
         let mut repeated = None;
@@ -227,6 +228,7 @@ impl Desk {
             image: identity.root.as_ref().ok(),
             fault: identity.root.as_ref().err().or(identity.volumes.as_ref().err()),
             upper: identity.upper,
+            now: Timestamp::now(),
             seen: &identity.seen,
         };
         let mut ruling = self.rule(&root, repeated);
@@ -301,8 +303,7 @@ impl Desk {
             subjects: subjects.to_vec(),
             keys: self.active.keys.clone(),
             roots: self.active.roots.clone(),
-            // Rules and the deny list name keys only.
-            certifiers: Vec::new(),
+            certifiers: self.active.certifiers(),
             now: self.now,
         };
         parser::ask(self.evidence.as_fd(), &question, self.deadline)

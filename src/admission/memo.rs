@@ -195,6 +195,8 @@ mod tests {
                 subject: Digest::of(b"image"),
                 claim: Claim::ImageSignature,
                 proof: Proof::by_key("release"),
+                details: None,
+                held: Vec::new(),
             }],
             findings: Vec::new(),
         }

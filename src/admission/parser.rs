@@ -288,16 +288,17 @@ fn accept_fact(fact: &Fact, question: &Question) -> Result<(), &'static str> {
 fn accept_certificate(certificate: &Certificate, question: &Question) -> Result<(), &'static str> {
     let is_text = |text: &String| text.len() <= certificate::MAX_TEXT && printable(text) == *text;
     let (Identity::Uri(identity) | Identity::Email(identity)) = &certificate.identity;
-    let certified = |by: &evidence::Certifier| by.root == certificate.root && by.issuer == certificate.issuer;
     if !question.roots.iter().any(|root| root.id == certificate.root) {
         return Err("it names a root that it was not given");
     }
-    if !question.certifiers.iter().any(certified) {
+    if !question.is_about(&certificate.root, &certificate.issuer) {
         return Err("it names a signer that it was not asked for");
     }
     let is_claim = |name: &String| certificate::claim_names().any(|known| known == name);
     if identity.is_empty()
         || !is_text(identity)
+        || certificate.issuer.is_empty()
+        || !is_text(&certificate.issuer)
         || !certificate.claims.keys().all(is_claim)
         || !certificate.claims.values().all(is_text)
     {
@@ -460,6 +461,8 @@ mod tests {
             subject: Digest::of(b"image"),
             claim: Claim::ImageSignature,
             proof: Proof::by_key("release"),
+            details: None,
+            held: Vec::new(),
         }
     }
 
@@ -476,10 +479,10 @@ mod tests {
             subjects: vec![Digest::of(b"image")],
             keys: vec![key()],
             roots: vec![Root::builtin("public-good", Builtin::Sigstore)],
-            certifiers: vec![Certifier {
+            certifiers: Some(vec![Certifier {
                 root: "public-good".to_owned(),
                 issuer: "https://issuer.example".to_owned(),
-            }],
+            }]),
             now: Timestamp::from_second(1_800_000_000).unwrap(),
         }
     }

@@ -2,12 +2,14 @@
 //!
 //! The same for the root file system of a container, for an image volume, and for an image that is only looked at.
 
+use jiff::Timestamp;
+
 use super::parser::ParserFault;
 use super::{Audit, Verdict};
 use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::identity::{Fault, Image, Upper};
-use crate::policy::{Active, Attributes, Kind, Mode, Outcome, Restart, Rule};
+use crate::policy::{self, Active, Attributes, Kind, Mode, Outcome, Restart, Rule};
 use crate::verify::{Answer, Fact};
 
 /// What is ruled on.
@@ -23,6 +25,8 @@ pub(super) struct Case<'a> {
     /// Why something about it could not be proved. There is one wherever `image` is missing.
     pub(super) fault: Option<&'a Fault>,
     pub(super) upper: Upper,
+    /// When it is ruled on.
+    pub(super) now: Timestamp,
     /// Digests of what its records name, where `image` is missing.
     pub(super) seen: &'a [Digest],
 }
@@ -127,19 +131,19 @@ pub(super) fn rule(
     if selection.audits.is_empty() && selection.decisive.is_none() {
         return no_rule(case);
     }
-    let needs_evidence = !active.deny.key.is_empty()
+    let needs_evidence = active.deny.needs_evidence()
         || selection
             .audits
             .iter()
             .copied()
             .chain(enforced)
-            .any(|rule| !rule.signature.is_empty());
+            .any(|rule| !rule.tables.is_empty());
     let answer = if needs_evidence && !known.is_empty() {
         ask(&known)
     } else {
         Ok(Answer::default())
     };
-    if !active.deny.key.is_empty() {
+    if active.deny.needs_evidence() {
         match &answer {
             Ok(answer) => {
                 if let Some(outcome) = active.denied(&known, &answer.facts) {
@@ -148,7 +152,7 @@ pub(super) fn rule(
                 if answer.is_cut_short() {
                     return Ruling::refuse(
                         "key-deny-unknown",
-                        "keys are on the deny list, and there is more evidence about the image than can be looked \
+                        "signers are on the deny list, and there is more evidence about the image than can be looked \
                          through for them"
                             .to_owned(),
                         "an administrator looks for hostile evidence in the cache and imports only the image's own",
@@ -164,7 +168,7 @@ pub(super) fn rule(
         .audits
         .iter()
         .map(|rule| {
-            let said = word(rule, case, &answer);
+            let said = word(active, rule, case, &answer);
             Audit {
                 rule: rule.name.clone(),
                 verdict: said.verdict,
@@ -174,7 +178,7 @@ pub(super) fn rule(
         })
         .collect();
     let ruling = match selection.decisive {
-        Some(rule) if rule.mode == Mode::Enforce => word(rule, case, &answer).by(rule),
+        Some(rule) if rule.mode == Mode::Enforce => word(active, rule, case, &answer).by(rule),
         Some(rule) => Ruling::allow("rule-off", "the rule switches checking off".to_owned()).by(rule),
         None => {
             let refusals = audit.iter().filter(|audit| audit.verdict == Verdict::Refuse).count();
@@ -193,7 +197,7 @@ pub(super) fn rule(
 }
 
 /// What a rule says under `enforce`.
-fn word(rule: &Rule, case: &Case<'_>, answer: &Result<Answer, ParserFault>) -> Ruling {
+fn word(active: &Active, rule: &Rule, case: &Case<'_>, answer: &Result<Answer, ParserFault>) -> Ruling {
     if let Some(fault) = case.fault {
         return Ruling::fault(fault);
     }
@@ -223,11 +227,16 @@ fn word(rule: &Rule, case: &Case<'_>, answer: &Result<Answer, ParserFault>) -> R
     let none = Answer::default();
     let answer = match answer {
         Ok(answer) => answer,
-        Err(_) if rule.signature.is_empty() => &none,
+        Err(_) if rule.tables.is_empty() => &none,
         Err(fault) => return Ruling::parser(fault),
     };
-    rule.evaluate(&image.manifests, &image.indexes, &image.config, answer)
-        .into()
+    let asked = policy::Image {
+        manifests: &image.manifests,
+        indexes: &image.indexes,
+        config: &image.config,
+        name: (!case.name.is_empty()).then_some(case.name),
+    };
+    rule.evaluate(active, &asked, answer, case.now).into()
 }
 
 fn no_rule(case: &Case<'_>) -> Ruling {
@@ -262,7 +271,7 @@ mod tests {
 
     use super::*;
     use crate::policy::activate;
-    use crate::policy::{Deny, Match, Signature, Subject};
+    use crate::policy::{Asks, Deny, Match, SignerPattern, Subject, Table};
     use crate::verify::{Carrier, Claim, Fact, Proof};
 
     fn image() -> Image {
@@ -284,6 +293,7 @@ mod tests {
             image,
             fault: None,
             upper: Upper::Empty,
+            now: Timestamp::UNIX_EPOCH,
             seen: &[],
         }
     }
@@ -293,10 +303,14 @@ mod tests {
             name: format!("{mode:?}-{key}"),
             r#match: Match::default(),
             mode,
-            signature: vec![Signature {
-                any: vec![key.to_owned()],
+            tables: vec![Table {
+                asks: Asks::Signature,
+                any: vec![SignerPattern::Key(key.to_owned())],
                 threshold: 1,
                 subject: Subject::Either,
+                logs: 0,
+                max_age: None,
+                condition: None,
             }],
             digest: Vec::new(),
             restart: Restart::Refuse,
@@ -310,6 +324,8 @@ mod tests {
             time: jiff::Timestamp::UNIX_EPOCH,
             sources: Vec::new(),
             keys: Vec::new(),
+            builders: Vec::new(),
+            notation: Vec::new(),
             roots: Vec::new(),
             deny: Deny::default(),
             rules,
@@ -324,6 +340,8 @@ mod tests {
                 subject: Digest::of(b"manifest"),
                 claim: Claim::ImageSignature,
                 proof: Proof::by_key("release"),
+                details: None,
+                held: Vec::new(),
             }],
             findings: Vec::new(),
         }

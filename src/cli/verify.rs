@@ -147,6 +147,8 @@ mod tests {
                 subject: digest,
                 claim: Claim::ImageSignature,
                 proof: Proof::by_key("release"),
+                details: None,
+                held: Vec::new(),
             }],
             hooks: Vec::new(),
             devices: Vec::new(),

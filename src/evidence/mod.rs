@@ -79,10 +79,23 @@ pub struct Question {
     pub keys: Vec<Key>,
     /// Roots under which certificates, log entries and timestamps may count.
     pub roots: Vec<Root>,
-    /// Who certifies the signers that policy names; certificates by others are not even verified.
-    pub certifiers: Vec<Certifier>,
+    /// Who certifies the signers that policy names; certificates by others are not even verified. Without a list, all
+    /// are: what policy denies may be signed by anyone.
+    pub certifiers: Option<Vec<Certifier>>,
     /// The node's own time.
     pub now: Timestamp,
+}
+
+impl Question {
+    /// Whether signers whom `issuer` vouches for under `root` may count.
+    #[must_use]
+    pub fn is_about(&self, root: &str, issuer: &str) -> bool {
+        let Some(certifiers) = &self.certifiers else {
+            return true;
+        };
+        let mut certifiers = certifiers.iter();
+        certifiers.any(|certifier| certifier.root == root && certifier.issuer == issuer)
+    }
 }
 
 /// Who certifies a signer that policy names.
@@ -393,10 +406,7 @@ impl Judge<'_> {
             self.finding(manifest, &Problem::RootUnknown);
             return Ok(());
         }
-        let wanted = |root: &TrustedRoot| {
-            let mut certifiers = self.question.certifiers.iter();
-            certifiers.any(|certifier| certifier.issuer == leaf.issuer() && certifier.root == root.id())
-        };
+        let wanted = |root: &TrustedRoot| self.question.is_about(root.id(), leaf.issuer());
         let roots: Vec<usize> = roots
             .into_iter()
             .filter(|&at| self.roots.get(at).is_some_and(wanted))
@@ -589,6 +599,8 @@ fn fact(evidence: Digest, unverified: &Unverified, subject: Digest, proof: Proof
         subject,
         claim: unverified.claim().clone(),
         proof,
+        details: None,
+        held: Vec::new(),
     }
 }
 

@@ -17,7 +17,7 @@ fn question(keys: &[Key], subjects: &[Digest]) -> Question {
         subjects: subjects.to_vec(),
         keys: keys.to_vec(),
         roots: Vec::new(),
-        certifiers: Vec::new(),
+        certifiers: Some(Vec::new()),
         now: Timestamp::now(),
     }
 }

@@ -132,6 +132,7 @@ struct MessageDigest {
 struct Content {
     claim: Claim,
     subjects: Vec<Digest>,
+    predicate: Vec<u8>,
     message: Message,
     signature: Vec<u8>,
 }
@@ -180,6 +181,7 @@ impl Bundle {
             carrier,
             claim: content.claim,
             subjects: content.subjects,
+            predicate: content.predicate,
             message: content.message,
             signature: content.signature,
             bundle: (carrier != Carrier::BundleKey).then_some(text),
@@ -287,6 +289,7 @@ impl Envelope {
         Ok(Content {
             claim,
             subjects: statement.subjects,
+            predicate: statement.predicate,
             message: Message::Bytes(pae(&self.payload_type, &payload)),
             signature: base64("signature", &signature.sig)?,
         })
@@ -306,6 +309,7 @@ impl MessageSignature {
         Ok(Content {
             claim: Claim::ImageSignature,
             subjects: vec![digest],
+            predicate: Vec::new(),
             message: Message::Sha256(digest),
             signature: base64("signature", &self.signature)?,
         })

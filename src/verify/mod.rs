@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::attest;
+use crate::attest::{self, Family};
 use crate::digest::Digest;
 use crate::oci::{LayoutError, json, shorten};
 use crate::trust::Use;
@@ -102,6 +102,7 @@ pub struct Unverified {
     claim: Claim,
     subjects: Vec<Digest>,
     maker: Maker,
+    predicate: Vec<u8>,
     message: Message,
     signature: Vec<u8>,
     /// The bundle that it was read from, where more than the signature has to be verified.
@@ -166,6 +167,12 @@ impl Unverified {
             Maker::Certificate(_) => None,
         }
     }
+
+    /// What its payload claims, as JSON; empty where there is nothing.
+    #[must_use]
+    pub fn predicate(&self) -> &[u8] {
+        &self.predicate
+    }
 }
 
 impl Claim {
@@ -174,23 +181,20 @@ impl Claim {
     /// # Errors
     /// [`Problem::PredicateUnsupported`] for a predicate that nothing asks for.
     pub fn needs(&self) -> Result<Use, Problem> {
-        let predicate = match self {
-            Self::ImageSignature => return Ok(Use::Image),
-            Self::Attestation(predicate) => predicate,
-        };
-        let is = |family: &str| {
-            predicate
-                .strip_prefix(family)
-                .is_some_and(|version| version.is_empty() || version.starts_with('/'))
-        };
-        if is("https://slsa.dev/provenance") {
-            Ok(Use::Provenance)
-        } else if is("https://spdx.dev/Document") || is("https://cyclonedx.org/bom") {
-            Ok(Use::Sbom)
-        } else if is("https://openvex.dev/ns") {
-            Ok(Use::Vex)
-        } else {
-            Err(Problem::PredicateUnsupported(shorten(predicate)))
+        match self {
+            Self::ImageSignature => Ok(Family::Signature.needs()),
+            Self::Attestation(predicate) => Family::of(predicate)
+                .map(Family::needs)
+                .ok_or_else(|| Problem::PredicateUnsupported(shorten(predicate))),
+        }
+    }
+
+    /// What kind of evidence it is; `None` for a predicate that nothing asks for.
+    #[must_use]
+    pub fn family(&self) -> Option<Family> {
+        match self {
+            Self::ImageSignature => Some(Family::Signature),
+            Self::Attestation(predicate) => Family::of(predicate),
         }
     }
 }
@@ -315,6 +319,9 @@ pub enum Problem {
         /// The first digest that the payload names.
         signed: Digest,
     },
+    /// The predicate is not what its type says.
+    #[error("its predicate is not acceptable: {0}")]
+    Predicate(attest::PredicateError),
     /// No key use covers the predicate.
     #[error("it is an attestation of type '{0}', which no key use covers")]
     PredicateUnsupported(String),
@@ -415,6 +422,7 @@ impl Problem {
             Self::MessageDigest(_) => "message-digest-unsupported",
             Self::Payload(_) => "payload-malformed",
             Self::SubjectMismatch { .. } => "subject-mismatch",
+            Self::Predicate(_) => "predicate-malformed",
             Self::PredicateUnsupported(_) => "predicate-unsupported",
             Self::KeyUnknown(_) => "key-unknown",
             Self::SignatureInvalid(_) => "signature-invalid",

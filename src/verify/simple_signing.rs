@@ -35,12 +35,13 @@ pub fn parse(layer: &Descriptor, payload: Vec<u8>) -> Result<Unverified, Problem
         return Err(Problem::Timestamp);
     }
     let signature = annotation(SIGNATURE).ok_or(Problem::SignatureCount(0))?;
-    let SimpleSigning { digest } = SimpleSigning::parse(&payload).map_err(Problem::Payload)?;
+    let SimpleSigning { digest, optional } = SimpleSigning::parse(&payload).map_err(Problem::Payload)?;
     Ok(Unverified {
         carrier: Carrier::SimpleSigning,
         claim: Claim::ImageSignature,
         subjects: vec![digest],
         maker: Maker::Key(None),
+        predicate: optional,
         message: Message::Bytes(payload),
         signature: base64("signature", signature)?,
         bundle: None,

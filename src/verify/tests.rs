@@ -475,7 +475,8 @@ fn a_claim_needs_a_key_for_that_use() {
         ("https://openvex.dev/ns/v0.2.0", Some(Use::Vex)),
         ("https://openvex.dev/nsfoo", None),
         ("https://slsa.dev/provenances", None),
-        ("https://slsa.dev/verification_summary/v1", None),
+        ("https://slsa.dev/verification_summary/v1", Some(Use::Provenance)),
+        ("https://slsa.dev/verification_summaryx/v1", None),
         ("https://sigstore.dev/cosign/sign/v1 ", None),
         ("https://sigstore.dev/cosign/sign/v2", None),
     ] {
