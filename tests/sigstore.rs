@@ -528,3 +528,32 @@ fn ten_thousand_forged_bundles_are_bounded_work() {
     assert_eq!(codes(&answer).last(), Some(&"work-limit"));
     assert!(answer.is_cut_short());
 }
+
+/// Whatever byte of a bundle is changed: it is refused, or it proves what it proved before.
+#[test]
+fn a_changed_byte_changes_nothing_that_counts() {
+    let sigstore = Sigstore::new();
+    let root = root(&sigstore);
+    for signed in [
+        sigstore.keyless().timestamps(1).statement(&statement()),
+        sigstore.keyless().rekor2().message(SUBJECT),
+    ] {
+        let bundle = signed.bundle(Version::V03).to_string().into_bytes();
+        let before = verify(&root, &bundle, By::Certificate, now()).unwrap();
+        let mut refused = 0;
+        for position in (0..bundle.len()).step_by(13) {
+            let mut changed = bundle.clone();
+            changed[position] = if changed[position] == b'A' { b'B' } else { b'A' };
+            match verify(&root, &changed, By::Certificate, now()) {
+                Ok(after) => assert_eq!(after, before, "{position}"),
+                Err(_) => refused += 1,
+            }
+        }
+        // What may change is what nobody signs and nobody uses: the name of a key, a log's hints.
+        assert!(
+            refused * 13 > bundle.len() * 8 / 10,
+            "{refused} of {}",
+            bundle.len() / 13
+        );
+    }
+}

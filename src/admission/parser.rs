@@ -340,6 +340,8 @@ fn accept_certificate(certificate: &Certificate, question: &Question) -> Result<
     let is_claim = |name: &String| certificate::claim_names().any(|known| known == name);
     if identity.is_empty()
         || !is_text(identity)
+        || certificate.issuer.is_empty()
+        || !is_text(&certificate.issuer)
         || !certificate.claims.keys().all(is_claim)
         || !certificate.claims.values().all(is_text)
     {

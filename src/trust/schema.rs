@@ -640,6 +640,33 @@ mod tests {
     }
 
     #[test]
+    fn a_retired_key_can_have_digests_that_stay_valid() {
+        let digest = format!("sha256:{}", "0a".repeat(32));
+        let key = |status: &str, digests: &str| {
+            format!("[[key]]\nid = 'a'\nfile = 'p256.pem'\nuse = ['image']\nstatus = '{status}'\ndigests = {digests}")
+        };
+        let folder = folder(&[("keys.toml", &key("retired", &format!("['{digest}']")))]);
+        let trust = load(folder.path()).unwrap();
+        assert_eq!(trust.keys[0].digests, [digest.parse().unwrap()]);
+        insta::assert_snapshot!(faults(&key("active", &format!("['{digest}']"))), @r#"
+        error[invalid-value]: `digests` says for what a retired key still counts, and this key is not retired
+         --> /etc/assay/trust.d/keys.toml:6:12
+          |
+        6 | digests = ['sha256:0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a']
+          |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+         help: write status = "retired", or remove `digests`
+        "#);
+        insta::assert_snapshot!(faults(&key("retired", "['sha256:0A']")), @"
+        error[invalid-digest]: `sha256:0A` is not a digest
+         --> /etc/assay/trust.d/keys.toml:6:12
+          |
+        6 | digests = ['sha256:0A']
+          |            ^^^^^^^^^^^
+         help: sha256: and 64 lower-case hexadecimal digits
+        ");
+    }
+
+    #[test]
     fn roots_are_built_in_or_read_from_a_file() {
         let folder = folder(&[
             (

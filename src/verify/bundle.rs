@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::certificate::{self, Leaf};
@@ -132,6 +133,72 @@ struct MessageDigest {
     digest: String,
 }
 
+/// A log entry as far as it is read here: the verifier of the Sigstore project ignores what it does not know, and what
+/// nobody looks at could be taken for something that was verified.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    #[serde(rename = "logIndex")]
+    _log_index: Option<IgnoredAny>,
+    #[serde(rename = "logId")]
+    _log_id: Option<LogId>,
+    #[serde(rename = "kindVersion")]
+    _kind_version: Option<KindVersion>,
+    #[serde(rename = "integratedTime")]
+    _integrated_time: Option<IgnoredAny>,
+    #[serde(rename = "inclusionPromise")]
+    _inclusion_promise: Option<Promise>,
+    #[serde(rename = "inclusionProof")]
+    _inclusion_proof: Option<Proof>,
+    #[serde(rename = "canonicalizedBody")]
+    _canonicalized_body: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogId {
+    #[serde(rename = "keyId")]
+    _key_id: IgnoredAny,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KindVersion {
+    #[serde(rename = "kind")]
+    _kind: IgnoredAny,
+    #[serde(rename = "version")]
+    _version: IgnoredAny,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Promise {
+    #[serde(rename = "signedEntryTimestamp")]
+    _signed_entry_timestamp: IgnoredAny,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Proof {
+    #[serde(rename = "logIndex")]
+    _log_index: Option<IgnoredAny>,
+    #[serde(rename = "rootHash")]
+    _root_hash: Option<IgnoredAny>,
+    #[serde(rename = "treeSize")]
+    _tree_size: Option<IgnoredAny>,
+    #[serde(rename = "hashes")]
+    _hashes: Option<IgnoredAny>,
+    #[serde(rename = "checkpoint")]
+    _checkpoint: Option<Checkpoint>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Checkpoint {
+    #[serde(rename = "envelope")]
+    _envelope: IgnoredAny,
+}
+
 /// What a bundle says and what was signed to say it.
 struct Content {
     claim: Claim,
@@ -210,6 +277,9 @@ impl Material {
     /// How many log entries and timestamps it has.
     fn witnesses(&self) -> Result<usize, Problem> {
         let entries: Vec<&str> = self.tlog_entries.iter().flatten().map(|entry| entry.get()).collect();
+        for entry in &entries {
+            serde_json::from_str::<Entry>(entry).map_err(|error| Problem::Bundle(error.into()))?;
+        }
         let timestamps: Vec<&str> = self
             .timestamp_verification_data
             .iter()
