@@ -303,7 +303,9 @@ impl Desk {
             subjects: subjects.to_vec(),
             keys: self.active.keys.clone(),
             roots: self.active.roots.clone(),
+            notation: self.active.notation.clone(),
             certifiers: self.active.certifiers(),
+            denied: self.active.denied_identities(),
             conditions: self.active.conditions(),
             now: self.now,
         };

@@ -204,7 +204,9 @@ impl Test {
                 subjects: subjects.to_vec(),
                 keys: active.keys.clone(),
                 roots: active.roots.clone(),
+                notation: active.notation.clone(),
                 certifiers: active.certifiers(),
+                denied: active.denied_identities(),
                 conditions: active.conditions(),
                 now,
             };

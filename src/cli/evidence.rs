@@ -385,7 +385,11 @@ fn show(inventory: &Inventory, wanted: &Wanted, output: Output) -> Exit {
     }
     let mut lines = Vec::new();
     for image in images {
-        lines.push(format!("image     {} {}", image.digest, image.names.join(" ")));
+        lines.push(
+            format!("image     {} {}", image.digest, image.names.join(" "))
+                .trim_end()
+                .to_owned(),
+        );
         lines.extend(image.manifests.iter().map(|manifest| format!("  lists   {manifest}")));
     }
     for piece in &pieces {

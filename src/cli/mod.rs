@@ -5,6 +5,7 @@ pub mod admit;
 pub mod evidence;
 pub mod policy;
 pub mod verify;
+pub mod verify_bundle;
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};

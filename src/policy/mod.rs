@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attest::Condition;
 use crate::digest::Digest;
-use crate::evidence::Certifier;
+use crate::evidence::{Certifier, Denied};
 use crate::trust::{Builder, BuilderSigner, Key, Root, SourceFile, TextPattern, TrustStore};
 
 pub use check::{Checked, check};
@@ -292,33 +292,25 @@ impl Deny {
 }
 
 impl Active {
-    /// Who certifies the signers that rules and builders name, each once. Where the deny list names identities, it is
-    /// whoever certifies under any root.
+    /// Who certifies the signers that the rules and the builders name.
     #[must_use]
     pub fn certifiers(&self) -> Vec<Certifier> {
-        let listed = &self.deny;
-        if !listed.identity.is_empty() || !listed.email.is_empty() || !listed.log.is_empty() {
-            let all = |root: &Root| Certifier {
-                root: root.id.clone(),
-                issuer: String::new(),
-            };
-            return self.roots.iter().map(all).collect();
-        }
-        let tables = self.rules.iter().flat_map(|rule| &rule.tables);
-        let signers = tables.flat_map(|table| &table.any).filter_map(|signer| match signer {
-            SignerPattern::Certificate(pattern) => Some((&pattern.root, &pattern.issuer)),
-            SignerPattern::Key(_) | SignerPattern::Notation(_) => None,
-        });
-        let builders = self.builders.iter().filter_map(|builder| match &builder.signer {
-            BuilderSigner::Certificate { issuer, root, .. } => Some((root, issuer)),
-            BuilderSigner::Key(_) => None,
-        });
         let mut certifiers: Vec<Certifier> = Vec::new();
-        for (root, issuer) in signers.chain(builders) {
-            if !certifiers
-                .iter()
-                .any(|known| known.root == *root && known.issuer == *issuer)
-            {
+        let signers = self
+            .rules
+            .iter()
+            .flat_map(|rule| &rule.tables)
+            .flat_map(|table| &table.any);
+        for signer in signers {
+            if let SignerPattern::Certificate(pattern) = signer {
+                certifiers.push(Certifier {
+                    root: pattern.root.clone(),
+                    issuer: pattern.issuer.clone(),
+                });
+            }
+        }
+        for builder in &self.builders {
+            if let BuilderSigner::Certificate { issuer, root, .. } = &builder.signer {
                 certifiers.push(Certifier {
                     root: root.clone(),
                     issuer: issuer.clone(),
@@ -326,6 +318,15 @@ impl Active {
             }
         }
         certifiers
+    }
+
+    /// Signers that the deny list names by who they are.
+    #[must_use]
+    pub fn denied_identities(&self) -> Denied {
+        Denied {
+            uris: self.deny.identity.clone(),
+            emails: self.deny.email.clone(),
+        }
     }
 
     /// The conditions of all rules, each once. A fact names those that hold for it by their number here.

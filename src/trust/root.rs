@@ -81,6 +81,8 @@ pub enum Builtin {
 pub struct Usable {
     /// What is left of it.
     pub(crate) root: TrustedRoot,
+    /// Whether it lists a transparency log, usable or not: then signatures have entries in one.
+    pub(crate) lists_logs: bool,
     /// Whether it lists a log of certificates, usable or not: then certificates have entries in one.
     pub(crate) lists_certificate_logs: bool,
     /// What was left out.
@@ -193,6 +195,7 @@ pub fn parse(bytes: &[u8]) -> Result<Usable, RootError> {
     }
     let mut usable = Usable {
         root: empty()?,
+        lists_logs: !raw.tlogs.is_empty(),
         lists_certificate_logs: !raw.ctlogs.is_empty(),
         left_out: Vec::new(),
     };

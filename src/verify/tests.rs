@@ -88,6 +88,9 @@ fn verdict(bundle: &Value, keys: &[Key]) -> Result<String, &'static str> {
 
 fn judged(unverified: Result<Unverified, Problem>, keys: &[Key]) -> Result<String, &'static str> {
     let unverified = unverified.map_err(|problem| problem.code())?;
+    if unverified.is_witnessed() {
+        return Err("must verify under a root");
+    }
     let (mut keyring, findings) = Keyring::new(keys);
     assert_eq!(findings, []);
     keyring
@@ -243,9 +246,13 @@ fn a_changed_bundle_is_refused_with_its_own_code() {
         verdict(&bundle, &keys)
     };
     assert_eq!(with("/mediaType", bundle::MEDIA_TYPES[1].into()), Ok("p256".to_owned()));
-    for version in ["0.1", "0.2"] {
+    for (version, verdict) in [
+        ("0.1", Ok("p256".to_owned())),
+        ("0.2", Ok("p256".to_owned())),
+        ("0.4", Err("bundle-version-unsupported")),
+    ] {
         let media_type = format!("application/vnd.dev.sigstore.bundle+json;version={version}");
-        assert_eq!(with("/mediaType", media_type.into()), Err("bundle-version-unsupported"));
+        assert_eq!(with("/mediaType", media_type.into()), verdict);
     }
     assert_eq!(
         with("/mediaType", "application/vnd.dev.sigstore.bundle.v0.3+JSON".into()),
@@ -295,11 +302,14 @@ fn a_changed_bundle_is_refused_with_its_own_code() {
     assert_eq!(with("/verificationMaterial", json!({})), Err("bundle-malformed"));
     assert_eq!(
         with("/verificationMaterial/certificate", json!({"rawBytes": "AA=="})),
-        Err("certificate-unsupported")
+        Err("bundle-malformed")
     );
     assert_eq!(
-        with("/verificationMaterial/x509CertificateChain", json!({})),
-        Err("certificate-unsupported")
+        with(
+            "/verificationMaterial/x509CertificateChain",
+            json!({"certificates": []})
+        ),
+        Err("bundle-malformed")
     );
     assert_eq!(
         with("/verificationMaterial/tlogEntries", json!([])),
@@ -307,7 +317,19 @@ fn a_changed_bundle_is_refused_with_its_own_code() {
     );
     assert_eq!(
         with("/verificationMaterial/tlogEntries", json!([{"logIndex": "1"}])),
-        Err("log-entry-unsupported")
+        Err("must verify under a root")
+    );
+    assert_eq!(
+        with(
+            "/verificationMaterial/tlogEntries",
+            json!([{"logIndex": "1"}, {"logIndex": "1"}])
+        ),
+        Err("bundle-malformed")
+    );
+    let many: Vec<Value> = (0..=bundle::MAX_ENTRIES).map(|n| json!({"logIndex": n})).collect();
+    assert_eq!(
+        with("/verificationMaterial/tlogEntries", many.into()),
+        Err("bundle-malformed")
     );
     assert_eq!(
         with("/verificationMaterial/timestampVerificationData", json!({})),
@@ -318,7 +340,7 @@ fn a_changed_bundle_is_refused_with_its_own_code() {
             "/verificationMaterial/timestampVerificationData",
             json!({"rfc3161Timestamps": [{"signedTimestamp": ""}]})
         ),
-        Err("timestamp-unsupported")
+        Err("must verify under a root")
     );
     assert_eq!(with("/verificationMaterial/unknown", json!(1)), Err("bundle-malformed"));
     assert_eq!(
@@ -597,9 +619,9 @@ fn simple_signing_layers() -> Vec<(Descriptor, Vec<u8>)> {
         .unwrap()
         .iter()
         .flat_map(|entry| layout.manifest(entry).unwrap().layers)
-        .filter(|layer| layer.media_type == simple_signing::MEDIA_TYPE)
+        .filter(|layer| layer.media_type == legacy::SIMPLE_SIGNING)
         .map(|layer| {
-            let bytes = layout.blob(&layer, simple_signing::MAX_PAYLOAD).unwrap();
+            let bytes = layout.blob(&layer, legacy::MAX_SIMPLE_SIGNING).unwrap();
             (layer, bytes)
         })
         .collect();
@@ -611,7 +633,7 @@ fn simple_signing_layers() -> Vec<(Descriptor, Vec<u8>)> {
 fn what_cosign_signs_in_its_older_layout_verifies() {
     let keys = [key("p256"), key("rsa2048")];
     for ((layer, bytes), signer) in simple_signing_layers().into_iter().zip(["p256", "rsa2048"]) {
-        let unverified = simple_signing::parse(&layer, bytes.clone()).unwrap();
+        let unverified = legacy::simple_signing(&layer, bytes.clone()).unwrap();
         assert_eq!(unverified.subjects(), [recorded("manifest")]);
         assert_eq!(unverified.claim(), &Claim::ImageSignature);
         assert_eq!(judged(Ok(unverified), &keys), Ok(signer.to_owned()));
@@ -620,17 +642,20 @@ fn what_cosign_signs_in_its_older_layout_verifies() {
             let mut changed = bytes.clone();
             changed[position] ^= 1;
             assert!(
-                judged(simple_signing::parse(&layer, changed), &keys).is_err(),
+                judged(legacy::simple_signing(&layer, changed), &keys).is_err(),
                 "{position}"
             );
         }
         let mut spaced = bytes.clone();
         spaced.push(b' ');
-        assert_eq!(judged(simple_signing::parse(&layer, spaced), &keys), Err("key-unknown"));
+        assert_eq!(
+            judged(legacy::simple_signing(&layer, spaced), &keys),
+            Err("key-unknown")
+        );
         let with = |name: &str, value: &str| {
             let mut layer = layer.clone();
             layer.annotations.insert(name.to_owned(), value.to_owned());
-            judged(simple_signing::parse(&layer, bytes.clone()), &keys)
+            judged(legacy::simple_signing(&layer, bytes.clone()), &keys)
         };
         assert_eq!(with("dev.cosignproject.cosign/signature", ""), Err("signature-count"));
         assert_eq!(with("dev.cosignproject.cosign/signature", "AAAA"), Err("key-unknown"));
@@ -640,16 +665,14 @@ fn what_cosign_signs_in_its_older_layout_verifies() {
         );
         assert_eq!(
             with("dev.sigstore.cosign/certificate", "-----BEGIN"),
-            Err("certificate-unsupported")
+            Err("certificate-unacceptable")
         );
-        assert_eq!(
-            with("dev.sigstore.cosign/chain", "-----BEGIN"),
-            Err("certificate-unsupported")
-        );
-        assert_eq!(with("dev.sigstore.cosign/bundle", "{}"), Err("log-entry-unsupported"));
+        // Nobody needs a chain: what an authority certifies, the root lists.
+        assert_eq!(with("dev.sigstore.cosign/chain", "-----BEGIN"), Ok(signer.to_owned()));
+        assert_eq!(with("dev.sigstore.cosign/bundle", "{}"), Err("annotation-malformed"));
         assert_eq!(
             with("dev.sigstore.cosign/rfc3161timestamp", "{}"),
-            Err("timestamp-unsupported")
+            Err("annotation-malformed")
         );
         assert_eq!(with("dev.sigstore.cosign/bundle", ""), Ok(signer.to_owned()));
         let bare = Descriptor {
@@ -657,9 +680,45 @@ fn what_cosign_signs_in_its_older_layout_verifies() {
             ..layer.clone()
         };
         assert_eq!(
-            judged(simple_signing::parse(&bare, bytes.clone()), &keys),
+            judged(legacy::simple_signing(&bare, bytes.clone()), &keys),
             Err("signature-count")
         );
+    }
+}
+
+#[test]
+fn an_rsa_key_signs_with_either_padding_and_with_its_own_hash_only() {
+    use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
+    use aws_lc_rs::rsa::{KeyPair, KeySize};
+    use aws_lc_rs::signature as lc;
+
+    let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let der: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+    let sign = |encoding: &'static dyn lc::RsaEncoding| {
+        let mut signature = vec![0; pair.public_modulus_len()];
+        pair.sign(encoding, &SystemRandom::new(), b"message", &mut signature)
+            .unwrap();
+        signature
+    };
+    let all: [(HashAlgorithm, [&'static dyn lc::RsaEncoding; 2]); 3] = [
+        (HashAlgorithm::Sha256, [&lc::RSA_PKCS1_SHA256, &lc::RSA_PSS_SHA256]),
+        (HashAlgorithm::Sha384, [&lc::RSA_PKCS1_SHA384, &lc::RSA_PSS_SHA384]),
+        (HashAlgorithm::Sha512, [&lc::RSA_PKCS1_SHA512, &lc::RSA_PSS_SHA512]),
+    ];
+    for (hash, _) in all {
+        let key = PublicKey::from_spki(der.as_ref(), hash).unwrap();
+        for (signed_with, encodings) in all {
+            for signature in encodings.map(sign) {
+                let message = Message::Bytes(b"message".to_vec());
+                assert_eq!(key.verifies(&message, &signature), hash == signed_with);
+                let digest = Message::Sha256(Digest::of(b"message"));
+                assert_eq!(
+                    key.can_verify(&digest) && key.verifies(&digest, &signature),
+                    hash == HashAlgorithm::Sha256 && hash == signed_with
+                );
+                assert!(!key.verifies(&Message::Bytes(b"other".to_vec()), &signature));
+            }
+        }
     }
 }
 
@@ -709,6 +768,68 @@ fn weak_and_unknown_keys_are_refused_by_name() {
     let (_, findings) = Keyring::new(&unusable);
     assert_eq!(findings.len(), 1);
     insta::assert_snapshot!(findings[0].text, @"the key 'p256' in trust.d cannot be used: not a valid ECDSA P-256 key");
+}
+
+#[test]
+fn a_window_and_retirement_need_a_time_that_someone_vouches_for() {
+    let at = |text: &str| TrustedTime {
+        source: TimeSource::Timestamp,
+        authority: "https://timestamp.example".to_owned(),
+        time: text.parse().unwrap(),
+    };
+    let (before, inside, after) = (
+        at("2025-12-31T23:59:59Z"),
+        at("2026-06-01T00:00:00Z"),
+        at("2027-01-01T00:00:00Z"),
+    );
+    let windowed = Key {
+        from: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+        until: Some("2027-01-01T00:00:00Z".parse().unwrap()),
+        ..key("p256")
+    };
+    let (image, other) = (Digest::of(b"image"), Digest::of(b"other"));
+    let standing = |key: &Key, times: &[TrustedTime]| {
+        let keys = [key.clone()];
+        let (keyring, _) = Keyring::new(&keys);
+        keyring
+            .standing(&keys[0], &Claim::ImageSignature, times, &[image, other])
+            .map(|(_, subjects)| subjects)
+            .map_err(|problem| problem.code())
+    };
+    let both = Ok(vec![image, other]);
+    assert_eq!(standing(&key("p256"), &[]), both);
+    let retired = Key {
+        status: Status::Retired,
+        ..windowed.clone()
+    };
+    for (key, refusal) in [(&windowed, "key-window"), (&retired, "key-retired")] {
+        assert_eq!(standing(key, std::slice::from_ref(&inside)), both);
+        for times in [
+            vec![],
+            vec![before.clone()],
+            vec![after.clone()],
+            vec![inside.clone(), after.clone()],
+            vec![before.clone(), inside.clone()],
+        ] {
+            assert_eq!(standing(key, &times), Err(refusal), "{times:?}");
+        }
+    }
+    // When it was retired is not known: no time helps.
+    let endless = Key {
+        until: None,
+        ..retired.clone()
+    };
+    assert_eq!(standing(&endless, std::slice::from_ref(&inside)), Err("key-retired"));
+    let recorded = Key {
+        digests: vec![image],
+        ..endless
+    };
+    assert_eq!(standing(&recorded, &[]), Ok(vec![image]));
+    let distrusted = Key {
+        status: Status::Distrusted,
+        ..recorded
+    };
+    assert_eq!(standing(&distrusted, &[inside]), Err("key-distrusted"));
 }
 
 #[test]
@@ -774,7 +895,6 @@ fn what_a_person_reads() {
         Problem::NoKey,
         Problem::Certificate("it names no identity".to_owned()),
         Problem::CertificateTooLarge(40_000),
-        Problem::CertificateUnsupported,
         Problem::Sigstore {
             root: "public-good".to_owned(),
             refusal: Refusal::UnknownLog("unknown transparency log AAAA".to_owned()),
@@ -798,8 +918,10 @@ fn what_a_person_reads() {
                 reason: "its key is of ECDSA P-521".to_owned(),
             },
         },
-        Problem::LogEntry,
-        Problem::Timestamp,
+        Problem::Envelope(json()),
+        Problem::Annotation(json()),
+        Problem::LogBody(json()),
+        Problem::LogEntryKind("rekord 0.0.1".to_owned()),
         Problem::Base64("payload"),
         Problem::PayloadType("application/json".to_owned()),
         Problem::SignatureCount(2),
@@ -896,10 +1018,11 @@ fn what_a_person_reads() {
     work-limit: there is more evidence than may be looked at for one image (manifests); remove what is not needed
     findings-omitted: 3 more findings are not listed
     "#);
-    // A code means one thing; only the ways in which a bundle is malformed share theirs.
+    // A code means one thing; only the ways in which a bundle or certificate is malformed share theirs.
     for (code, kinds) in codes {
         assert!(
-            code == "bundle-malformed" || kinds.iter().all(|kind| *kind == kinds[0]),
+            matches!(code.as_str(), "bundle-malformed" | "certificate-unacceptable")
+                || kinds.iter().all(|kind| *kind == kinds[0]),
             "{code}"
         );
     }
@@ -911,7 +1034,7 @@ proptest! {
         prop_assert!(Bundle::parse(&bytes).is_err());
         let _ = PublicKey::from_spki(&bytes, HashAlgorithm::Sha256);
         let layer = simple_signing_layer();
-        prop_assert!(simple_signing::parse(&layer, bytes).is_err());
+        prop_assert!(legacy::simple_signing(&layer, bytes).is_err());
     }
 
     /// Whatever is changed in a bundle: it is refused, or what was signed and the signature are as they were.
@@ -937,7 +1060,7 @@ proptest! {
 
 fn simple_signing_layer() -> Descriptor {
     Descriptor {
-        media_type: simple_signing::MEDIA_TYPE.to_owned(),
+        media_type: legacy::SIMPLE_SIGNING.to_owned(),
         digest: Digest::of(b""),
         size: 0,
         annotations: BTreeMap::from([("dev.cosignproject.cosign/signature".to_owned(), "AAAA".to_owned())]),

@@ -16,6 +16,7 @@ struct Publisher {
     registry: String,
     index: String,
     platform: String,
+    tls_port: String,
 }
 
 /// Ends with this program: the publisher clears up when its standard input does.
@@ -38,7 +39,7 @@ static PUBLISHER: LazyLock<Publisher> = LazyLock::new(|| {
         .read_line(&mut line)
         .unwrap();
     let words: Vec<&str> = line.split_whitespace().collect();
-    let ["ready", registry, index, platform] = words[..] else {
+    let ["ready", registry, index, platform, tls_port] = words[..] else {
         panic!("the publisher does not get ready: {line:?}");
     };
     let publisher = Publisher {
@@ -46,6 +47,7 @@ static PUBLISHER: LazyLock<Publisher> = LazyLock::new(|| {
         registry: registry.to_owned(),
         index: index.to_owned(),
         platform: platform.to_owned(),
+        tls_port: tls_port.to_owned(),
     };
     *CHILD.lock().unwrap() = Some(child);
     publisher
@@ -117,6 +119,30 @@ fn a_host_is_found_by_name() {
     let (_, port) = PUBLISHER.registry.split_once(':').unwrap();
     // A name of /etc/hosts, as on every machine.
     let said = node.pull(&[&format!("localhost:{port}/app:1")]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_eq!(evidence(&node).len(), 4);
+}
+
+#[test]
+fn a_certificate_counts_when_its_authority_is_known() {
+    let node = Node::new();
+    let name = format!("localhost:{}/app:1", PUBLISHER.tls_port);
+    let with = |authorities: &str| {
+        let mut command = node.command(&["evidence", "pull", &name]);
+        crate::node::said(&command.env("SSL_CERT_FILE", authorities).output().unwrap())
+    };
+    let ca = PUBLISHER.folder.join("ca.pem");
+    // An authority that others trust is none for this registry: the leaf itself is no authority at all.
+    let said = with(PUBLISHER.folder.join("tls.pem").to_str().unwrap());
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("invalid peer certificate"), "{}", said.err);
+    assert!(
+        said.err
+            .contains("whether this machine trusts its certificate (SSL_CERT_FILE"),
+        "{}",
+        said.err
+    );
+    let said = with(ca.to_str().unwrap());
     assert_eq!(said.code, 0, "{}", said.err);
     assert_eq!(evidence(&node).len(), 4);
 }
@@ -260,13 +286,12 @@ fn a_truncated_tar_is_told_from_an_empty_one() {
         said.out,
         said.err
     );
-    for digest in other
-        .cache()
-        .join("index.json")
-        .exists()
-        .then(|| other.manifests())
-        .unwrap_or_default()
-    {
+    let imported = if other.cache().join("index.json").exists() {
+        other.manifests()
+    } else {
+        Vec::new()
+    };
+    for digest in imported {
         assert!(other.has(&Value::from(digest)));
     }
 }
