@@ -279,6 +279,18 @@ impl StateDir {
         self.sync()
     }
 
+    /// Removes the file `name`, if it is there. The removal may be lost in a crash until [`StateDir::sync`] is called.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        plain(name)?;
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(Error::io("remove", &self.path.join(name), e)),
+        }
+    }
+
     /// Removes what writers left behind when they were killed. Only for a caller that holds the lock under
     /// which all writers of this directory work.
     ///

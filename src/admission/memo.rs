@@ -3,9 +3,8 @@
 //! Kept is the *answer*, not the verdict: policy is evaluated every time. An answer is kept only when it led to an
 //! allow, and it counts only while everything it was made from is the same: the program, the active policy with its
 //! keys, the subjects, and every file of the evidence cache that it rests on, by size, times and inode, index
-//! included. A changed file, a removed one, an added one (which rewrites the index) or a new policy asks again. No
-//! fact depends on the clock: keys with a validity window count only against a time that someone trusted vouches for,
-//! and no carrier that is verified here brings one.
+//! included. A changed file, a removed one, an added one (which rewrites the index) or a new policy asks again. When a
+//! fact holds is part of the answer and is compared with the clock every time.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,9 +12,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, Stat};
 use serde::{Deserialize, Serialize};
 
+use super::parser::Judged;
 use crate::digest::Digest;
 use crate::store::{self, StateDir};
-use crate::verify::Answer;
 
 /// Folder below `run`.
 const DIRECTORY: &str = "memo";
@@ -54,7 +53,7 @@ struct File {
 struct Memo {
     inputs: Inputs,
     files: Vec<File>,
-    answer: Answer,
+    judged: Judged,
 }
 
 impl Inputs {
@@ -81,12 +80,12 @@ impl Inputs {
     }
 
     /// The answer to the same question, when nothing it rests on has changed.
-    pub(super) fn recall(&self, run: &StateDir, evidence: &StateDir) -> Option<Answer> {
+    pub(super) fn recall(&self, run: &StateDir, evidence: &StateDir) -> Option<Judged> {
         // Anything unreadable is forgotten: asking again is always right.
         let bytes = run.subdir(DIRECTORY).ok()?.read(&self.name()?, MAX_MEMO).ok()??;
         let memo: Memo = serde_json::from_slice(&bytes).ok()?;
         let unchanged = |known: &File| look(evidence.as_fd(), &known.name).as_ref() == Some(known);
-        (memo.inputs == *self && memo.files.iter().all(unchanged)).then_some(memo.answer)
+        (memo.inputs == *self && memo.files.iter().all(unchanged)).then_some(memo.judged)
     }
 
     /// Keeps an answer, unless a file it rests on may have changed since `asked`.
@@ -94,11 +93,10 @@ impl Inputs {
         self,
         run: &StateDir,
         evidence: &StateDir,
-        answer: &Answer,
-        blobs: &[Digest],
+        judged: &Judged,
         asked: SystemTime,
     ) -> Result<(), store::Error> {
-        let names = blobs.iter().map(|blob| format!("blobs/sha256/{}", blob.hex()));
+        let names = judged.blobs.iter().map(|blob| format!("blobs/sha256/{}", blob.hex()));
         let files: Option<Vec<File>> = names
             .chain([INDEX.to_owned()])
             .map(|name| look(evidence.as_fd(), &name).filter(|file| file.is_older_than(asked)))
@@ -109,7 +107,7 @@ impl Inputs {
         let memo = Memo {
             inputs: self,
             files,
-            answer: answer.clone(),
+            judged: judged.clone(),
         };
         let Ok(bytes) = serde_json::to_vec(&memo) else {
             return Ok(());
@@ -164,7 +162,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::verify::{Carrier, Claim, Fact, Proof};
+    use crate::verify::{Answer, Carrier, Claim, Fact, Proof};
 
     struct Place {
         _folder: tempfile::TempDir,
@@ -208,10 +206,16 @@ mod tests {
     }
 
     fn keep(place: &Place, asked: SystemTime) {
-        let blobs = [Digest::of(b"blob")];
         inputs(place)
-            .keep(&place.run, &place.evidence, &answer(), &blobs, asked)
+            .keep(&place.run, &place.evidence, &judged(), asked)
             .unwrap();
+    }
+
+    fn judged() -> Judged {
+        Judged {
+            answer: answer(),
+            blobs: vec![Digest::of(b"blob")],
+        }
     }
 
     fn later() -> SystemTime {
@@ -223,7 +227,7 @@ mod tests {
         let place = place();
         assert_eq!(inputs(&place).recall(&place.run, &place.evidence), None);
         keep(&place, later());
-        assert_eq!(inputs(&place).recall(&place.run, &place.evidence), Some(answer()));
+        assert_eq!(inputs(&place).recall(&place.run, &place.evidence), Some(judged()));
     }
 
     #[test]

@@ -50,7 +50,8 @@ struct Question {
 }
 
 /// A checked answer.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Judged {
     /// What verified and what did not.
     pub answer: Answer,

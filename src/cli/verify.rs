@@ -152,6 +152,7 @@ mod tests {
             devices: Vec::new(),
             repeated: false,
             phases: Vec::new(),
+            basis: None,
         }
     }
 

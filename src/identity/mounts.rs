@@ -21,7 +21,7 @@ pub struct Mount {
 
 impl Mount {
     /// The value of `key=value` among the options.
-    pub(super) fn option(&self, key: &str) -> Option<&str> {
+    pub(crate) fn option(&self, key: &str) -> Option<&str> {
         self.options
             .iter()
             .find_map(|option| option.strip_prefix(key)?.strip_prefix('='))

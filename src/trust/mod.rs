@@ -2,6 +2,7 @@
 //!
 //! `schema` is what may be written in `trust.d`, `diags` what is said when it is wrong.
 
+pub mod clock;
 mod diags;
 mod public_key;
 mod schema;
