@@ -93,6 +93,16 @@ codes! {
     KeyAlgorithm = "key-algorithm",
     /// A key that is too small or too large.
     KeySize = "key-size",
+    /// A trusted root is neither built in nor a file, or both.
+    RootSource = "root-source",
+    /// A trusted root's file is not one, or nothing in it can be used.
+    RootInvalid = "root-invalid",
+    /// An entry of a trusted root is not used.
+    RootEntry = "root-entry",
+    /// Two trusted roots have one identifier.
+    RootIdDuplicate = "root-id-duplicate",
+    /// More trusted roots than are accepted.
+    RootLimit = "root-limit",
     /// A time is not RFC 3339.
     InvalidTime = "invalid-time",
     /// A validity window that ends before it starts.

@@ -7,10 +7,11 @@ mod node;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use assay::admission::Decision;
+use assay::admission::{Decision, Verdict};
 use node::{IMAGE, Node, Shim};
 
 /// Pairs of each measurement of time.
@@ -21,6 +22,8 @@ const WARM_UP: usize = 3;
 const IDLE: u32 = 50;
 /// Decisions taken afresh, each under a policy of its own.
 const FIRST: usize = 20;
+/// Whole runs of `assay admit` about one container.
+const REPEATED: usize = 200;
 
 fn main() {
     let node = Node::start();
@@ -72,6 +75,7 @@ fn main() {
     );
 
     admission(&node);
+    whole_program(&node);
 }
 
 /// Measures both shims in turn, each first every other time.
@@ -178,6 +182,41 @@ fn admission(node: &Node) {
     for name in names {
         println!("{name:<28}{:>12}{:>12}", cell(&first, name), cell(&repeated, name));
     }
+}
+
+/// The whole program from its start to its end, started as the shim starts it, for a decision that is repeated; beside it,
+/// in turn, a program that does nothing.
+fn whole_program(node: &Node) {
+    let request = node.request("whole");
+    let mut admit = Vec::new();
+    let mut nothing = Vec::new();
+    for round in 0..WARM_UP + REPEATED {
+        let (took, answer) = run(&mut node.admit(), &request);
+        let decision: Decision = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(decision.verdict, Verdict::Allow, "{decision:?}");
+        let (floor, _) = run(Command::new("/bin/true").env_clear(), b"");
+        if round >= WARM_UP {
+            assert!(decision.repeated, "{decision:?}");
+            admit.push(took.as_secs_f64() * 1e3);
+            nothing.push(floor.as_secs_f64() * 1e3);
+        }
+    }
+    println!("\n{:<28}{:>12}{:>12}", "whole program, repeated", "median", "fastest");
+    for (what, samples) in [("assay admit", admit), ("/bin/true", nothing)] {
+        let fastest = samples.iter().copied().fold(f64::INFINITY, f64::min);
+        println!("{what:<28}{:>9.2} ms{fastest:>9.2} ms", median(samples));
+    }
+}
+
+/// Runs a program and tells how long it took and what it wrote.
+fn run(command: &mut Command, input: &[u8]) -> (Duration, Vec<u8>) {
+    let since = Instant::now();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    // Dropped at once, which ends the input.
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    (since.elapsed(), output.stdout)
 }
 
 /// Median of each phase in milliseconds, in the order in which they ran, and of their sum.

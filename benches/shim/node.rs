@@ -7,6 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use assay::admission::{Request as Question, VERSION};
 use containerd_client::services::v1::snapshots::{MountsRequest, snapshots_client::SnapshotsClient};
 use containerd_client::services::v1::{
     CreateTaskRequest, DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, KillRequest, StartRequest,
@@ -144,15 +145,16 @@ impl Node {
         self.assay(["policy", "apply"]);
     }
 
-    /// Runs `ctr`, which must succeed.
-    pub fn ctr<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) {
+    /// Runs `ctr`, which must succeed, and returns what it wrote.
+    pub fn ctr<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Vec<u8> {
         succeed(
             Command::new(programs().join("ctr"))
                 .arg("--address")
                 .arg(self.folder.path().join("containerd.sock"))
                 .args(["--namespace", NAMESPACE])
                 .args(arguments),
-        );
+        )
+        .stdout
     }
 
     fn assay<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) {
@@ -195,6 +197,49 @@ impl Node {
             .unwrap()
             .into_inner()
             .mounts
+    }
+
+    /// Creates a container and words the question that its shim would put to `assay admit`.
+    pub fn request(&self, id: &str) -> Vec<u8> {
+        self.ctr([
+            "container",
+            "create",
+            "--runtime",
+            Shim::Assay.runtime(),
+            IMAGE,
+            id,
+            "/bin/true",
+        ]);
+        let bundle = self.folder.path().join(id);
+        fs::create_dir_all(bundle.join("rootfs")).unwrap();
+        let spec = self.ctr(["container", "info", "--spec", id]);
+        fs::write(bundle.join("config.json"), spec).unwrap();
+        let rootfs = self.mounts(id).into_iter().map(|mount| assay::admission::Mount {
+            r#type: mount.r#type,
+            source: mount.source,
+            target: mount.target,
+            options: mount.options,
+        });
+        let question = Question {
+            version: VERSION,
+            containerd: self.folder.path().join("containerd.sock").display().to_string(),
+            namespace: NAMESPACE.to_owned(),
+            container: id.to_owned(),
+            bundle: bundle.display().to_string(),
+            rootfs: rootfs.collect(),
+            checkpoint: false,
+        };
+        serde_json::to_vec(&question).unwrap()
+    }
+
+    /// `assay admit`, with the environment that the shim gives it.
+    pub fn admit(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_assay"));
+        command
+            .arg("admit")
+            .env_clear()
+            .env("ASSAY_CONFIG", self.folder.path().join("config.toml"));
+        command
     }
 
     /// Creates the task of a container and tells how long the call took.

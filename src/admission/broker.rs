@@ -11,11 +11,12 @@ use serde::Serialize;
 use super::memo::Inputs;
 use super::parser::{self, ParserFault};
 use super::ruling::{self, Case, Ruling};
+use super::trail;
 use super::{Basis, Decision, InvalidRequest, Request, VERSION, Verdict, Volume};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostics, printable};
 use crate::digest::Digest;
-use crate::identity::{self, Fault, Identity, Image, Question, Upper};
+use crate::identity::{self, Fault, Identity, Image, Question, Trail, Upper};
 use crate::oci::Layout;
 use crate::policy::activate::{LoadError, load_active};
 use crate::policy::{Active, Kind};
@@ -130,7 +131,14 @@ fn decide(config: &Config, request: &Request, started: Instant, decision: &mut D
     let mut watch = Stopwatch(started);
     let desk = Desk::open(config, deadline)?;
     watch.note(decision, "policy");
-    let identity = block_on(deadline, started, identity::identify(question(request)))?;
+    let name = trail::name(request);
+    let run = desk.run.as_ref().zip(name.as_deref());
+    let known = run.map(|(run, name)| trail::recall(run, name)).unwrap_or_default();
+    let identity = block_on(deadline, started, identity::identify(question(request, &known)))?;
+    if let (Ok(_), Some((run, name)), true) = (&identity.root, run, identity.trail != known) {
+        // Without it the next container takes the way step by step.
+        let _ = trail::keep(run, name, &identity.trail);
+    }
     describe(decision, &identity);
     decision.basis = Some(desk.basis(request, &identity));
     watch.note(decision, "identity");
@@ -452,7 +460,7 @@ fn with_volume(mut ruling: Ruling, destination: &str, name: &str, of_volume: Rul
     }
 }
 
-fn question(request: &Request) -> Question<'_> {
+fn question<'a>(request: &'a Request, trail: &'a Trail) -> Question<'a> {
     Question {
         containerd: &request.containerd,
         namespace: &request.namespace,
@@ -460,6 +468,7 @@ fn question(request: &Request) -> Question<'_> {
         bundle: Path::new(&request.bundle),
         rootfs: &request.rootfs,
         checkpoint: request.checkpoint,
+        trail,
     }
 }
 

@@ -143,8 +143,8 @@ fn file(name: &str, stat: &Stat) -> File {
     }
 }
 
-/// Forgets everything once there is too much of it.
-fn make_room(directory: &StateDir) -> Result<(), store::Error> {
+/// Forgets everything in a folder of memos once there is too much of it.
+pub(super) fn make_room(directory: &StateDir) -> Result<(), store::Error> {
     let names = store::names(directory.as_fd(), directory.path())?.collect::<Result<Vec<_>, _>>()?;
     if names.len() < MAX_MEMOS {
         return Ok(());

@@ -25,6 +25,7 @@ pub mod sandbox;
 mod timely;
 
 use std::collections::BTreeMap;
+mod trail;
 
 use serde::{Deserialize, Serialize};
 

@@ -327,6 +327,7 @@ mod tests {
             time: jiff::Timestamp::UNIX_EPOCH,
             sources: Vec::new(),
             keys: Vec::new(),
+            roots: Vec::new(),
             deny: Deny::default(),
             rules,
         }

@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::Fault;
+use super::ahead::{Ahead, Search, Snapshot, Trail};
 use super::fault::Blob;
 use super::mounts::Mount;
 use crate::digest::Digest;
@@ -34,6 +35,7 @@ pub(super) struct Containerd {
     channel: Channel,
     namespace: MetadataValue<Ascii>,
     socket: Arc<str>,
+    ahead: Arc<Ahead>,
 }
 
 impl Containerd {
@@ -52,7 +54,47 @@ impl Containerd {
             channel,
             namespace,
             socket: socket.into(),
+            ahead: Arc::default(),
         })
+    }
+
+    /// Asks the questions of a trail about a container without waiting for their answers.
+    pub(super) fn set_out(&self, trail: &Trail, container: &str) {
+        let ahead = &self.ahead;
+        for name in &trail.images {
+            let (containerd, name) = (self.clone(), name.clone());
+            ahead
+                .images
+                .start(name.clone(), async move { containerd.get_image(&name).await });
+        }
+        for snapshotter in &trail.snapshotters {
+            let snapshot = (snapshotter.clone(), container.to_owned());
+            let (containerd, of) = (self.clone(), snapshot.clone());
+            ahead
+                .parents
+                .start(snapshot.clone(), async move { containerd.stat(&of).await });
+            let (containerd, of) = (self.clone(), snapshot.clone());
+            ahead
+                .mounts
+                .start(snapshot, async move { containerd.get_mounts(&of).await });
+        }
+        for &(what, digest) in &trail.blobs {
+            let containerd = self.clone();
+            ahead
+                .blobs
+                .start((what, digest), async move { containerd.read(what, digest).await });
+        }
+        for search in &trail.searches {
+            let (containerd, filters) = (self.clone(), filters(search));
+            ahead
+                .searches
+                .start(search.clone(), async move { containerd.list(filters).await });
+        }
+    }
+
+    /// Every question about an image that was asked so far.
+    pub(super) fn trail(&self) -> Trail {
+        self.ahead.trail()
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -89,6 +131,11 @@ impl Containerd {
 
     /// What an image name stands for now.
     pub(super) async fn image(&self, name: &str) -> Result<Option<Descriptor>, Fault> {
+        self.ahead.note(|trail| trail.images.insert(name.to_owned()));
+        self.ahead.images.or(name.to_owned(), self.get_image(name)).await
+    }
+
+    async fn get_image(&self, name: &str) -> Result<Option<Descriptor>, Fault> {
         let request = self.request(GetImageRequest { name: name.to_owned() });
         match ImagesClient::new(self.channel.clone()).get(request).await {
             Ok(answer) => Ok(answer.into_inner().image.and_then(|image| image.target)),
@@ -98,9 +145,14 @@ impl Containerd {
 
     /// Parent of a snapshot, empty when it has none.
     pub(super) async fn parent(&self, snapshotter: &str, key: &str) -> Result<Option<String>, Fault> {
+        let snapshot = (snapshotter.to_owned(), key.to_owned());
+        self.ahead.parents.or(snapshot.clone(), self.stat(&snapshot)).await
+    }
+
+    async fn stat(&self, (snapshotter, key): &Snapshot) -> Result<Option<String>, Fault> {
         let request = self.request(StatSnapshotRequest {
-            snapshotter: snapshotter.to_owned(),
-            key: key.to_owned(),
+            snapshotter: snapshotter.clone(),
+            key: key.clone(),
         });
         match SnapshotsClient::new(self.channel.clone()).stat(request).await {
             Ok(answer) => Ok(answer.into_inner().info.map(|info| info.parent)),
@@ -109,9 +161,16 @@ impl Containerd {
     }
 
     pub(super) async fn mounts(&self, snapshotter: &str, key: &str) -> Result<Option<Vec<Mount>>, Fault> {
+        self.ahead
+            .note(|trail| trail.snapshotters.insert(snapshotter.to_owned()));
+        let snapshot = (snapshotter.to_owned(), key.to_owned());
+        self.ahead.mounts.or(snapshot.clone(), self.get_mounts(&snapshot)).await
+    }
+
+    async fn get_mounts(&self, (snapshotter, key): &Snapshot) -> Result<Option<Vec<Mount>>, Fault> {
         let request = self.request(MountsRequest {
-            snapshotter: snapshotter.to_owned(),
-            key: key.to_owned(),
+            snapshotter: snapshotter.clone(),
+            key: key.clone(),
         });
         match SnapshotsClient::new(self.channel.clone()).mounts(request).await {
             Ok(answer) => {
@@ -133,6 +192,11 @@ impl Containerd {
 
     /// The bytes of a blob, of which `digest` has been computed again.
     pub(super) async fn blob(&self, what: Blob, digest: Digest) -> Result<Vec<u8>, Fault> {
+        self.ahead.note(|trail| trail.blobs.insert((what, digest)));
+        self.ahead.blobs.or((what, digest), self.read(what, digest)).await
+    }
+
+    async fn read(&self, what: Blob, digest: Digest) -> Result<Vec<u8>, Fault> {
         const LIMIT: u64 = oci::MAX_DOCUMENT;
         let missing = || Fault::ContentMissing { what, digest };
         let request = self.request(ReadContentRequest {
@@ -167,19 +231,12 @@ impl Containerd {
 
     /// Digests of blobs labelled as manifests of one of the image configurations `configs`.
     pub(super) async fn manifests_of(&self, configs: &[Digest]) -> Result<Vec<Digest>, Fault> {
-        let filters = configs
-            .iter()
-            .map(|config| format!("labels.\"containerd.io/gc.ref.content.config\"==\"{config}\""));
-        self.find(filters.collect()).await
+        self.find(Search::Manifests(configs.to_vec())).await
     }
 
     /// Digests of blobs labelled as indexes that list one of `manifests`.
     pub(super) async fn indexes_of(&self, manifests: &[Digest]) -> Result<Vec<Digest>, Fault> {
-        let filters = manifests.iter().flat_map(|manifest| {
-            (0..MAX_INDEX_PLACES)
-                .map(move |place| format!("labels.\"containerd.io/gc.ref.content.m.{place}\"==\"{manifest}\""))
-        });
-        self.find(filters.collect()).await
+        self.find(Search::Indexes(manifests.to_vec())).await
     }
 
     /// Digests of blobs labelled as configurations that were unpacked to the snapshot `chain`.
@@ -188,16 +245,23 @@ impl Containerd {
         if [snapshotter, chain].iter().any(|text| text.contains(['"', '\\'])) {
             return Ok(Vec::new());
         }
-        self.find(vec![format!(
+        self.list(vec![format!(
             "labels.\"containerd.io/gc.ref.snapshot.{snapshotter}\"==\"{chain}\""
         )])
         .await
     }
 
-    async fn find(&self, filters: Vec<String>) -> Result<Vec<Digest>, Fault> {
-        if filters.is_empty() {
+    async fn find(&self, search: Search) -> Result<Vec<Digest>, Fault> {
+        // containerd takes a search for nothing as one for everything.
+        if search.is_empty() {
             return Ok(Vec::new());
         }
+        let question = self.list(filters(&search));
+        self.ahead.note(|trail| trail.searches.insert(search.clone()));
+        self.ahead.searches.or(search, question).await
+    }
+
+    async fn list(&self, filters: Vec<String>) -> Result<Vec<Digest>, Fault> {
         let request = self.request(ListContentRequest { filters });
         let failed = |status: Status| {
             self.failed("Content.List", &status).unwrap_or(Fault::Call {
@@ -221,6 +285,23 @@ impl Containerd {
         }
         found.truncate(MAX_FOUND);
         Ok(found)
+    }
+}
+
+/// A search in containerd's words.
+fn filters(search: &Search) -> Vec<String> {
+    match search {
+        Search::Manifests(configs) => configs
+            .iter()
+            .map(|config| format!("labels.\"containerd.io/gc.ref.content.config\"==\"{config}\""))
+            .collect(),
+        Search::Indexes(manifests) => manifests
+            .iter()
+            .flat_map(|manifest| {
+                (0..MAX_INDEX_PLACES)
+                    .map(move |place| format!("labels.\"containerd.io/gc.ref.content.m.{place}\"==\"{manifest}\""))
+            })
+            .collect(),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::Digest;
 use crate::{oci, store};
 
@@ -203,7 +205,8 @@ pub enum Fault {
 }
 
 /// What a blob of the content store is, for messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Blob {
     /// An image configuration.
     Config,

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use crate::digest::Digest;
 use crate::oci;
 
+mod ahead;
 mod containerd;
 mod fault;
 mod image;
@@ -23,6 +24,7 @@ mod remap;
 mod spec;
 mod volume;
 
+pub use ahead::Trail;
 pub use fault::{Blob, Fault};
 pub use image::Image;
 pub use mounts::Mount;
@@ -57,6 +59,8 @@ pub struct Question<'a> {
     pub rootfs: &'a [Mount],
     /// True when the task is restored from a checkpoint.
     pub checkpoint: bool,
+    /// What led to the image of such a container before.
+    pub trail: &'a Trail,
 }
 
 /// What a container is by its records, before anything is proved: what policy selects rules by.
@@ -99,6 +103,8 @@ pub struct Identity {
     pub hooks: Vec<String>,
     /// Paths of added devices.
     pub devices: Vec<String>,
+    /// What led to the image.
+    pub trail: Trail,
 }
 
 /// An image volume.
@@ -174,7 +180,10 @@ enum Maker {
 /// container that is known but could not be bound to an image is an [`Identity`] whose `root` is a [`Fault`].
 pub async fn identify(question: Question<'_>) -> Result<Identity, Fault> {
     let containerd = Containerd::connect(question.containerd, question.namespace).await?;
+    containerd.set_out(question.trail, question.container);
     let (container, spec) = tokio::join!(containerd.container(question.container), async {
+        // The questions go out first, so that containerd works on them meanwhile.
+        tokio::task::yield_now().await;
         Spec::read(question.bundle)
     });
     let container = container?.ok_or_else(|| Fault::ContainerUnknown(question.container.to_owned()))?;
@@ -191,6 +200,7 @@ pub async fn identify(question: Question<'_>) -> Result<Identity, Fault> {
                 volumes: Ok(Vec::new()),
                 hooks: spec.hooks(),
                 devices: spec.devices(),
+                trail: containerd.trail(),
             });
         }
     };
@@ -221,6 +231,7 @@ pub async fn identify(question: Question<'_>) -> Result<Identity, Fault> {
         volumes,
         hooks: spec.hooks(),
         devices: spec.devices(),
+        trail: containerd.trail(),
     })
 }
 
@@ -660,6 +671,7 @@ mod tests {
 
     #[test]
     fn layouts_that_are_not_supported_have_their_own_codes() {
+        let trail = Trail::default();
         let question = |namespace| Question {
             containerd: "/c.sock",
             namespace,
@@ -667,6 +679,7 @@ mod tests {
             bundle: Path::new("/b"),
             rootfs: &[],
             checkpoint: false,
+            trail: &trail,
         };
         let container = |image: &str, key: &str| Container {
             image: image.to_owned(),

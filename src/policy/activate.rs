@@ -15,7 +15,7 @@ use crate::store::{self, StateDir};
 pub const VERSION: u32 = 1;
 
 /// Largest document that is read.
-const MAX_BYTES: u64 = 8 << 20;
+const MAX_BYTES: u64 = 16 << 20;
 
 const DIRECTORY: &str = "active";
 const FILE: &str = "policy.json";
@@ -130,6 +130,7 @@ pub fn activate(config: &Config) -> Result<Activated, ActivateError> {
         time: Timestamp::now(),
         sources: checked.sources,
         keys: checked.keys,
+        roots: checked.roots,
         deny: checked.deny,
         rules: checked.rules,
     };
@@ -144,6 +145,7 @@ pub fn activate(config: &Config) -> Result<Activated, ActivateError> {
 fn says_the_same(active: &Active, checked: &Checked) -> bool {
     active.sources == checked.sources
         && active.keys == checked.keys
+        && active.roots == checked.roots
         && active.deny == checked.deny
         && active.rules == checked.rules
 }

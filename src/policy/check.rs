@@ -5,7 +5,7 @@ use std::path::Path;
 use super::schema::{self, SourcePolicy, SourceRule};
 use super::{Deny, Mode, Rule, diags};
 use crate::diagnostic::{self, Diagnostic, Place, Severity, Source};
-use crate::trust::{self, Key, SourceFile, Trust, Use};
+use crate::trust::{self, Key, Root, SourceFile, Trust, Use};
 
 /// Policy and trust that hold together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Checked {
     pub sources: Vec<SourceFile>,
     /// Keys of trust.
     pub keys: Vec<Key>,
+    /// Trusted roots of trust.
+    pub roots: Vec<Root>,
     /// The revocation list.
     pub deny: Deny,
     /// Rules in the order in which they are searched.
@@ -29,7 +31,10 @@ pub struct Checked {
 pub fn check(policy: &Path, trust: &Path) -> Result<Checked, Vec<Diagnostic>> {
     let mut found = Vec::new();
     let trust = match trust::load(trust) {
-        Ok(trust) => Some(trust),
+        Ok(mut trust) => {
+            found.append(&mut trust.warnings);
+            Some(trust)
+        }
         Err(faults) => {
             found.extend(faults);
             None
@@ -53,6 +58,7 @@ pub fn check(policy: &Path, trust: &Path) -> Result<Checked, Vec<Diagnostic>> {
             Ok(Checked {
                 sources,
                 keys: trust.keys,
+                roots: trust.roots,
                 deny: read.deny,
                 rules: read.rules.into_iter().map(|read| read.rule).collect(),
                 warnings: found,

@@ -443,6 +443,7 @@ mod tests {
             time: jiff::Timestamp::UNIX_EPOCH,
             sources: vec![],
             keys: vec![],
+            roots: vec![],
             deny,
             rules,
         }

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::trust::{Key, SourceFile};
+use crate::trust::{Key, Root, SourceFile};
 
 pub use check::{Checked, check};
 pub use evaluate::Outcome;
@@ -148,6 +148,9 @@ pub struct Active {
     pub sources: Vec<SourceFile>,
     /// Keys of trust.
     pub keys: Vec<Key>,
+    /// Trusted roots of trust.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roots: Vec<Root>,
     /// The revocation list.
     pub deny: Deny,
     /// Rules in the order in which they are searched.

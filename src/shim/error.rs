@@ -41,7 +41,7 @@ pub enum Error {
         reason: String,
     },
     /// The OCI runtime could not be run at all.
-    #[error("cannot run the OCI runtime {program}: {source}; install it or correct BinaryName or oci_runtime")]
+    #[error("cannot run the OCI runtime {program:?}: {source}; install it or correct BinaryName or oci_runtime")]
     NoRuntime {
         /// Program as configured.
         program: String,

@@ -3,14 +3,15 @@
 use toml::Spanned;
 
 use super::public_key::Fault;
-use crate::diagnostic::strict::Reader;
+use super::root::{LeftOut, MAX_ROOTS, RootError};
+use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{Code, Diagnostic, Place, printable};
 
-pub(super) fn invalid_id(reader: &mut Reader<'_>, id: &Spanned<String>) {
+pub(super) fn invalid_id(reader: &mut Reader<'_>, id: &Spanned<String>, of: &str) {
     reader.fault(
         Code::InvalidName,
         id.span(),
-        format!("`{}` cannot be the `id` of a key", id.get_ref()),
+        format!("`{}` cannot be the `id` of a {of}", id.get_ref()),
         "",
         "up to 64 of the characters a-z A-Z 0-9 . _ -",
     );
@@ -42,7 +43,7 @@ pub(super) fn file_name(reader: &mut Reader<'_>, file: &Spanned<String>) {
         file.span(),
         format!("`{}` is not the name of a file beside this one", file.get_ref()),
         "",
-        "put the key in this folder and write its name, without a path",
+        "put the file in this folder and write its name, without a path",
     );
 }
 
@@ -102,5 +103,67 @@ pub(super) fn duplicate_key(id: &str, other: &str, place: Place, first: &Place) 
         format!("`{id}` and `{other}` are the same key, which could count twice"),
         &format!("`{other}` is at {first}"),
         "keep one entry and give it every `use`",
+    )
+}
+
+pub(super) fn root_source(reader: &mut Reader<'_>, table: &Table<'_>, sources: usize) {
+    let message = if sources == 0 {
+        "[[root]] has neither `builtin` nor `file`"
+    } else {
+        "[[root]] has both `builtin` and `file`"
+    };
+    reader.fault(
+        Code::RootSource,
+        table.span(),
+        message.to_owned(),
+        "one of the two is needed",
+        "builtin = \"sigstore\", builtin = \"github\" or file = \"trusted_root.json\"",
+    );
+}
+
+pub(super) fn root(error: &RootError, name: &str, place: Place) -> Diagnostic {
+    let help = match error {
+        RootError::Json(_) | RootError::MediaType(_) => {
+            "the trusted_root.json of a Sigstore instance, as its TUF repository or cosign trusted-root create gives it"
+        }
+        RootError::TooMany { .. } => "leave out what nothing was signed with",
+        RootError::Empty => "check that it is the right file and that it was copied whole",
+    };
+    Diagnostic::error(
+        Code::RootInvalid,
+        place,
+        format!("{} is no trusted root that can be used: {error}", printable(name)),
+        "",
+        help,
+    )
+}
+
+pub(super) fn root_entry(left_out: &LeftOut, name: &str, place: Place) -> Diagnostic {
+    Diagnostic::warning(
+        Code::RootEntry,
+        place,
+        printable(&format!("{name}: {left_out}")).into_owned(),
+        "",
+        "signatures that need it do not count; the rest of the root does",
+    )
+}
+
+pub(super) fn duplicate_root(id: &str, place: Place, first: &Place) -> Diagnostic {
+    Diagnostic::error(
+        Code::RootIdDuplicate,
+        place,
+        format!("`{id}` is already the `id` of another root"),
+        &format!("first used at {first}"),
+        "give each root an id of its own",
+    )
+}
+
+pub(super) fn too_many_roots(place: Place) -> Diagnostic {
+    Diagnostic::error(
+        Code::RootLimit,
+        place,
+        format!("there are more than {MAX_ROOTS} roots"),
+        "one too many",
+        "each costs time when an image is judged: keep those that policy names",
     )
 }

@@ -1,10 +1,11 @@
-//! Keys that an administrator trusts, with their use, status and validity window.
+//! Whom an administrator trusts: keys with their use, status and validity window, and Sigstore's trusted roots.
 //!
 //! `schema` is what may be written in `trust.d`, `diags` what is said when it is wrong.
 
 pub mod clock;
 mod diags;
 mod public_key;
+pub mod root;
 mod schema;
 
 use std::path::Path;
@@ -12,8 +13,10 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
 
+pub use root::{Builtin, Root, RootSource};
 pub use schema::load;
 
 /// What `trust.d` says.
@@ -21,8 +24,12 @@ pub use schema::load;
 pub struct Trust {
     /// Its keys, in the order in which they were written.
     pub keys: Vec<Key>,
+    /// Its trusted roots, in the order in which they were written.
+    pub roots: Vec<Root>,
     /// Every file that was read.
     pub files: Vec<SourceFile>,
+    /// What is probably not what was meant.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// A file that an activated policy was made from.

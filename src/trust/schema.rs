@@ -1,4 +1,4 @@
-//! What may be written in `trust.d`, and how it becomes [`Key`]s.
+//! What may be written in `trust.d`, and how it becomes [`Key`]s and [`Root`]s.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,13 +6,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use toml::Spanned;
 
+use super::root::{self, Builtin, MAX_ROOTS, Root, RootSource};
 use super::{HashAlgorithm, Key, SourceFile, Status, Trust, Use, diags, public_key};
 use crate::diagnostic::strict::{Reader, Table};
-use crate::diagnostic::{self, Diagnostic, Place, Source};
+use crate::diagnostic::{self, Diagnostic, Place, Severity, Source};
 
-const TOP_KEYS: &[&str] = &["key"];
-const TOP_LATER: &[&str] = &["root", "builder"];
+const TOP_KEYS: &[&str] = &["key", "root"];
+const TOP_LATER: &[&str] = &["builder"];
 const KEY_KEYS: &[&str] = &["id", "file", "hash", "use", "from", "until", "status"];
+const ROOT_KEYS: &[&str] = &["id", "builtin", "file"];
 
 const HASHES: &[(&str, HashAlgorithm)] = &[
     ("sha256", HashAlgorithm::Sha256),
@@ -36,7 +38,9 @@ const STATES: &[(&str, Status)] = &[
     ("distrusted", Status::Distrusted),
 ];
 
-/// Longest identifier of a key.
+const BUILTINS: &[(&str, Builtin)] = &[("sigstore", Builtin::Sigstore), ("github", Builtin::Github)];
+
+/// Longest identifier of a key or root.
 const MAX_ID: usize = 64;
 
 /// A key with the places that later checks point at.
@@ -44,6 +48,15 @@ struct Entry {
     key: Key,
     id_at: Place,
     file_at: Place,
+}
+
+/// What the files hold so far.
+#[derive(Default)]
+struct Found {
+    keys: Vec<Entry>,
+    roots: Vec<(Root, Place)>,
+    files: Vec<SourceFile>,
+    faults: Vec<Diagnostic>,
 }
 
 /// Reads a folder (its `*.toml` in the order of their names) or a file of trust. A folder that does not exist holds
@@ -55,46 +68,111 @@ pub fn load(path: &Path) -> Result<Trust, Vec<Diagnostic>> {
     if !path.try_exists().unwrap_or(true) && !path.is_symlink() {
         return Ok(Trust::default());
     }
-    let mut faults = Vec::new();
-    let mut entries = Vec::new();
-    let mut files = Vec::new();
+    let mut found = Found::default();
     for file in diagnostic::toml_files(path).map_err(|fault| vec![fault])? {
         let source = match Source::read(&file) {
             Ok(source) => source,
             Err(fault) => {
-                faults.push(fault);
+                found.faults.push(fault);
                 continue;
             }
         };
-        files.push(SourceFile::new(&file, source.text.as_bytes()));
-        entries.extend(parse(&source, &mut files, &mut faults));
+        found.files.push(SourceFile::new(&file, source.text.as_bytes()));
+        parse(&source, &mut found);
     }
-    check_duplicates(&entries, &mut faults);
-    if !faults.is_empty() {
+    let Found {
+        keys,
+        roots,
+        files,
+        mut faults,
+    } = found;
+    check_duplicates(&keys, &mut faults);
+    check_roots(&roots, &mut faults);
+    if faults.iter().any(|fault| fault.severity == Severity::Error) {
         return Err(faults);
     }
     Ok(Trust {
-        keys: entries.into_iter().map(|entry| entry.key).collect(),
+        keys: keys.into_iter().map(|entry| entry.key).collect(),
+        roots: roots.into_iter().map(|(root, _)| root).collect(),
         files,
+        warnings: faults,
     })
 }
 
-fn parse(source: &Arc<Source>, files: &mut Vec<SourceFile>, faults: &mut Vec<Diagnostic>) -> Vec<Entry> {
+fn parse(source: &Arc<Source>, found: &mut Found) {
     let (mut reader, mut top) = match Reader::new(source, "a file of trust") {
         Ok(read) => read,
         Err(syntax) => {
-            faults.extend(syntax);
-            return Vec::new();
+            found.faults.extend(syntax);
+            return;
         }
     };
-    let mut entries = Vec::new();
     for mut table in reader.tables(&mut top, "key", "[[key]]") {
-        entries.extend(parse_key(&mut reader, &mut table, source, files));
+        let key = parse_key(&mut reader, &mut table, source, &mut found.files);
+        found.keys.extend(key);
         reader.finish(&table, KEY_KEYS, &[]);
     }
+    for mut table in reader.tables(&mut top, "root", "[[root]]") {
+        let root = parse_root(&mut reader, &mut table, source, &mut found.files);
+        found.roots.extend(root);
+        reader.finish(&table, ROOT_KEYS, &[]);
+    }
     reader.finish(&top, TOP_KEYS, TOP_LATER);
-    faults.extend(reader.into_faults());
-    entries
+    found.faults.extend(reader.into_faults());
+}
+
+fn parse_root(
+    reader: &mut Reader<'_>,
+    table: &mut Table<'_>,
+    source: &Arc<Source>,
+    files: &mut Vec<SourceFile>,
+) -> Option<(Root, Place)> {
+    let id = reader.required_text(table, "id");
+    let id = id.filter(|id| {
+        let valid = is_valid_id(id.get_ref());
+        if !valid {
+            diags::invalid_id(reader, id, "root");
+        }
+        valid
+    });
+    let sources = usize::from(table.has("builtin")) + usize::from(table.has("file"));
+    if sources != 1 {
+        diags::root_source(reader, table, sources);
+    }
+    let builtin = reader.choice(table, "builtin", BUILTINS);
+    let file = reader.text(table, "file");
+    let (name, place) = (id.as_ref()?.get_ref(), reader.at(id.as_ref()?.span()));
+    let root = match (builtin, file, sources) {
+        (Some(which), None, 1) => Root::builtin(name, which),
+        (None, Some(file), 1) => read_root(reader, name, &file, source, files)?,
+        _ => return None,
+    };
+    Some((root, place))
+}
+
+/// Reads a trusted root and looks at whether it can be used.
+fn read_root(
+    reader: &mut Reader<'_>,
+    id: &str,
+    file: &Spanned<String>,
+    source: &Arc<Source>,
+    files: &mut Vec<SourceFile>,
+) -> Option<Root> {
+    let place = reader.at(file.span());
+    let (path, bytes) = read_beside(reader, file, source, root::MAX_BYTES, files)?;
+    let usable = match root::parse(&bytes) {
+        Ok(usable) => usable,
+        Err(error) => {
+            reader.push(diags::root(&error, file.get_ref(), place));
+            return None;
+        }
+    };
+    for left_out in &usable.left_out {
+        reader.push(diags::root_entry(left_out, file.get_ref(), place.clone()));
+    }
+    // What is JSON is UTF-8.
+    let json = String::from_utf8(bytes).ok()?;
+    Some(Root::new(id, RootSource::File(path), json))
 }
 
 fn parse_key(
@@ -119,7 +197,7 @@ fn parse_key(
     let id = id.filter(|id| {
         let valid = is_valid_id(id.get_ref());
         if !valid {
-            diags::invalid_id(reader, id);
+            diags::invalid_id(reader, id, "key");
         }
         valid
     });
@@ -161,6 +239,25 @@ fn read_key(
     source: &Arc<Source>,
     files: &mut Vec<SourceFile>,
 ) -> Option<Vec<u8>> {
+    let place = reader.at(file.span());
+    let (_, bytes) = read_beside(reader, file, source, public_key::MAX_BYTES, files)?;
+    match public_key::from_pem(&bytes) {
+        Ok(spki) => Some(spki),
+        Err(fault) => {
+            reader.push(diags::key(&fault, file.get_ref(), place));
+            None
+        }
+    }
+}
+
+/// Reads a file that lies beside the one that names it; answers its path and its bytes.
+fn read_beside(
+    reader: &mut Reader<'_>,
+    file: &Spanned<String>,
+    source: &Arc<Source>,
+    limit: u64,
+    files: &mut Vec<SourceFile>,
+) -> Option<(String, Vec<u8>)> {
     let name = file.get_ref();
     // A name that starts with a dot is the folder itself, the one above, or hidden.
     if name.starts_with('.') || name.contains(['/', '\0']) {
@@ -169,20 +266,29 @@ fn read_key(
     }
     let place = reader.at(file.span());
     let path = source.path.parent().unwrap_or(Path::new("/")).join(name);
-    let bytes = match diagnostic::read_file(&path, public_key::MAX_BYTES) {
-        Ok(bytes) => bytes,
+    match diagnostic::read_file(&path, limit) {
+        Ok(bytes) => {
+            let read = SourceFile::new(&path, &bytes);
+            let path = read.path.clone();
+            files.push(read);
+            Some((path, bytes))
+        }
         Err(fault) => {
             reader.push(diags::file(fault, place));
-            return None;
-        }
-    };
-    files.push(SourceFile::new(&path, &bytes));
-    match public_key::from_pem(&bytes) {
-        Ok(spki) => Some(spki),
-        Err(fault) => {
-            reader.push(diags::key(&fault, name, place));
             None
         }
+    }
+}
+
+fn check_roots(roots: &[(Root, Place)], faults: &mut Vec<Diagnostic>) {
+    for (i, (root, place)) in roots.iter().enumerate() {
+        let mut before = roots.iter().take(i);
+        if let Some((_, first)) = before.find(|(first, _)| first.id == root.id) {
+            faults.push(diags::duplicate_root(&root.id, place.clone(), first));
+        }
+    }
+    if let Some((_, place)) = roots.get(MAX_ROOTS) {
+        faults.push(diags::too_many_roots(place.clone()));
     }
 }
 
@@ -382,7 +488,7 @@ mod tests {
           |
         4 | file = '../p256.pem'
           |        ^^^^^^^^^^^^^
-         help: put the key in this folder and write its name, without a path
+         help: put the file in this folder and write its name, without a path
         ");
         insta::assert_snapshot!(text("none.pem"), @"
         error[unreadable]: /etc/assay/trust.d/none.pem cannot be read: No such file or directory (os error 2)
@@ -482,22 +588,212 @@ mod tests {
     #[test]
     fn tables_of_later_versions_say_so() {
         insta::assert_snapshot!(
-            faults("[[root]]\nid = 'public-good'\nbuiltin = 'sigstore'\n[[builder]]\nname = 'x'\n[[keys]]\nid = 'x'"),
+            faults("[[builder]]\nname = 'x'\n[[keys]]\nid = 'x'"),
             @"
-        error[not-supported]: `root` and `builder` in a file of trust are not supported by this version of Assay
+        error[not-supported]: `builder` in a file of trust is not supported by this version of Assay
          --> /etc/assay/trust.d/keys.toml:1:3
           |
-        1 | [[root]]
-          |   ^^^^ not supported yet
-         help: remove it; this version knows `key`
+        1 | [[builder]]
+          |   ^^^^^^^ not supported yet
+         help: remove it; this version knows `key` and `root`
         error[unknown-key]: a file of trust has no key `keys`
-         --> /etc/assay/trust.d/keys.toml:6:3
+         --> /etc/assay/trust.d/keys.toml:3:3
           |
-        6 | [[keys]]
+        3 | [[keys]]
           |   ^^^^ not a key of it
-         help: its keys are `key`
+         help: its keys are `key` and `root`
         "
         );
+    }
+
+    #[test]
+    fn roots_are_built_in_or_read_from_a_file() {
+        let folder = folder(&[
+            (
+                "roots.toml",
+                "[[root]]\nid = 'public-good'\nbuiltin = 'sigstore'\n[[root]]\nid = 'gh'\nbuiltin = 'github'\n\
+                 [[root]]\nid = 'ours'\nfile = 'trusted_root.json'",
+            ),
+            ("trusted_root.json", &Root::builtin("", Builtin::Staging).json),
+        ]);
+        let trust = load(folder.path()).unwrap();
+        let ids: Vec<_> = trust.roots.iter().map(|root| root.id.as_str()).collect();
+        assert_eq!(ids, ["public-good", "gh", "ours"]);
+        assert_eq!(trust.warnings, []);
+        let path = folder.path().join("trusted_root.json").display().to_string();
+        let [public_good, github, ours] = trust.roots.as_slice() else {
+            panic!("{trust:?}")
+        };
+        assert_eq!(ours.source, RootSource::File(path.clone()));
+        assert_eq!(ours.json, Root::builtin("", Builtin::Staging).json);
+        assert_eq!(ours.digest, crate::digest::Digest::of(ours.json.as_bytes()));
+        assert_eq!(public_good.source, RootSource::Builtin(Builtin::Sigstore));
+        assert_ne!(public_good.json, github.json);
+        assert!(
+            trust
+                .files
+                .iter()
+                .any(|file| file.path == path && file.digest == ours.digest)
+        );
+    }
+
+    #[test]
+    fn roots_that_are_incomplete_or_wrong() {
+        insta::assert_snapshot!(
+            faults("[[root]]\nid = 'a b'\nbuiltin = 'staging'\n[[root]]\nid = 'c'\n[[root]]\nid = 'd'\nbuiltin = 'github'\nfile = 'x'\nurl = 'x'"),
+            @"
+        error[invalid-name]: `a b` cannot be the `id` of a root
+         --> /etc/assay/trust.d/keys.toml:2:6
+          |
+        2 | id = 'a b'
+          |      ^^^^^
+         help: up to 64 of the characters a-z A-Z 0-9 . _ -
+        error[invalid-value]: `staging` is no value of `builtin`
+         --> /etc/assay/trust.d/keys.toml:3:11
+          |
+        3 | builtin = 'staging'
+          |           ^^^^^^^^^
+         help: one of: sigstore, github
+        error[root-source]: [[root]] has neither `builtin` nor `file`
+         --> /etc/assay/trust.d/keys.toml:4:1
+          |
+        4 | [[root]]
+          | ^^^^^^^^ one of the two is needed
+         help: builtin = \"sigstore\", builtin = \"github\" or file = \"trusted_root.json\"
+        error[root-source]: [[root]] has both `builtin` and `file`
+         --> /etc/assay/trust.d/keys.toml:6:1
+          |
+        6 | [[root]]
+          | ^^^^^^^^ one of the two is needed
+         help: builtin = \"sigstore\", builtin = \"github\" or file = \"trusted_root.json\"
+        error[unknown-key]: [[root]] has no key `url`
+          --> /etc/assay/trust.d/keys.toml:10:1
+           |
+        10 | url = 'x'
+           | ^^^ not a key of it
+         help: its keys are `id`, `builtin` and `file`
+        "
+        );
+        insta::assert_snapshot!(
+            faults("[[root]]\nid = 'a'\nbuiltin = 'sigstore'\n[[root]]\nid = 'a'\nbuiltin = 'github'"),
+            @"
+        error[root-id-duplicate]: `a` is already the `id` of another root
+         --> /etc/assay/trust.d/keys.toml:5:6
+          |
+        5 | id = 'a'
+          |      ^^^ first used at /etc/assay/trust.d/keys.toml:2:6
+         help: give each root an id of its own
+        "
+        );
+        let many: String = (0..=MAX_ROOTS)
+            .map(|n| format!("[[root]]\nid = 'r{n}'\nbuiltin = 'sigstore'\n"))
+            .collect();
+        insta::assert_snapshot!(faults(&many), @"
+        error[root-limit]: there are more than 16 roots
+         --> /etc/assay/trust.d/keys.toml:50:6
+           |
+        50 | id = 'r16'
+           |      ^^^^^ one too many
+         help: each costs time when an image is judged: keep those that policy names
+        ");
+    }
+
+    /// What is said about a trusted root in a file.
+    fn of_root(json: &str) -> (bool, String) {
+        let folder = folder(&[
+            ("keys.toml", "[[root]]\nid = 'a'\nfile = 'root.json'"),
+            ("root.json", json),
+        ]);
+        let (sound, said) = match load(folder.path()) {
+            Ok(trust) => (true, trust.warnings),
+            Err(faults) => (false, faults),
+        };
+        let said: Vec<_> = said.iter().map(ToString::to_string).collect();
+        let place = folder.path().display().to_string();
+        (sound, said.join("\n").replace(&place, "/etc/assay/trust.d"))
+    }
+
+    #[test]
+    fn files_that_are_no_roots() {
+        let refused = |json: &str| {
+            let (sound, said) = of_root(json);
+            assert!(!sound);
+            said
+        };
+        insta::assert_snapshot!(refused("{"), @"
+        error[root-invalid]: root.json is no trusted root that can be used: not acceptable JSON: EOF while parsing an object at line 1 column 1
+         --> /etc/assay/trust.d/keys.toml:3:8
+          |
+        3 | file = 'root.json'
+          |        ^^^^^^^^^^^
+         help: the trusted_root.json of a Sigstore instance, as its TUF repository or cosign trusted-root create gives it
+        ");
+        insta::assert_snapshot!(refused(r#"{"mediaType":"application/json","tlogs":[]}"#), @"
+        error[root-invalid]: root.json is no trusted root that can be used: its mediaType is 'application/json', expected a Sigstore trusted root of version 0.1 or 0.2
+         --> /etc/assay/trust.d/keys.toml:3:8
+          |
+        3 | file = 'root.json'
+          |        ^^^^^^^^^^^
+         help: the trusted_root.json of a Sigstore instance, as its TUF repository or cosign trusted-root create gives it
+        ");
+        insta::assert_snapshot!(refused(r#"{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1","tlogs":[]}"#), @"
+        error[root-invalid]: root.json is no trusted root that can be used: none of its entries can be used
+         --> /etc/assay/trust.d/keys.toml:3:8
+          |
+        3 | file = 'root.json'
+          |        ^^^^^^^^^^^
+         help: check that it is the right file and that it was copied whole
+        ");
+        let twice = Root::builtin("", Builtin::Sigstore)
+            .json
+            .replacen("\"tlogs\"", "\"ctlogs\"", 1);
+        assert!(refused(&twice).contains("appears twice"));
+    }
+
+    #[test]
+    fn what_a_root_lists_and_the_verifier_does_not_support_is_a_warning() {
+        let mut root: serde_json::Value = serde_json::from_str(&Root::builtin("", Builtin::Sigstore).json).unwrap();
+        let (_, p521) = spki::der::Document::from_pem(include_str!("testdata/p521.pem")).unwrap();
+        let logs = root["tlogs"].as_array_mut().unwrap();
+        let again = logs[0].clone();
+        let mut p521_log = logs[1].clone();
+        p521_log["publicKey"]["rawBytes"] = {
+            use base64::Engine as _;
+            base64::prelude::BASE64_STANDARD.encode(p521.as_bytes()).into()
+        };
+        p521_log["baseUrl"] = "https://p521.example".into();
+        p521_log["logId"]["keyId"] = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".into();
+        logs.extend([again, p521_log]);
+        root["certificateAuthorities"][0]["certChain"]["certificates"][0]["rawBytes"] = "AAAA".into();
+        root["timestampAuthorities"][0]["validFor"] = serde_json::json!({ "end": "2030-01-01T00:00:00Z" });
+        let (sound, said) = of_root(&root.to_string());
+        assert!(sound);
+        insta::assert_snapshot!(said, @"
+        warning[root-entry]: root.json: its transparency log 3 (https://rekor.sigstore.dev) is left out: an entry before it has the same identifier
+         --> /etc/assay/trust.d/keys.toml:3:8
+          |
+        3 | file = 'root.json'
+          |        ^^^^^^^^^^^
+         help: signatures that need it do not count; the rest of the root does
+        warning[root-entry]: root.json: its transparency log 4 (https://p521.example) is left out: its key is of ECDSA P-521, which is verified for the keys of trust.d only
+         --> /etc/assay/trust.d/keys.toml:3:8
+          |
+        3 | file = 'root.json'
+          |        ^^^^^^^^^^^
+         help: signatures that need it do not count; the rest of the root does
+        warning[root-entry]: root.json: its certificate authority 1 (https://fulcio.sigstore.dev) is left out: not a certificate: unknown/unsupported ASN.1 DER tag: 0x00
+         --> /etc/assay/trust.d/keys.toml:3:8
+          |
+        3 | file = 'root.json'
+          |        ^^^^^^^^^^^
+         help: signatures that need it do not count; the rest of the root does
+        warning[root-entry]: root.json: its timestamp authority 1 (https://timestamp.sigstore.dev/api/v1/timestamp) is left out: missing field `start`
+         --> /etc/assay/trust.d/keys.toml:3:8
+          |
+        3 | file = 'root.json'
+          |        ^^^^^^^^^^^
+         help: signatures that need it do not count; the rest of the root does
+        ");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod bundle_key;
 mod fact;
 pub mod key;
 mod keyring;
+pub mod notation;
 pub mod simple_signing;
 #[cfg(test)]
 pub(crate) mod tests;

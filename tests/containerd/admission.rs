@@ -387,6 +387,8 @@ fn a_signed_image_is_allowed_and_remembered(case: &Case) {
     assert_eq!(image.config, BUSYBOX.config);
     assert_eq!(image.chain_id, BUSYBOX.chain_id);
     assert!(image.manifests.contains(&BUSYBOX.manifest));
+    // What led to the image is asked for at once from now on; the other tests show that it is still asked.
+    assert_eq!(fs::read_dir(node.folder.join("run/trails")).unwrap().count(), 1);
 
     let again = node.allows(&held.request, "signature-verified");
     assert!(again.repeated);

@@ -201,12 +201,18 @@ fn an_oci_runtime_that_fails(case: &Case) {
 }
 
 fn an_oci_runtime_that_does_not_exist(case: &Case) {
-    let options = Options {
-        binary_name: "/no/such/runtime".to_owned(),
-        ..Options::default()
-    };
-    let status = case.shell("missing", "exit 0").options(&options).create().unwrap_err();
-    assert!(status.message().contains("/no/such/runtime"), "{status}");
+    // A name that is looked up is quoted, as in the stock shim's error, which clients search for that.
+    for (program, named) in [
+        ("/no/such/runtime", "/no/such/runtime"),
+        ("no-such-runtime", "\"no-such-runtime\""),
+    ] {
+        let options = Options {
+            binary_name: program.to_owned(),
+            ..Options::default()
+        };
+        let status = case.shell("missing", "exit 0").options(&options).create().unwrap_err();
+        assert!(status.message().contains(named), "{status}");
+    }
 }
 
 fn an_oci_runtime_that_fails_to_start(case: &Case) {
