@@ -4,7 +4,7 @@
 //! at most as many bytes as its caller names.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -277,6 +277,54 @@ impl StateDir {
         rustix::fs::renameat(&self.fd, from, &self.fd, to)
             .map_err(|e| Error::io("rename", &self.path.join(from), e))?;
         self.sync()
+    }
+
+    /// Hands each line of the log `name` to `line`, in order and without its line break; nothing when there is no such
+    /// log. Lines of more than `limit` bytes are skipped. Answers how many were.
+    ///
+    /// # Errors
+    /// A file that is not regular, or a failing system call.
+    pub fn lines(&self, name: &str, limit: usize, mut line: impl FnMut(&[u8])) -> Result<usize, Error> {
+        plain(name)?;
+        let path = self.path.join(name);
+        let fd = match open_beneath(self.as_fd(), &path, Path::new(name), OFlags::NONBLOCK) {
+            Ok(fd) => fd,
+            Err(error) if error.is_missing() => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        let stat = rustix::fs::fstat(&fd).map_err(|e| Error::io("read the state of", &path, e))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Error::NotFile { path });
+        }
+        let mut reader = BufReader::new(File::from(fd));
+        let (mut bytes, mut skipped, mut too_long) = (Vec::new(), 0, false);
+        loop {
+            let part = reader.fill_buf().map_err(|e| Error::std("read", &path, &e))?;
+            let (used, ends) = match part.iter().position(|byte| *byte == b'\n') {
+                Some(at) => (at + 1, true),
+                None => (part.len(), part.is_empty()),
+            };
+            let text = part.get(..used).unwrap_or_default();
+            let text = text.strip_suffix(b"\n").unwrap_or(text);
+            too_long |= bytes.len() + text.len() > limit;
+            if !too_long {
+                bytes.extend_from_slice(text);
+            }
+            reader.consume(used);
+            if !ends {
+                continue;
+            }
+            if too_long {
+                skipped += 1;
+            } else if !bytes.is_empty() {
+                line(&bytes);
+            }
+            if used == 0 {
+                return Ok(skipped);
+            }
+            bytes.clear();
+            too_long = false;
+        }
     }
 
     /// Removes the file `name`, if it is there. The removal may be lost in a crash until [`StateDir::sync`] is called.
@@ -794,6 +842,29 @@ mod tests {
         // A line larger than the limit still has its place.
         dir.append("log", &"x".repeat(50), 21).unwrap();
         assert_eq!(dir.read("log", 99).unwrap().unwrap().len(), 51);
+    }
+
+    #[test]
+    fn a_log_is_read_line_by_line() {
+        let (_keep, dir) = directory();
+        let read = |limit| {
+            let mut lines = Vec::new();
+            let skipped = dir.lines("log", limit, |line| lines.push(String::from_utf8_lossy(line).into_owned()));
+            (lines, skipped.unwrap())
+        };
+        assert_eq!(read(9), (vec![], 0));
+        let long = "x".repeat(20_000);
+        dir.write("log", format!("one\n\n{long}\ntwo\n{long}\nhalf").as_bytes()).unwrap();
+        let short = ["one", "two", "half"].map(str::to_owned);
+        assert_eq!(read(9), (short.to_vec(), 2));
+        assert_eq!(read(19_999).1, 2);
+        assert_eq!(read(20_000).0.len(), 5);
+        dir.write("log", long.as_bytes()).unwrap();
+        assert_eq!(read(9), (vec![], 1));
+        symlink("log", dir.path().join("link")).unwrap();
+        assert!(dir.lines("link", 9, |_| ()).is_err());
+        dir.subdir("d").unwrap();
+        assert!(dir.lines("d", 9, |_| ()).is_err());
     }
 
     #[test]

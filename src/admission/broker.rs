@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::log::LOG;
 use super::memo::Inputs;
 use super::parser::{self, ParserFault};
 use super::ruling::{self, Case, Ruling};
@@ -24,8 +25,6 @@ use crate::store::{self, StateDir};
 use crate::trust::clock::Clock;
 use crate::verify::TimeSource;
 
-/// Name of the decision log below `state`.
-pub const LOG: &str = "decisions.jsonl";
 /// Size at which the decision log is rotated, in bytes. One older log is kept.
 const MAX_LOG: u64 = 64 << 20;
 /// Folder of the evidence cache below `state`.
@@ -155,7 +154,7 @@ fn decide(config: &Config, request: &Request, started: Instant, decision: &mut D
 /// mounted, so nothing is bound to a snapshot, and nothing is recorded.
 #[must_use]
 pub fn verify(
-    config: &Config,
+    config: Result<&Config, &Diagnostics>,
     containerd: &str,
     namespace: &str,
     name: &str,
@@ -164,9 +163,10 @@ pub fn verify(
     let started = Instant::now();
     let mut decision = blank(namespace, "");
     decision.name = printable(name).into_owned();
-    let deadline = started + config.admit_timeout;
     let mut watch = Stopwatch(started);
     let mut decide = || {
+        let config = config.map_err(|faults| Obstacle::Config(first(faults)))?;
+        let deadline = started + config.admit_timeout;
         let desk = Desk::open(config, deadline)?;
         watch.note(&mut decision, "policy");
         let image = block_on(deadline, started, identity::image(containerd, namespace, name))?;
@@ -398,7 +398,12 @@ impl Desk {
         Basis {
             generation: self.active.generation,
             policy: self.policy,
-            roots: BTreeMap::new(),
+            roots: self
+                .active
+                .roots
+                .iter()
+                .map(|root| (root.id.clone(), root.digest))
+                .collect(),
             kind,
             kubernetes_namespace: kubernetes_namespace.map(|name| printable(name).into_owned()),
             upper: None,

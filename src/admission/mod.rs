@@ -18,14 +18,15 @@
 //! record, no configuration, no active policy, no room for the record) refuses in every mode.
 
 mod broker;
+pub mod log;
 mod memo;
 pub mod parser;
 mod ruling;
 pub mod sandbox;
 mod timely;
+mod trail;
 
 use std::collections::BTreeMap;
-mod trail;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +35,8 @@ use crate::policy::Kind;
 use crate::verify::Fact;
 
 pub use crate::identity::{Image, Mount};
-pub use broker::{LOG, Recheck, admit, recheck, reject, verify};
+pub use broker::{Recheck, admit, recheck, reject, verify};
+pub use log::LOG;
 
 /// Version of the [`Request`] and [`Decision`] documents. A reader refuses any other.
 pub const VERSION: u32 = 1;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Exit, Output, Record, complain, print, show};
+use super::{Exit, Output, Record, complain, count, print, show};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::policy::activate::{ActivateError, activate};
@@ -79,9 +79,4 @@ pub fn check(config: &Config, output: Output) -> Exit {
         }
     }
     if sound { Exit::Done } else { Exit::Failed }
-}
-
-fn count(number: usize, what: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {what}{plural}")
 }
