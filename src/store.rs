@@ -229,34 +229,8 @@ impl StateDir {
     /// # Errors
     /// As [`StateDir::write`].
     pub fn write_unsynced(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
         plain(name)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (temporary, path, fd) = loop {
-            let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-            let temporary = format!("{TEMPORARY_PREFIX}{}-{count}", std::process::id());
-            let path = self.path.join(&temporary);
-            match rustix::fs::openat(&self.fd, &temporary, flags, Mode::from_raw_mode(FILE_MODE)) {
-                Ok(fd) => break (temporary, path, fd),
-                // Left by a crashed process that had the same id.
-                Err(Errno::EXIST) => {}
-                Err(e) => return Err(Error::io("create", &path, e)),
-            }
-        };
-        let mut file = File::from(fd);
-        let written = file
-            .write_all(bytes)
-            .map_err(|e| Error::std("write", &path, &e))
-            .and_then(|()| rustix::fs::fsync(&file).map_err(|e| Error::io("sync", &path, e)))
-            .and_then(|()| {
-                rustix::fs::renameat(&self.fd, &temporary, &self.fd, name)
-                    .map_err(|e| Error::io("replace", &self.path.join(name), e))
-            });
-        if written.is_err() {
-            // The first error is the one to report.
-            let _ = rustix::fs::unlinkat(&self.fd, &temporary, AtFlags::empty());
-        }
-        written
+        write_in(&self.fd, &self.path, name, bytes, FILE_MODE)
     }
 
     /// Makes all names in this directory durable.
@@ -524,6 +498,60 @@ impl StateDir {
 #[derive(Debug)]
 pub struct Lock {
     _fd: OwnedFd,
+}
+
+/// Replaces a file that belongs to an administrator, as [`StateDir::write`] does in a directory of Assay's own. A new
+/// file gets the mode `mode`, one that is replaced keeps its own.
+///
+/// # Errors
+/// A failing system call; the old file is then still in place.
+pub fn replace(path: &Path, bytes: &[u8], mode: RawMode) -> Result<(), Error> {
+    let invalid = || Error::Name {
+        name: path.display().to_string().chars().take(80).collect(),
+    };
+    let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(invalid)?;
+    plain(name)?;
+    let folder = path.parent().ok_or_else(invalid)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(folder, flags, Mode::empty()).map_err(|e| Error::io("open", folder, e))?;
+    let mode = match rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => stat.st_mode & 0o777,
+        Ok(_) => return Err(Error::NotFile { path: path.to_owned() }),
+        Err(Errno::NOENT) => mode,
+        Err(e) => return Err(Error::io("read the state of", path, e)),
+    };
+    write_in(&fd, folder, name, bytes, mode)?;
+    rustix::fs::fsync(&fd).map_err(|e| Error::io("sync", folder, e))
+}
+
+fn write_in(dir: &OwnedFd, folder: &Path, name: &str, bytes: &[u8], mode: RawMode) -> Result<(), Error> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let (temporary, path, fd) = loop {
+        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let temporary = format!("{TEMPORARY_PREFIX}{}-{count}", std::process::id());
+        let path = folder.join(&temporary);
+        match rustix::fs::openat(dir, &temporary, flags, Mode::from_raw_mode(mode)) {
+            Ok(fd) => break (temporary, path, fd),
+            // Left by a crashed process that had the same id.
+            Err(Errno::EXIST) => {}
+            Err(e) => return Err(Error::io("create", &path, e)),
+        }
+    };
+    let mut file = File::from(fd);
+    let written = file
+        .write_all(bytes)
+        .map_err(|e| Error::std("write", &path, &e))
+        .and_then(|()| rustix::fs::fsync(&file).map_err(|e| Error::io("sync", &path, e)))
+        .and_then(|()| {
+            rustix::fs::renameat(dir, &temporary, dir, name)
+                .map_err(|e| Error::io("replace", &folder.join(name), e))
+        });
+    if written.is_err() {
+        // The first error is the one to report.
+        let _ = rustix::fs::unlinkat(dir, &temporary, AtFlags::empty());
+    }
+    written
 }
 
 /// The bytes of the file `name` below the directory `dir`, at most `limit` of them. The path is resolved

@@ -8,29 +8,22 @@ use std::path::PathBuf;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use super::content::{Content, Sort};
 use super::source::{Source, SourceError};
-use super::{Kind, SUBJECTS};
-use crate::attest::SimpleSigning;
+use super::{IMAGE, REF_NAME, SUBJECTS, tagged_digest};
 use crate::digest::Digest;
-use crate::oci::{self, Descriptor, Layout, LayoutError, MAX_LAYOUT_INDEX, Manifest, json, shorten};
+use crate::oci::{self, Descriptor, Layout, LayoutError, MAX_LAYOUT_INDEX, Manifest, Reference, json};
 use crate::store::{self, StateDir};
 use crate::verify::Problem;
-use crate::verify::bundle_key::Bundle;
 
 /// Largest configuration blob of evidence in bytes.
-const MAX_CONFIG: u64 = 1 << 20;
+pub(super) const MAX_CONFIG: u64 = 1 << 20;
 /// Most digests in one [`SUBJECTS`] annotation; an entry with more gets none and is always looked at.
 const MAX_ANNOTATED: usize = 16;
+/// Most names of an image that are kept.
+const MAX_NAMES: usize = 8;
 /// Longest artifact type that is kept in the index, where every question has to read it.
 const MAX_ARTIFACT_TYPE: usize = 255;
-
-/// Layers of signatures and attestations that nothing here verifies; other layers are those of images.
-const UNSUPPORTED: [&str; 4] = [
-    "application/vnd.dsse.envelope.v1+json",
-    "application/vnd.in-toto+json",
-    "application/jose+json",
-    "application/cose",
-];
 
 const LAYOUT_VERSION: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 const LOCK: &str = ".lock";
@@ -105,8 +98,8 @@ pub enum SkipReason {
     /// A payload that cannot be read.
     #[error(transparent)]
     Payload(#[from] Problem),
-    /// It is attached to an image and holds nothing that can be verified.
-    #[error("its layers are of type '{0}', which this version does not verify")]
+    /// It is attached to an image and holds neither signatures nor attestations.
+    #[error("its layers are of type '{0}', which is neither a signature nor an attestation")]
     Unsupported(String),
     /// Signatures beside something else.
     #[error("it holds layers of type '{0}' beside signatures")]
@@ -140,8 +133,8 @@ impl fmt::Display for Report {
     }
 }
 
-/// Copies the signatures and attestations in the layouts at `paths` into the cache `evidence`. Image layers and
-/// image manifests are not copied.
+/// Copies the signatures and attestations in the layouts at `paths` into the cache `evidence`. Of the images
+/// themselves, only manifests and indexes are.
 ///
 /// Imports may run at the same time, and a container may be judged meanwhile: blobs come first, the index last
 /// and at once. Importing again changes nothing.
@@ -221,12 +214,8 @@ impl<'a> Cache<'a> {
 
     /// Copies a manifest with its configuration and layers. The inner error is the source's fault.
     fn copy(&self, layout: &Layout<&Source>, candidate: &Candidate) -> Result<Result<(), SkipReason>, store::Error> {
-        let manifest = &candidate.manifest;
-        let layers = manifest
-            .layers
-            .iter()
-            .filter_map(|layer| Some((layer, Kind::of(layer)?.limit())));
-        for (descriptor, limit) in std::iter::once((&manifest.config, MAX_CONFIG)).chain(layers) {
+        let layers = candidate.layers.iter().map(|(layer, content)| (layer, content.limit()));
+        for (descriptor, limit) in std::iter::once((&candidate.manifest.config, MAX_CONFIG)).chain(layers) {
             match layout.blob(descriptor, limit) {
                 Ok(bytes) => self.add(descriptor.digest, &bytes)?,
                 Err(error) => return Ok(Err(error.into())),
@@ -245,22 +234,7 @@ impl<'a> Cache<'a> {
     }
 
     fn write_index(&self, entries: &Entries) -> Result<(), ImportError> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Index<'a> {
-            schema_version: u64,
-            media_type: &'static str,
-            manifests: Vec<&'a Descriptor>,
-        }
-        let index = Index {
-            schema_version: 2,
-            media_type: oci::INDEX,
-            manifests: entries.values().collect(),
-        };
-        let bytes = serde_json::to_vec(&index).map_err(ImportError::Index)?;
-        if bytes.len() as u64 > MAX_LAYOUT_INDEX {
-            return Err(ImportError::Full { size: bytes.len() });
-        }
+        let bytes = index(entries.values())?;
         if self.before.as_ref() != Some(&bytes) {
             self.root.write(INDEX, &bytes)?;
         }
@@ -268,12 +242,42 @@ impl<'a> Cache<'a> {
     }
 }
 
+fn index<'a>(entries: impl Iterator<Item = &'a Descriptor>) -> Result<Vec<u8>, ImportError> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Index<'a> {
+        schema_version: u64,
+        media_type: &'static str,
+        manifests: Vec<&'a Descriptor>,
+    }
+    let index = Index {
+        schema_version: 2,
+        media_type: oci::INDEX,
+        manifests: entries.collect(),
+    };
+    let bytes = serde_json::to_vec(&index).map_err(ImportError::Index)?;
+    if bytes.len() as u64 > MAX_LAYOUT_INDEX {
+        return Err(ImportError::Full { size: bytes.len() });
+    }
+    Ok(bytes)
+}
+
+/// Makes a folder whose blobs are there an image layout.
+pub(super) fn write_layout<'a>(
+    root: &StateDir,
+    entries: impl Iterator<Item = &'a Descriptor>,
+) -> Result<(), ImportError> {
+    root.write(LAYOUT, LAYOUT_VERSION)?;
+    root.write(INDEX, &index(entries)?)?;
+    Ok(())
+}
+
 /// Looks at every blob of a source: what `cosign save` writes is in no index.
 fn scan(source: &Source, cache: &Cache<'_>, known: &mut Entries, report: &mut Report) -> Result<(), ImportError> {
     let layout = Layout::new(source);
     // A corrupt index of a source costs its hints only.
-    let listed = layout.index().unwrap_or_default();
-    let listed: HashMap<Digest, &str> = listed
+    let entries = layout.index().unwrap_or_default();
+    let listed: HashMap<Digest, &str> = entries
         .iter()
         .map(|entry| (entry.digest, entry.media_type.as_str()))
         .collect();
@@ -287,7 +291,7 @@ fn scan(source: &Source, cache: &Cache<'_>, known: &mut Entries, report: &mut Re
     );
     for digest in blobs {
         let checked = candidate(&layout, digest, listed.get(&digest).copied()).and_then(|candidate| match candidate {
-            Some(candidate) => Ok(Some((subjects(&layout, &candidate.manifest)?, candidate))),
+            Some(candidate) => Ok(Some((subjects(&layout, &candidate)?, candidate))),
             None => Ok(None),
         });
         let (subjects, candidate) = match checked {
@@ -323,6 +327,15 @@ fn scan(source: &Source, cache: &Cache<'_>, known: &mut Entries, report: &mut Re
         });
         known.insert(digest, entry);
     }
+    for listed in &entries {
+        let before = known.get(&listed.digest);
+        if before.is_some_and(|before| !before.annotations.contains_key(IMAGE)) {
+            continue;
+        }
+        if let Some(entry) = image(&layout, listed, before, cache)? {
+            known.insert(listed.digest, entry);
+        }
+    }
     Ok(())
 }
 
@@ -332,13 +345,14 @@ struct Candidate {
     bytes: Vec<u8>,
     media_type: String,
     manifest: Manifest,
+    layers: Vec<(Descriptor, Content)>,
 }
 
 impl Candidate {
     /// Its entry in the cache's index. What other tools wrote into an older entry (tags) stays.
     fn entry(&self, before: Option<&Descriptor>, subjects: &BTreeSet<Digest>) -> Descriptor {
         let mut annotations = before.map(|entry| entry.annotations.clone()).unwrap_or_default();
-        if subjects.len() > MAX_ANNOTATED {
+        if subjects.is_empty() || subjects.len() > MAX_ANNOTATED {
             annotations.remove(SUBJECTS);
         } else {
             let list: Vec<_> = subjects.iter().map(Digest::to_string).collect();
@@ -396,38 +410,96 @@ fn candidate(layout: &Layout<&Source>, digest: Digest, listed: Option<&str>) -> 
         }
     };
     let manifest = Manifest::parse(&bytes, &media_type)?;
-    let other = manifest.layers.iter().find(|layer| Kind::of(layer).is_none());
-    match other.map(|layer| shorten(&layer.media_type)) {
-        None if manifest.layers.is_empty() => Ok(None),
-        None => Ok(Some(Candidate {
+    match Sort::of(&manifest) {
+        Sort::Evidence(layers) => Ok(Some(Candidate {
             digest,
             bytes,
             media_type,
             manifest,
+            layers,
         })),
-        Some(other) if manifest.layers.iter().any(|layer| Kind::of(layer).is_some()) => Err(SkipReason::Mixed(other)),
-        Some(other) if manifest.subject.is_some() || UNSUPPORTED.contains(&other.as_str()) => {
-            Err(SkipReason::Unsupported(other))
-        }
-        Some(_) => Ok(None),
+        Sort::Mixed(other) => Err(SkipReason::Mixed(other)),
+        Sort::Other(Some(other)) if manifest.subject.is_some() => Err(SkipReason::Unsupported(other)),
+        Sort::Other(_) => Ok(None),
     }
 }
 
-/// The digests that the payloads of a manifest's layers name.
-fn subjects(layout: &Layout<&Source>, manifest: &Manifest) -> Result<BTreeSet<Digest>, SkipReason> {
+/// The digests that the payloads of a manifest's layers name; where they name none that can be read here, the one
+/// that the manifest says it is about.
+fn subjects(layout: &Layout<&Source>, candidate: &Candidate) -> Result<BTreeSet<Digest>, SkipReason> {
     let mut subjects = BTreeSet::new();
-    for (layer, kind) in manifest
-        .layers
-        .iter()
-        .filter_map(|layer| Some((layer, Kind::of(layer)?)))
-    {
-        let bytes = layout.blob(layer, kind.limit())?;
-        match kind {
-            Kind::Bundle => subjects.extend(Bundle::parse(&bytes)?.subjects()?),
-            Kind::SimpleSigning => {
-                subjects.insert(SimpleSigning::parse(&bytes).map_err(Problem::Payload)?.digest);
-            }
-        }
+    for (layer, content) in &candidate.layers {
+        subjects.extend(content.subjects(&layout.blob(layer, content.limit())?)?);
+    }
+    if subjects.is_empty() {
+        subjects.extend(candidate.manifest.subject.as_ref().map(|subject| subject.digest));
     }
     Ok(subjects)
+}
+
+/// Copies the manifest or index of an image that the source lists, and the manifests that an index lists, without
+/// configurations and layers: the links of a chain of signatures. Its entry says that it is no evidence itself.
+fn image(
+    layout: &Layout<&Source>,
+    listed: &Descriptor,
+    before: Option<&Descriptor>,
+    cache: &Cache<'_>,
+) -> Result<Option<Descriptor>, ImportError> {
+    let tag = listed.annotations.get(REF_NAME);
+    if tag.is_some_and(|tag| tagged_digest(tag).is_some()) {
+        return Ok(None);
+    }
+    let Ok(bytes) = layout.blob(listed, oci::MAX_DOCUMENT) else {
+        return Ok(None);
+    };
+    if oci::is_index(&listed.media_type) {
+        let Ok(index) = oci::Index::parse(&bytes, &listed.media_type) else {
+            return Ok(None);
+        };
+        for child in index
+            .manifests
+            .iter()
+            .filter(|child| oci::is_manifest(&child.media_type))
+        {
+            // What is there of it: the source may hold one platform only.
+            if let Ok(bytes) = layout.blob(child, oci::MAX_DOCUMENT) {
+                cache.add(child.digest, &bytes)?;
+            }
+        }
+    } else {
+        match Manifest::parse(&bytes, &listed.media_type) {
+            Ok(manifest) if manifest.subject.is_none() && matches!(Sort::of(&manifest), Sort::Other(_)) => {}
+            _ => return Ok(None),
+        }
+    }
+    cache.add(listed.digest, &bytes)?;
+    // Newer names first: the last ones have to go when there are too many.
+    let names: Vec<&str> = [Some(listed), before]
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.annotations.get(IMAGE))
+        .flat_map(|names| names.split(','))
+        .filter(|name| {
+            name.parse::<Reference>()
+                .is_ok_and(|reference| reference.to_string() == *name)
+        })
+        .collect();
+    let mut seen = BTreeSet::new();
+    let names: Vec<&str> = names
+        .into_iter()
+        .filter(|name| seen.insert(*name))
+        .take(MAX_NAMES)
+        .collect();
+    let annotations = [
+        (IMAGE.to_owned(), names.join(",")),
+        (SUBJECTS.to_owned(), String::new()),
+    ];
+    Ok(Some(Descriptor {
+        media_type: listed.media_type.clone(),
+        digest: listed.digest,
+        size: listed.size,
+        annotations: annotations.into(),
+        artifact_type: None,
+        platform: None,
+    }))
 }

@@ -1,6 +1,6 @@
 //! The local cache of signatures and attestations: an OCI image layout.
 //!
-//! [`import`] fills it. [`judge`] answers which signatures in it are about given digests and made by trusted
+//! [`import`] and [`pull`] fill it. [`judge`] answers which signatures in it are about given digests and made by trusted
 //! keys; it reads nothing but the layout, so it can run in a process that has nothing else.
 //!
 //! What an image is signed by stands in signed payloads and nowhere else. Everything around them (the index,
@@ -16,17 +16,25 @@ use crate::trust::Key;
 use crate::verify::bundle_key::{self, Bundle};
 use crate::verify::{Answer, Claim, Fact, Keyring, Problem, Proof, Unverified, simple_signing};
 
+mod content;
 mod import;
+mod pull;
 mod source;
 #[cfg(test)]
 mod tests;
 
-pub use import::{ImportError, Item, Report, Skipped, import};
+pub use content::MAX_STATEMENT;
+pub use import::{ImportError, Item, Report, SkipReason, Skipped, import};
+pub use pull::{Fault, Obstacle, Progress, Pull, PullError, Pulled, PulledImage, pull};
 pub use source::SourceError;
 
 /// Annotation of an entry of the layout's index: the digests that the payloads behind it name, separated by
 /// commas. An entry without it is opened and looked at.
 pub const SUBJECTS: &str = "dev.assay.evidence.subjects";
+
+/// Annotation of an entry of the layout's index that is no evidence but an image's own manifest or index: the names
+/// under which it was pulled, separated by commas.
+pub const IMAGE: &str = "dev.assay.evidence.image";
 
 /// Most manifests and indexes that are opened for one question.
 pub const MAX_DOCUMENTS: usize = 16_384;

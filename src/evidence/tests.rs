@@ -196,8 +196,7 @@ fn what_cosign_saved_is_found_though_no_index_lists_it() {
 fn cosigns_older_layout_is_found() {
     let cache = Cache::new();
     let report = cache.import(&["cosign-save-legacy"]);
-    assert_eq!(report.imported.len(), 1);
-    insta::assert_snapshot!(report.skipped[0].reason, @"its layers are of type 'application/vnd.dsse.envelope.v1+json', which this version does not verify");
+    assert_eq!((report.imported.len(), report.skipped.len()), (2, 0));
     let answer = cache.judge(&keys(), &[recorded("manifest")]);
     assert_eq!(
         facts(&answer),
@@ -216,16 +215,28 @@ fn layouts_that_other_tools_filled_are_judged_as_they_are() {
 }
 
 #[test]
-fn only_evidence_is_copied() {
+fn no_layer_and_no_configuration_of_an_image_is_copied() {
     let cache = Cache::filled(&["oras", "cosign-save", "cosign-save-legacy"]);
     let files = cache.files();
     assert!(files.iter().all(|(_, bytes)| !bytes.starts_with(b"layer for")));
-    for name in ["manifest", "other-manifest", "index"] {
-        assert!(!cache.blob(recorded(name)).exists(), "{name}");
-    }
+    let configuration = |name: &str| {
+        let manifest = std::fs::read(cache.blob(recorded(name))).unwrap();
+        Manifest::parse(&manifest, oci::MANIFEST).unwrap().config.digest
+    };
+    assert!(!cache.blob(configuration("manifest")).exists());
     // Everything in the cache is an acceptable layout of its own.
     let layout = Layout::new(cache.dir.as_fd());
-    for entry in layout.index().unwrap() {
+    let (images, evidence): (Vec<_>, Vec<_>) = layout
+        .index()
+        .unwrap()
+        .into_iter()
+        .partition(|entry| entry.annotations.contains_key(IMAGE));
+    let known = ["index", "manifest", "other-manifest"].map(recorded);
+    assert!(images.len() > 1 && images.iter().all(|entry| known.contains(&entry.digest)));
+    for entry in &images {
+        layout.blob(entry, oci::MAX_DOCUMENT).unwrap();
+    }
+    for entry in evidence {
         let manifest = layout.manifest(&entry).unwrap();
         for blob in manifest.layers.iter().chain([&manifest.config]) {
             layout.blob(blob, 1 << 20).unwrap();
@@ -276,11 +287,11 @@ fn what_an_import_says() {
     };
     insta::assert_snapshot!(shown(&legacy) + &shown(&again), @r#"
     imported  sha256:… about sha256:…
-    skipped   sha256:… in FOLDER/cosign-save-legacy: its layers are of type 'application/vnd.dsse.envelope.v1+json', which this version does not verify
-    1 imported, 0 already present, 1 skipped
+    imported  sha256:… about sha256:…
+    2 imported, 0 already present, 0 skipped
     present   sha256:… about sha256:…
-    skipped   sha256:… in FOLDER/cosign-save-legacy: its layers are of type 'application/vnd.dsse.envelope.v1+json', which this version does not verify
-    0 imported, 1 already present, 1 skipped
+    present   sha256:… about sha256:…
+    0 imported, 2 already present, 0 skipped
     "#);
 }
 
@@ -410,7 +421,8 @@ fn what_cannot_be_imported_is_refused_before_anything_is_written() {
 fn a_damaged_source_gives_what_is_whole() {
     let source = Cache::filled(&["oras"]);
     let layout = Layout::new(source.dir.as_fd());
-    let entries = layout.index().unwrap();
+    let mut entries = layout.index().unwrap();
+    entries.retain(|entry| !entry.annotations.contains_key(IMAGE));
     let layer = |n: usize| layout.manifest(&entries[n]).unwrap().layers[0].digest;
     let (corrupt, missing, long) = (layer(0), layer(1), layer(2));
     std::fs::write(source.blob(corrupt), b"{}").unwrap();
@@ -544,11 +556,11 @@ fn a_signature_moved_to_another_image_is_a_finding() {
 #[test]
 fn unsigned_and_unknown_attachments_never_count() {
     let subject = json!({"subject": {"mediaType": oci::MANIFEST, "digest": recorded("manifest"), "size": 395}});
-    for media_type in [
-        "application/vnd.in-toto+json",
-        "application/jose+json",
-        "application/spdx+json",
-        "text/plain",
+    for (media_type, evidence) in [
+        ("application/vnd.in-toto+json", true),
+        ("application/jose+json", true),
+        ("application/spdx+json", false),
+        ("text/plain", false),
     ] {
         let cache = Cache::new();
         let statement = json!({
@@ -566,7 +578,12 @@ fn unsigned_and_unknown_attachments_never_count() {
         );
         let other = Cache::new();
         let report = import(&other.dir, &[cache.dir.path().to_owned()]).unwrap();
-        assert_eq!((report.imported.len(), report.skipped.len()), (0, 1), "{media_type}");
+        let (imported, skipped) = (report.imported.len(), report.skipped.len());
+        assert_eq!((imported == 1, skipped == 1), (evidence, !evidence), "{media_type}");
+        if evidence {
+            assert_eq!(report.imported[0].subjects, [recorded("manifest")]);
+        }
+        assert_eq!(other.judge(&keys(), &[recorded("manifest")]).facts, []);
     }
 }
 

@@ -1,4 +1,5 @@
-//! OCI documents: descriptors, manifests, indexes, image configurations, chain IDs, image layouts, references.
+//! OCI documents: descriptors, manifests, indexes, image configurations, chain IDs, image layouts, references,
+//! registries.
 //!
 //! Formats: <https://github.com/opencontainers/image-spec>. Everything here reads bytes that an attacker may
 //! have written. What is not needed is ignored, what could be read in two ways is refused.
@@ -13,6 +14,7 @@ use crate::digest::Digest;
 pub mod json;
 mod layout;
 mod reference;
+pub mod registry;
 
 pub use layout::{Files, Layout, LayoutError, MAX_LAYOUT_INDEX};
 pub use reference::{InvalidReference, Reference};

@@ -120,7 +120,7 @@ impl Rule {
         let (code, reason) = if used.is_empty() {
             ("digest-listed", format!("{} is listed by the rule", image.shown()))
         } else {
-            let keys = distinct(used.iter().map(|fact| signer(fact)));
+            let keys = distinct(used.iter().map(signer));
             ("signature-verified", format!("signed by {}", keys.join(", ")))
         };
         Outcome {
