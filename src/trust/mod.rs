@@ -4,6 +4,7 @@
 
 pub mod clock;
 mod diags;
+pub mod edit;
 mod public_key;
 pub mod root;
 mod schema;
@@ -91,7 +92,7 @@ pub enum Use {
 pub enum Status {
     /// It does.
     Active,
-    /// Only for signatures that a trusted time puts before its retirement.
+    /// Only for signatures that a trusted time puts into its window, and for the digests recorded with it.
     Retired,
     /// Never.
     Distrusted,
@@ -116,4 +117,51 @@ pub struct Key {
     pub until: Option<Timestamp>,
     /// Whether it still counts.
     pub status: Status,
+    /// Digests of manifests and indexes for which its signatures count even after it was retired.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub digests: Vec<Digest>,
+}
+
+/// The name that `names` gives `wanted`.
+fn name_of<T: PartialEq>(names: &'static [(&'static str, T)], wanted: &T) -> &'static str {
+    names
+        .iter()
+        .find(|(_, value)| value == wanted)
+        .map_or("", |(name, _)| *name)
+}
+
+impl Use {
+    /// As it is written in `trust.d`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        name_of(schema::USES, &self)
+    }
+
+    /// Every use, with its name.
+    #[must_use]
+    pub fn all() -> &'static [(&'static str, Self)] {
+        schema::USES
+    }
+}
+
+impl HashAlgorithm {
+    /// As it is written in `trust.d`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        name_of(schema::HASHES, &self)
+    }
+
+    /// Every hash, with its name.
+    #[must_use]
+    pub fn all() -> &'static [(&'static str, Self)] {
+        schema::HASHES
+    }
+}
+
+impl Status {
+    /// As it is written in `trust.d`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        name_of(schema::STATES, &self)
+    }
 }

@@ -16,13 +16,13 @@ const TOP_LATER: &[&str] = &["builder"];
 const KEY_KEYS: &[&str] = &["id", "file", "hash", "use", "from", "until", "status"];
 const ROOT_KEYS: &[&str] = &["id", "builtin", "file"];
 
-const HASHES: &[(&str, HashAlgorithm)] = &[
+pub(super) const HASHES: &[(&str, HashAlgorithm)] = &[
     ("sha256", HashAlgorithm::Sha256),
     ("sha384", HashAlgorithm::Sha384),
     ("sha512", HashAlgorithm::Sha512),
 ];
 
-const USES: &[(&str, Use)] = &[
+pub(super) const USES: &[(&str, Use)] = &[
     ("image", Use::Image),
     ("provenance", Use::Provenance),
     ("sbom", Use::Sbom),
@@ -32,7 +32,7 @@ const USES: &[(&str, Use)] = &[
     ("profile", Use::Profile),
 ];
 
-const STATES: &[(&str, Status)] = &[
+pub(super) const STATES: &[(&str, Status)] = &[
     ("active", Status::Active),
     ("retired", Status::Retired),
     ("distrusted", Status::Distrusted),
@@ -218,7 +218,7 @@ fn parse_key(
     })
 }
 
-fn is_valid_id(id: &str) -> bool {
+pub(super) fn is_valid_id(id: &str) -> bool {
     id.len() <= MAX_ID && id.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
 }
 
