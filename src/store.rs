@@ -544,8 +544,7 @@ fn write_in(dir: &OwnedFd, folder: &Path, name: &str, bytes: &[u8], mode: RawMod
         .map_err(|e| Error::std("write", &path, &e))
         .and_then(|()| rustix::fs::fsync(&file).map_err(|e| Error::io("sync", &path, e)))
         .and_then(|()| {
-            rustix::fs::renameat(dir, &temporary, dir, name)
-                .map_err(|e| Error::io("replace", &folder.join(name), e))
+            rustix::fs::renameat(dir, &temporary, dir, name).map_err(|e| Error::io("replace", &folder.join(name), e))
         });
     if written.is_err() {
         // The first error is the one to report.
@@ -877,12 +876,15 @@ mod tests {
         let (_keep, dir) = directory();
         let read = |limit| {
             let mut lines = Vec::new();
-            let skipped = dir.lines("log", limit, |line| lines.push(String::from_utf8_lossy(line).into_owned()));
+            let skipped = dir.lines("log", limit, |line| {
+                lines.push(String::from_utf8_lossy(line).into_owned())
+            });
             (lines, skipped.unwrap())
         };
         assert_eq!(read(9), (vec![], 0));
         let long = "x".repeat(20_000);
-        dir.write("log", format!("one\n\n{long}\ntwo\n{long}\nhalf").as_bytes()).unwrap();
+        dir.write("log", format!("one\n\n{long}\ntwo\n{long}\nhalf").as_bytes())
+            .unwrap();
         let short = ["one", "two", "half"].map(str::to_owned);
         assert_eq!(read(9), (short.to_vec(), 2));
         assert_eq!(read(19_999).1, 2);

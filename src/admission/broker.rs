@@ -1,6 +1,6 @@
 //! The way of one request: policy, identity, evidence, ruling, log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};

@@ -408,6 +408,7 @@ mod tests {
             from: None,
             until: None,
             status: Status::Active,
+            digests: Vec::new(),
         }
     }
 

@@ -216,7 +216,10 @@ fn text(entry: &Entry, recheck: Option<&Recheck>) -> String {
         decision.reason
     ));
     sheet.field("to fix", &decision.fix);
-    sheet.field("container", format_args!("{}/{}", decision.namespace, decision.container));
+    sheet.field(
+        "container",
+        format_args!("{}/{}", decision.namespace, decision.container),
+    );
     sheet.field("asked for", &decision.name);
     let basis = decision.basis.as_ref();
     let generation = basis.map_or_else(String::new, |basis| {
@@ -265,14 +268,20 @@ fn chain(sheet: &mut Sheet, fact: &Fact) {
         Signer::Certificate(certificate) => {
             field("signed by", certificate.identity.to_string());
             field("issuer", certificate.issuer.clone());
-            field("certificate", format!("{} of root {}", certificate.fingerprint, certificate.root));
+            field(
+                "certificate",
+                format!("{} of root {}", certificate.fingerprint, certificate.root),
+            );
             for (name, value) in &certificate.claims {
                 field(name, value.clone());
             }
         }
         Signer::Notation(signer) => {
             field("signed by", signer.subject.clone());
-            field("certificate", format!("{} of trust store {}", signer.fingerprint, signer.store));
+            field(
+                "certificate",
+                format!("{} of trust store {}", signer.fingerprint, signer.store),
+            );
             field("revocation", signer.revocation_unknown.clone());
         }
     }
@@ -325,7 +334,10 @@ fn checked_again(sheet: &mut Sheet, decision: &Decision, recheck: &Recheck) {
     sheet.line("checked again now, without containerd:");
     let blobs = decision.basis.as_ref().map_or(0, |basis| basis.blobs.len());
     let there = blobs.saturating_sub(recheck.lost.len());
-    sheet.field("evidence", format_args!("{there} of {blobs} blobs are there, unchanged"));
+    sheet.field(
+        "evidence",
+        format_args!("{there} of {blobs} blobs are there, unchanged"),
+    );
     for (digest, why) in &recheck.lost {
         sheet.field("", format_args!("{digest}: {why}"));
     }
@@ -356,12 +368,14 @@ fn meaning(code: &str) -> Option<Meaning> {
         meaning: meaning.to_owned(),
         fix: fix.to_owned(),
     };
-    let blocks = PAGES.iter().flat_map(|page| page.split("\n\n").scan("", |about, block| {
-        if let Some(heading) = block.strip_prefix("## ") {
-            *about = heading.lines().next().unwrap_or_default();
-        }
-        Some((*about, block))
-    }));
+    let blocks = PAGES.iter().flat_map(|page| {
+        page.split("\n\n").scan("", |about, block| {
+            if let Some(heading) = block.strip_prefix("## ") {
+                *about = heading.lines().next().unwrap_or_default();
+            }
+            Some((*about, block))
+        })
+    });
     let in_table = blocks
         .clone()
         .filter(|(_, block)| block.starts_with("| code |"))
@@ -369,7 +383,11 @@ fn meaning(code: &str) -> Option<Meaning> {
         .find_map(|(about, row)| {
             let mut cells = row.trim_matches('|').split(" | ").map(str::trim);
             cells.next().filter(|cell| cell.contains(&quoted))?;
-            Some(told(about, cells.next().unwrap_or_default(), cells.next().unwrap_or_default()))
+            Some(told(
+                about,
+                cells.next().unwrap_or_default(),
+                cells.next().unwrap_or_default(),
+            ))
         });
     in_table.or_else(|| {
         // Other words stand in paragraphs between such marks too; codes of one word are all in tables.

@@ -5,7 +5,8 @@ use serde::Serialize;
 use super::{Exit, Output, Record, complain, count, print, show};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
-use crate::policy::activate::{ActivateError, activate};
+use crate::policy::activate::{ActivateError, activate, refresh_roots};
+use crate::store::StateDir;
 
 /// Puts policy and trust in force.
 #[must_use]
@@ -49,7 +50,12 @@ struct Report<'a> {
 /// Checks policy and trust without putting them in force.
 #[must_use]
 pub fn check(config: &Config, output: Output) -> Exit {
-    let checked = crate::policy::check(&config.policy, &config.trust);
+    let mut checked = crate::policy::check(&config.policy, &config.trust);
+    if let (Ok(checked), true) = (&mut checked, config.state.exists())
+        && let Ok(state) = StateDir::open(&config.state)
+    {
+        refresh_roots(&state, checked);
+    }
     let (sound, diagnostics): (bool, &[Diagnostic]) = match &checked {
         Ok(checked) => (true, &checked.warnings),
         Err(diagnostics) => (false, diagnostics),

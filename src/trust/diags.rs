@@ -27,6 +27,26 @@ pub(super) fn invalid_time(reader: &mut Reader<'_>, key: &str, text: &Spanned<St
     );
 }
 
+pub(super) fn invalid_digest(reader: &mut Reader<'_>, text: &Spanned<String>) {
+    reader.fault(
+        Code::InvalidDigest,
+        text.span(),
+        format!("`{}` is not a digest", text.get_ref()),
+        "",
+        "sha256: and 64 lower-case hexadecimal digits",
+    );
+}
+
+pub(super) fn digests_without_retirement(reader: &mut Reader<'_>, first: &Spanned<String>) {
+    reader.fault(
+        Code::InvalidValue,
+        first.span(),
+        "`digests` says for what a retired key still counts, and this key is not retired".to_owned(),
+        "",
+        "write status = \"retired\", or remove `digests`",
+    );
+}
+
 pub(super) fn empty_window(reader: &mut Reader<'_>, until: &Spanned<String>) {
     reader.fault(
         Code::EmptyWindow,

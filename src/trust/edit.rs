@@ -72,7 +72,7 @@ pub enum EditError {
     #[error("{} exists and holds something else; move it away or choose another id", .0.display())]
     FileTaken(PathBuf),
     /// No such key.
-    #[error("trust has no key '{id}'; {}", known(.known))]
+    #[error("trust has no key '{id}'; {}", names(.known))]
     Unknown {
         /// What was asked for.
         id: String,
@@ -95,7 +95,7 @@ pub enum EditError {
     },
 }
 
-fn known(known: &[String]) -> String {
+fn names(known: &[String]) -> String {
     match known {
         [] => "it has none".to_owned(),
         known => format!("it has {}", known.join(", ")),
@@ -138,11 +138,17 @@ pub fn add_key(trust: &Path, new: &NewKey<'_>) -> Result<PathBuf, EditError> {
         let mut table = Table::new();
         table.insert("id", value(new.id));
         table.insert("file", value(&name));
-        table.insert("use", value(new.uses.iter().map(|one| one.name()).collect::<toml_edit::Array>()));
+        table.insert(
+            "use",
+            value(new.uses.iter().map(|one| one.name()).collect::<toml_edit::Array>()),
+        );
         if new.hash != HashAlgorithm::Sha256 {
             table.insert("hash", value(new.hash.name()));
         }
-        match document.entry("key").or_insert(Item::ArrayOfTables(ArrayOfTables::new())) {
+        match document
+            .entry("key")
+            .or_insert(Item::ArrayOfTables(ArrayOfTables::new()))
+        {
             Item::ArrayOfTables(tables) => tables.push(table),
             Item::Value(Value::Array(tables)) => tables.push(table.into_inline_table()),
             _ => return Err("`key` is no list of tables".to_owned()),
@@ -328,4 +334,117 @@ fn change(
         return Err(Diagnostics(faults).into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const P256: &str = include_str!("testdata/p256.pem");
+    const ED25519: &str = include_str!("testdata/ed25519.pem");
+
+    fn folder(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let trust = folder.path().join("trust.d");
+        fs::create_dir(&trust).unwrap();
+        fs::write(folder.path().join("new.pub"), ED25519).unwrap();
+        fs::write(trust.join("release.pub"), P256).unwrap();
+        fs::write(trust.join("keys.toml"), text).unwrap();
+        (folder, trust)
+    }
+
+    fn add(trust: &Path, id: &str, file: &Path) -> Result<PathBuf, EditError> {
+        add_key(
+            trust,
+            &NewKey {
+                id,
+                file,
+                uses: &[Use::Image, Use::Sbom],
+                hash: HashAlgorithm::Sha512,
+            },
+        )
+    }
+
+    const TEXT: &str = "# ours\n[[key]]\nid = \"release\"   # since 2020\nfile = \"release.pub\"\nuse = [\"image\"]\n\n\
+                        # theirs\n[[root]]\nid = \"public-good\"\nbuiltin = \"sigstore\"\n";
+
+    #[test]
+    fn a_key_is_added_and_comments_stay() {
+        let (folder, trust) = folder(TEXT);
+        let file = add(&trust, "new", &folder.path().join("new.pub")).unwrap();
+        insta::assert_snapshot!(fs::read_to_string(file).unwrap(), @"");
+        assert_eq!(fs::read_to_string(trust.join("new.pub")).unwrap(), ED25519);
+        let keys = super::super::load(&trust).unwrap().keys;
+        assert_eq!(keys[1].r#use, [Use::Image, Use::Sbom]);
+        assert_eq!((keys[1].hash, keys[1].status), (HashAlgorithm::Sha512, Status::Active));
+    }
+
+    #[test]
+    fn the_first_key_makes_the_folder_and_a_file_takes_keys_too() {
+        let (folder, trust) = folder(TEXT);
+        let new = folder.path().join("new.pub");
+        let fresh = folder.path().join("fresh/trust.d");
+        assert_eq!(add(&fresh, "new", &new).unwrap(), fresh.join("keys.toml"));
+        assert_eq!(super::super::load(&fresh).unwrap().keys.len(), 1);
+        let file = trust.join("keys.toml");
+        assert_eq!(add(&file, "new", &new).unwrap(), file);
+        assert_eq!(super::super::load(&file).unwrap().keys.len(), 2);
+        fs::write(
+            &file,
+            "key = [{ id = 'release', file = 'release.pub', use = ['image'] }]",
+        )
+        .unwrap();
+        add(&file, "newer", &new).unwrap();
+        set_status(&file, "release", Status::Distrusted, &BTreeSet::new()).unwrap();
+        let keys = super::super::load(&file).unwrap().keys;
+        assert_eq!((keys.len(), keys[0].status), (2, Status::Distrusted));
+    }
+
+    #[test]
+    fn what_cannot_be_added_changes_nothing() {
+        let (folder, trust) = folder(TEXT);
+        let new = folder.path().join("new.pub");
+        fs::write(folder.path().join("same.pub"), P256).unwrap();
+        fs::write(folder.path().join("no.pub"), "nothing").unwrap();
+        fs::write(trust.join("taken.pub"), "something").unwrap();
+        for (id, file, said) in [
+            ("release", new.clone(), "choose another id"),
+            ("other", folder.path().join("same.pub"), "the same key as 'release'"),
+            ("other", folder.path().join("no.pub"), "is not a PEM file"),
+            ("other", folder.path().join("none"), "cannot be read"),
+            ("taken", new.clone(), "holds something else"),
+            ("../other", new.clone(), "cannot be the id"),
+            (".other", new.clone(), "cannot be the id"),
+            ("", new.clone(), "cannot be the id"),
+            ("a\u{1b}b", new.clone(), "cannot be the id"),
+        ] {
+            let error = add(&trust, id, &file).unwrap_err().to_string();
+            assert!(error.contains(said), "{id}: {error}");
+            assert!(!error.contains('\u{1b}'));
+        }
+        fs::write(trust.join("broken.toml"), "[[key]]\n").unwrap();
+        assert!(matches!(add(&trust, "other", &new), Err(EditError::Sources(_))));
+        assert_eq!(fs::read_to_string(trust.join("keys.toml")).unwrap(), TEXT);
+        assert!(!trust.join("other.pub").exists());
+    }
+
+    #[test]
+    fn a_retired_key_keeps_what_it_is_given_and_a_distrusted_one_nothing() {
+        let (_folder, trust) = folder(TEXT);
+        let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
+        let retire =
+            |digests: &[Digest]| set_status(&trust, "release", Status::Retired, &digests.iter().copied().collect());
+        assert_eq!(retire(&[one]).unwrap().1, 1);
+        assert_eq!(retire(&[two]).unwrap().1, 2);
+        insta::assert_snapshot!(fs::read_to_string(trust.join("keys.toml")).unwrap(), @"");
+        let key = super::super::load(&trust).unwrap().keys.remove(0);
+        assert_eq!((key.status, key.digests.len()), (Status::Retired, 2));
+        assert!(matches!(retire(&[one]), Err(EditError::Unchanged(..))));
+        set_status(&trust, "release", Status::Distrusted, &BTreeSet::new()).unwrap();
+        let key = super::super::load(&trust).unwrap().keys.remove(0);
+        assert_eq!((key.status, key.digests.len()), (Status::Distrusted, 0));
+        assert!(matches!(retire(&[one]), Err(EditError::Distrusted(_))));
+        let error = set_status(&trust, "relase", Status::Retired, &BTreeSet::new()).unwrap_err();
+        assert_eq!(error.to_string(), "trust has no key 'relase'; it has release");
+    }
 }

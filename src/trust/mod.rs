@@ -5,9 +5,11 @@
 pub mod clock;
 mod diags;
 pub mod edit;
+pub mod listing;
 mod public_key;
 pub mod root;
 mod schema;
+pub mod update;
 
 use std::path::Path;
 

@@ -10,10 +10,11 @@ use super::root::{self, Builtin, MAX_ROOTS, Root, RootSource};
 use super::{HashAlgorithm, Key, SourceFile, Status, Trust, Use, diags, public_key};
 use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{self, Diagnostic, Place, Severity, Source};
+use crate::digest::Digest;
 
 const TOP_KEYS: &[&str] = &["key", "root"];
 const TOP_LATER: &[&str] = &["builder"];
-const KEY_KEYS: &[&str] = &["id", "file", "hash", "use", "from", "until", "status"];
+const KEY_KEYS: &[&str] = &["id", "file", "hash", "use", "from", "until", "status", "digests"];
 const ROOT_KEYS: &[&str] = &["id", "builtin", "file"];
 
 pub(super) const HASHES: &[(&str, HashAlgorithm)] = &[
@@ -189,6 +190,7 @@ fn parse_key(
     let status = reader.choice(table, "status", STATES).unwrap_or(Status::Active);
     let from = parse_time(reader, table, "from").map(|(_, time)| time);
     let until = parse_time(reader, table, "until");
+    let digests = parse_digests(reader, table, status);
     if let (Some(from), Some((text, until))) = (from, &until)
         && *until <= from
     {
@@ -214,8 +216,27 @@ fn parse_key(
             from,
             until: until.map(|(_, time)| time),
             status,
+            digests,
         },
     })
+}
+
+/// Digests for which a retired key still counts.
+fn parse_digests(reader: &mut Reader<'_>, table: &mut Table<'_>, status: Status) -> Vec<Digest> {
+    let texts = reader.texts(table, "digests");
+    if let (Some(first), Status::Active | Status::Distrusted) = (texts.first(), status) {
+        diags::digests_without_retirement(reader, first);
+    }
+    texts
+        .iter()
+        .filter_map(|text| {
+            let digest = text.get_ref().parse().ok();
+            if digest.is_none() {
+                diags::invalid_digest(reader, text);
+            }
+            digest
+        })
+        .collect()
 }
 
 pub(super) fn is_valid_id(id: &str) -> bool {
@@ -446,7 +467,7 @@ mod tests {
           |
         7 | usage = 1
           | ^^^^^ not a key of it
-         help: its keys are `id`, `file`, `hash`, `use`, `from`, `until` and `status`
+         help: its keys are `id`, `file`, `hash`, `use`, `from`, `until`, `status` and `digests`
         "
         );
         insta::assert_snapshot!(
@@ -690,7 +711,7 @@ mod tests {
             .collect();
         insta::assert_snapshot!(faults(&many), @"
         error[root-limit]: there are more than 16 roots
-         --> /etc/assay/trust.d/keys.toml:50:6
+          --> /etc/assay/trust.d/keys.toml:50:6
            |
         50 | id = 'r16'
            |      ^^^^^ one too many

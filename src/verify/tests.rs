@@ -41,6 +41,7 @@ pub(crate) fn key(name: &str) -> Key {
         from: None,
         until: None,
         status: Status::Active,
+        digests: Vec::new(),
     }
 }
 
