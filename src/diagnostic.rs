@@ -93,6 +93,15 @@ codes! {
     KeyAlgorithm = "key-algorithm",
     /// A key that is too small or too large.
     KeySize = "key-size",
+    /// A builder whose signer is not given, or given twice.
+    BuilderSigner = "builder-signer",
+    /// Two builders have one name.
+    BuilderDuplicate = "builder-duplicate",
+    /// A file that holds no certificates or revocation lists.
+    CertificateFile = "certificate-file",
+    /// Two trust stores have one identifier.
+    StoreDuplicate = "store-duplicate",
+    /// A time or duration that is none.
     /// A trusted root is neither built in nor a file, or both.
     RootSource = "root-source",
     /// A trusted root's file is not one, or nothing in it can be used.
@@ -123,8 +132,14 @@ codes! {
     InvalidDigest = "invalid-digest",
     /// A key that trust does not hold.
     KeyUnknown = "key-unknown",
-    /// A key that trust does not allow for image signatures.
+    /// A key that trust does not allow for this.
     KeyUse = "key-use",
+    /// A root, builder or trust store that trust does not hold.
+    TrustUnknown = "trust-unknown",
+    /// A signer that is described in no known way, or in two.
+    InvalidSigner = "invalid-signer",
+    /// A condition that is not CEL, or asks for something that does not exist.
+    InvalidCondition = "invalid-condition",
     /// A key whose signatures cannot count at present.
     KeyInactive = "key-inactive",
     /// More signers are asked for than there are.

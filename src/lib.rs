@@ -7,11 +7,11 @@
 //! - [`store`]: directories and files of Assay's own state: owner and mode checks, bounded reads, atomic writes.
 //! - [`diagnostic`]: what is wrong with a file that an administrator wrote, where, and what to do; strict TOML.
 //! - [`config`]: the file `/etc/assay/config.toml`.
-//! - [`oci`]: manifests, image configurations, chain IDs, image layouts, references.
+//! - [`oci`]: manifests, image configurations, chain IDs, image layouts, references, registries.
 //! - [`trust`]: keys with their use, status and validity window.
 //! - [`attest`]: in-toto statements and simple-signing payloads.
 //! - [`verify`]: one file per signature carrier: bytes, digest and keys in, facts out.
-//! - [`evidence`]: the local cache of signatures and attestations: import and discovery.
+//! - [`evidence`]: the local cache of signatures and attestations: pull, import, export, discovery, gc.
 //! - [`policy`]: the administrator's rules: schema, diagnostics, activation, matching, evaluation.
 //! - [`identity`]: what a container really is, according to containerd and to the bytes that will be mounted.
 //! - [`admission`]: all of the above put together: request in, [`admission::Decision`] out.

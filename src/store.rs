@@ -8,9 +8,11 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawMode, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawMode, ResolveFlags, Stat};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 /// Mode of every state directory.
 pub const DIRECTORY_MODE: RawMode = 0o700;
@@ -229,8 +231,29 @@ impl StateDir {
     /// # Errors
     /// As [`StateDir::write`].
     pub fn write_unsynced(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.replace(name, bytes, true)
+    }
+
+    /// As [`StateDir::write_unsynced`], except that the file may be empty after a crash until
+    /// [`StateDir::sync_file_system`] is called.
+    ///
+    /// # Errors
+    /// As [`StateDir::write`].
+    pub fn write_volatile(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.replace(name, bytes, false)
+    }
+
+    /// Makes everything on this directory's file system durable: for more files than can be waited for one by one.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn sync_file_system(&self) -> Result<(), Error> {
+        rustix::fs::syncfs(&self.fd).map_err(|e| Error::io("sync", &self.path, e))
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8], durable: bool) -> Result<(), Error> {
         plain(name)?;
-        write_in(&self.fd, &self.path, name, bytes, FILE_MODE)
+        write_in(&self.fd, &self.path, name, bytes, FILE_MODE, durable)
     }
 
     /// Makes all names in this directory durable.
@@ -298,6 +321,19 @@ impl StateDir {
             }
             bytes.clear();
             too_long = false;
+        }
+    }
+
+    /// Size of the file `name` in bytes; 0 when it is not there.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn size(&self, name: &str) -> Result<u64, Error> {
+        plain(name)?;
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(stat.st_size.unsigned_abs()),
+            Err(Errno::NOENT) => Ok(0),
+            Err(e) => Err(Error::io("read the state of", &self.path.join(name), e)),
         }
     }
 
@@ -494,6 +530,46 @@ impl StateDir {
     }
 }
 
+/// What changes whenever the content of a file does, at the latest some milliseconds later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stamp {
+    size: u64,
+    inode: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// The stamp of the file `name` below `dir`, of which the last component is not followed; `None` when it is not
+    /// there.
+    #[must_use]
+    pub fn of(dir: BorrowedFd<'_>, name: &str) -> Option<Self> {
+        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(Self::from(&stat))
+    }
+
+    /// Whether the file was last changed before `time`.
+    #[must_use]
+    pub fn is_older_than(&self, time: SystemTime) -> bool {
+        let time = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        self.changed < (seconds, time.subsec_nanos().into())
+    }
+}
+
+impl From<&Stat> for Stamp {
+    fn from(stat: &Stat) -> Self {
+        let nanoseconds = |value| i64::try_from(value).unwrap_or_default();
+        Self {
+            size: stat.st_size.unsigned_abs(),
+            inode: stat.st_ino,
+            modified: (stat.st_mtime, nanoseconds(stat.st_mtime_nsec)),
+            changed: (stat.st_ctime, nanoseconds(stat.st_ctime_nsec)),
+        }
+    }
+}
+
 /// A held lock file.
 #[derive(Debug)]
 pub struct Lock {
@@ -520,11 +596,11 @@ pub fn replace(path: &Path, bytes: &[u8], mode: RawMode) -> Result<(), Error> {
         Err(Errno::NOENT) => mode,
         Err(e) => return Err(Error::io("read the state of", path, e)),
     };
-    write_in(&fd, folder, name, bytes, mode)?;
+    write_in(&fd, folder, name, bytes, mode, true)?;
     rustix::fs::fsync(&fd).map_err(|e| Error::io("sync", folder, e))
 }
 
-fn write_in(dir: &OwnedFd, folder: &Path, name: &str, bytes: &[u8], mode: RawMode) -> Result<(), Error> {
+fn write_in(dir: &OwnedFd, folder: &Path, name: &str, bytes: &[u8], mode: RawMode, durable: bool) -> Result<(), Error> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let (temporary, path, fd) = loop {
@@ -542,7 +618,13 @@ fn write_in(dir: &OwnedFd, folder: &Path, name: &str, bytes: &[u8], mode: RawMod
     let written = file
         .write_all(bytes)
         .map_err(|e| Error::std("write", &path, &e))
-        .and_then(|()| rustix::fs::fsync(&file).map_err(|e| Error::io("sync", &path, e)))
+        .and_then(|()| {
+            if durable {
+                rustix::fs::fsync(&file).map_err(|e| Error::io("sync", &path, e))
+            } else {
+                Ok(())
+            }
+        })
         .and_then(|()| {
             rustix::fs::renameat(dir, &temporary, dir, name).map_err(|e| Error::io("replace", &folder.join(name), e))
         });
@@ -590,6 +672,13 @@ pub(crate) fn open_beneath(dir: BorrowedFd<'_>, path: &Path, name: &Path, extra:
             Err(e) => return Err(Error::io("open", path, e)),
         }
     }
+}
+
+/// When the file `name` below `dir` was last written; `None` when it is not there.
+pub(crate) fn modified(dir: BorrowedFd<'_>, name: &Path) -> Option<SystemTime> {
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let seconds = u64::try_from(stat.st_mtime).ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 /// The names in a directory, without `.` and `..` and without those that are not UTF-8.

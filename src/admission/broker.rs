@@ -17,6 +17,7 @@ use super::{Basis, Decision, InvalidRequest, Request, VERSION, Verdict, Volume};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostics, printable};
 use crate::digest::Digest;
+use crate::evidence;
 use crate::identity::{self, Fault, Identity, Image, Question, Trail, Upper};
 use crate::oci::Layout;
 use crate::policy::activate::{LoadError, load_active};
@@ -180,6 +181,7 @@ pub fn verify(
             image: Some(&image),
             fault: None,
             upper: Upper::Empty,
+            now: Timestamp::now(),
             seen: &[],
             clock: desk.clock,
         };
@@ -232,6 +234,7 @@ pub fn recheck(config: &Config, recorded: &Decision) -> Option<Recheck> {
             image: Some(image),
             fault: None,
             upper: Upper::Empty,
+            now: desk.now,
             seen: &[],
             clock: desk.clock,
         };
@@ -278,6 +281,7 @@ struct Desk {
     policy: Digest,
     clock: Clock,
     deadline: Instant,
+    now: Timestamp,
 }
 
 impl Desk {
@@ -292,6 +296,7 @@ impl Desk {
             active,
             policy,
             deadline,
+            now: Timestamp::now(),
         })
     }
 
@@ -305,6 +310,7 @@ impl Desk {
             image: identity.root.as_ref().ok(),
             fault: identity.root.as_ref().err().or(identity.volumes.as_ref().err()),
             upper: identity.upper,
+            now: Timestamp::now(),
             seen: &identity.seen,
             clock: self.clock,
         };
@@ -337,7 +343,7 @@ impl Desk {
                 .run
                 .as_ref()
                 .zip(inputs.as_ref())
-                .and_then(|(run, inputs)| inputs.recall(run, &self.evidence));
+                .and_then(|(run, inputs)| inputs.recall(run, &self.evidence, self.now));
             used.repeated = Some(recalled.is_some() && used.repeated.unwrap_or(true));
             if let Some(judged) = recalled {
                 used.blobs.extend(judged.blobs);
@@ -360,7 +366,15 @@ impl Desk {
 
     fn ask(&self, subjects: &[Digest]) -> Result<parser::Judged, ParserFault> {
         use std::os::fd::AsFd as _;
-        parser::ask(self.evidence.as_fd(), &self.active.keys, subjects, self.deadline)
+        let question = evidence::Question {
+            subjects: subjects.to_vec(),
+            keys: self.active.keys.clone(),
+            roots: self.active.roots.clone(),
+            // Rules and the deny list name keys only.
+            certifiers: Vec::new(),
+            now: self.now,
+        };
+        parser::ask(self.evidence.as_fd(), &question, self.deadline)
     }
 
     /// The blobs that cannot be read any more, or are not what they were.

@@ -2,19 +2,23 @@
 //!
 //! Kept is the *answer*, not the verdict: policy is evaluated every time. An answer is kept only when it led to an
 //! allow, and it counts only while everything it was made from is the same: the program, the active policy with its
-//! keys, the subjects, and every file of the evidence cache that it rests on, by size, times and inode, index
-//! included. A changed file, a removed one, an added one (which rewrites the index) or a new policy asks again. When a
-//! fact holds is part of the answer and is compared with the clock every time.
+//! keys and roots, the subjects, and every file of the evidence cache that it rests on, by size, times and inode: the
+//! evidence itself and the lists of what there is about these subjects. A changed file, a removed one, an added one
+//! (which changes such a list) or a new policy asks again; evidence about other images does not. So does a clock that
+//! has left the span of time in which one of the facts holds.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::os::fd::AsFd as _;
+use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, Stat};
+use jiff::Timestamp;
+use rustix::fs::AtFlags;
 use serde::{Deserialize, Serialize};
 
 use super::parser::Judged;
 use crate::digest::Digest;
-use crate::store::{self, StateDir};
+use crate::evidence;
+use crate::store::{self, Stamp, StateDir};
+use crate::verify::Answer;
 
 /// Folder below `run`.
 const DIRECTORY: &str = "memo";
@@ -22,7 +26,6 @@ const DIRECTORY: &str = "memo";
 const MAX_MEMO: u64 = 4 << 20;
 /// Most memos that are kept. Each new policy and each new image adds one, and all are cheap to make again.
 const MAX_MEMOS: usize = 1024;
-const INDEX: &str = "index.json";
 
 /// Everything that an answer was made from, except the evidence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,18 +45,19 @@ pub(super) struct Inputs {
 #[serde(deny_unknown_fields)]
 struct File {
     name: String,
-    size: u64,
-    inode: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+    /// `None` where there is no such file.
+    stamp: Option<Stamp>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Memo {
     inputs: Inputs,
-    files: Vec<File>,
-    judged: Judged,
+    /// What says which evidence there is.
+    lists: Vec<File>,
+    /// The evidence itself.
+    blobs: Vec<File>,
+    answer: Answer,
 }
 
 impl Inputs {
@@ -65,7 +69,7 @@ impl Inputs {
         Some(Self {
             program: [
                 env!("CARGO_PKG_VERSION").to_owned(),
-                format!("{:?}", file("", &program)),
+                format!("{:?}", Stamp::from(&program)),
             ]
             .into(),
             policy,
@@ -79,13 +83,25 @@ impl Inputs {
         Some(format!("{}.json", Digest::of(&json).hex()))
     }
 
+    fn lists(&self, evidence: &StateDir) -> Vec<File> {
+        let names = evidence::rests_on(evidence.as_fd(), &self.subjects);
+        names.iter().map(|name| look(evidence, name)).collect()
+    }
+
     /// The answer to the same question, when nothing it rests on has changed.
-    pub(super) fn recall(&self, run: &StateDir, evidence: &StateDir) -> Option<Judged> {
+    pub(super) fn recall(&self, run: &StateDir, evidence: &StateDir, now: Timestamp) -> Option<Judged> {
         // Anything unreadable is forgotten: asking again is always right.
         let bytes = run.subdir(DIRECTORY).ok()?.read(&self.name()?, MAX_MEMO).ok()??;
         let memo: Memo = serde_json::from_slice(&bytes).ok()?;
-        let unchanged = |known: &File| look(evidence.as_fd(), &known.name).as_ref() == Some(known);
-        (memo.inputs == *self && memo.files.iter().all(unchanged)).then_some(memo.judged)
+        let unchanged = |known: &File| known.stamp.is_some() && look(evidence, &known.name) == *known;
+        let holds = memo.answer.facts.iter().all(|fact| fact.proof.span.contains(now));
+        let digest = |file: &File| format!("sha256:{}", file.name.rsplit('/').next()?).parse().ok();
+        (memo.inputs == *self && holds && memo.lists == self.lists(evidence) && memo.blobs.iter().all(unchanged)).then(
+            || Judged {
+                blobs: memo.blobs.iter().filter_map(digest).collect(),
+                answer: memo.answer,
+            },
+        )
     }
 
     /// Keeps an answer, unless a file it rests on may have changed since `asked`.
@@ -93,21 +109,27 @@ impl Inputs {
         self,
         run: &StateDir,
         evidence: &StateDir,
-        judged: &Judged,
+        Judged { answer, blobs }: &Judged,
         asked: SystemTime,
     ) -> Result<(), store::Error> {
-        let names = judged.blobs.iter().map(|blob| format!("blobs/sha256/{}", blob.hex()));
-        let files: Option<Vec<File>> = names
-            .chain([INDEX.to_owned()])
-            .map(|name| look(evidence.as_fd(), &name).filter(|file| file.is_older_than(asked)))
+        let lists = self.lists(evidence);
+        let blobs: Vec<File> = blobs
+            .iter()
+            .map(|blob| look(evidence, &format!("blobs/sha256/{}", blob.hex())))
             .collect();
-        let (Some(files), Some(name)) = (files, self.name()) else {
+        let settled = |file: &File| file.stamp.as_ref().is_some_and(|stamp| stamp.is_older_than(asked));
+        let absent = |file: &File| file.stamp.is_none();
+        if !blobs.iter().all(settled) || !lists.iter().all(|file| absent(file) || settled(file)) {
+            return Ok(());
+        }
+        let Some(name) = self.name() else {
             return Ok(());
         };
         let memo = Memo {
             inputs: self,
-            files,
-            judged: judged.clone(),
+            lists,
+            blobs,
+            answer: answer.clone(),
         };
         let Ok(bytes) = serde_json::to_vec(&memo) else {
             return Ok(());
@@ -118,28 +140,10 @@ impl Inputs {
     }
 }
 
-impl File {
-    fn is_older_than(&self, time: SystemTime) -> bool {
-        let time = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-        self.changed < (seconds, time.subsec_nanos().into())
-    }
-}
-
-/// The state of a file, with its last component not followed.
-fn look(directory: BorrowedFd<'_>, name: &str) -> Option<File> {
-    let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-    Some(file(name, &stat))
-}
-
-fn file(name: &str, stat: &Stat) -> File {
-    let nanoseconds = |value| i64::try_from(value).unwrap_or_default();
+fn look(evidence: &StateDir, name: &str) -> File {
     File {
         name: name.to_owned(),
-        size: stat.st_size.unsigned_abs(),
-        inode: stat.st_ino,
-        modified: (stat.st_mtime, nanoseconds(stat.st_mtime_nsec)),
-        changed: (stat.st_ctime, nanoseconds(stat.st_ctime_nsec)),
+        stamp: Stamp::of(evidence.as_fd(), name),
     }
 }
 
@@ -162,7 +166,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::verify::{Answer, Carrier, Claim, Fact, Proof};
+    use crate::verify::{Carrier, Claim, Fact, Proof, Span};
 
     struct Place {
         _folder: tempfile::TempDir,
@@ -177,7 +181,7 @@ mod tests {
         let evidence = StateDir::open(&folder.path().join("evidence")).unwrap();
         let blobs = evidence.path().join("blobs/sha256");
         fs::create_dir_all(&blobs).unwrap();
-        fs::write(evidence.path().join(INDEX), "{}").unwrap();
+        fs::write(evidence.path().join("index.json"), "{}").unwrap();
         let blob = blobs.join(Digest::of(b"blob").hex());
         fs::write(&blob, "blob").unwrap();
         Place {
@@ -196,6 +200,8 @@ mod tests {
                 subject: Digest::of(b"image"),
                 claim: Claim::ImageSignature,
                 proof: Proof::by_key("release"),
+                details: None,
+                held: Vec::new(),
             }],
             findings: Vec::new(),
         }
@@ -207,15 +213,19 @@ mod tests {
 
     fn keep(place: &Place, asked: SystemTime) {
         inputs(place)
-            .keep(&place.run, &place.evidence, &judged(), asked)
+            .keep(&place.run, &place.evidence, &judged(answer()), asked)
             .unwrap();
     }
 
-    fn judged() -> Judged {
+    fn judged(answer: Answer) -> Judged {
         Judged {
-            answer: answer(),
+            answer,
             blobs: vec![Digest::of(b"blob")],
         }
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
     }
 
     fn later() -> SystemTime {
@@ -225,9 +235,36 @@ mod tests {
     #[test]
     fn an_answer_is_recalled_while_nothing_changes() {
         let place = place();
-        assert_eq!(inputs(&place).recall(&place.run, &place.evidence), None);
+        assert_eq!(inputs(&place).recall(&place.run, &place.evidence, now()), None);
         keep(&place, later());
-        assert_eq!(inputs(&place).recall(&place.run, &place.evidence), Some(judged()));
+        assert_eq!(
+            inputs(&place).recall(&place.run, &place.evidence, now()),
+            Some(judged(answer()))
+        );
+    }
+
+    #[test]
+    fn a_fact_that_does_not_hold_now_is_asked_for_again() {
+        let at = |seconds| now() + Duration::from_secs(seconds);
+        let place = place();
+        let mut answer = answer();
+        answer.facts[0].proof.span = Span {
+            from: Some(now()),
+            until: Some(at(60)),
+        };
+        let inputs = || inputs(&place);
+        inputs()
+            .keep(&place.run, &place.evidence, &judged(answer), later())
+            .unwrap();
+        for (time, recalled) in [
+            (now() - Duration::from_secs(1), false),
+            (now(), true),
+            (at(59), true),
+            (at(60), false),
+        ] {
+            let known = inputs().recall(&place.run, &place.evidence, time);
+            assert_eq!(known.is_some(), recalled, "{time}");
+        }
     }
 
     #[test]
@@ -237,7 +274,7 @@ mod tests {
         let recall = |policy: &[u8], subjects: &[Digest]| {
             Inputs::new(Digest::of(policy), &place.evidence, subjects)
                 .unwrap()
-                .recall(&place.run, &place.evidence)
+                .recall(&place.run, &place.evidence, now())
         };
         let image = Digest::of(b"image");
         assert!(recall(b"policy", &[image]).is_some());
@@ -252,7 +289,7 @@ mod tests {
         let changes: [Change; 5] = [
             |place| fs::write(&place.blob, "BLOB").unwrap(),
             |place| fs::remove_file(&place.blob).unwrap(),
-            |place| fs::write(place.evidence.path().join(INDEX), "[]").unwrap(),
+            |place| fs::write(place.evidence.path().join("index.json"), "[]").unwrap(),
             |place| {
                 let other = place.blob.with_extension("new");
                 fs::write(&other, "blob").unwrap();
@@ -268,7 +305,7 @@ mod tests {
             keep(&place, later());
             std::thread::sleep(Duration::from_millis(10));
             change(&place);
-            assert_eq!(inputs(&place).recall(&place.run, &place.evidence), None);
+            assert_eq!(inputs(&place).recall(&place.run, &place.evidence, now()), None);
         }
     }
 
@@ -276,7 +313,7 @@ mod tests {
     fn what_changed_while_it_was_read_is_not_kept() {
         let place = place();
         keep(&place, SystemTime::now() - Duration::from_secs(60));
-        assert_eq!(inputs(&place).recall(&place.run, &place.evidence), None);
+        assert_eq!(inputs(&place).recall(&place.run, &place.evidence, now()), None);
     }
 
     #[test]
@@ -287,10 +324,10 @@ mod tests {
         let memo = folder.join(inputs(&place).name().unwrap());
         let other = Inputs::new(Digest::of(b"other policy"), &place.evidence, &[Digest::of(b"image")]).unwrap();
         fs::copy(&memo, folder.join(other.name().unwrap())).unwrap();
-        assert_eq!(other.recall(&place.run, &place.evidence), None);
+        assert_eq!(other.recall(&place.run, &place.evidence, now()), None);
         let bytes = fs::read(&memo).unwrap();
         fs::write(&memo, &bytes[..bytes.len() / 2]).unwrap();
-        assert_eq!(inputs(&place).recall(&place.run, &place.evidence), None);
+        assert_eq!(inputs(&place).recall(&place.run, &place.evidence, now()), None);
     }
 
     #[test]
@@ -302,6 +339,6 @@ mod tests {
         }
         keep(&place, later());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        assert!(inputs(&place).recall(&place.run, &place.evidence).is_some());
+        assert!(inputs(&place).recall(&place.run, &place.evidence, now()).is_some());
     }
 }

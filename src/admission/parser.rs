@@ -3,7 +3,7 @@
 //! The child is this same program, started with [`ARGUMENT`]. It gets the question on standard input, the evidence
 //! layout as the one directory it can see, and answers on standard output. What it says is checked here field by field:
 //! it can claim that something verified that did not only by breaking into the verification itself, and then only with
-//! keys, subjects and evidence that this side named.
+//! keys, roots, issuers, subjects and evidence that this side named.
 
 use std::collections::{BTreeSet, HashSet};
 use std::io::{self, Read as _, Write as _};
@@ -20,18 +20,17 @@ use serde::{Deserialize, Serialize};
 use super::sandbox;
 use crate::diagnostic::printable;
 use crate::digest::Digest;
-use crate::evidence;
+use crate::evidence::{self, Question};
 use crate::oci::{self, Layout, Manifest};
-use crate::trust::Key;
-use crate::verify::Answer;
+use crate::verify::{Answer, Certificate, Claim, Fact, Identity, Signer, bundle, certificate};
 
 /// First argument of a parser process; the second is the number of the descriptor of the evidence layout.
 pub const ARGUMENT: &str = "parse-evidence";
 
-/// Largest question in bytes: some thousands of keys.
-const MAX_QUESTION: u64 = 4 << 20;
+/// Largest question in bytes: some thousands of keys, or as many roots as there may be.
+const MAX_QUESTION: u64 = 16 << 20;
 /// Largest answer in bytes that is read.
-pub const MAX_ANSWER: u64 = 1 << 20;
+pub const MAX_ANSWER: u64 = 4 << 20;
 /// Most facts, and most findings, of an answer.
 const MAX_ENTRIES: usize = 1024;
 /// Longest code and longest sentence of a finding, in bytes.
@@ -40,14 +39,6 @@ const MAX_TEXT: usize = 1024;
 const NO_SANDBOX: u8 = 71;
 /// Exit status of a parser that could not read its question or write its answer.
 const NO_PIPE: u8 = 74;
-
-/// What a parser is asked.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Question {
-    keys: Vec<Key>,
-    subjects: Vec<Digest>,
-}
 
 /// A checked answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,8 +71,8 @@ pub enum ParserFault {
     /// It said something that is no answer.
     #[error("the evidence parser's answer is unusable: {0}")]
     Garbage(String),
-    /// There are more keys or subjects than a question holds.
-    #[error("trust.d holds more keys than fit into a question to the evidence parser")]
+    /// There are more keys, roots or subjects than a question holds.
+    #[error("trust.d holds more keys and roots than fit into a question to the evidence parser")]
     QuestionTooLarge,
 }
 
@@ -112,36 +103,27 @@ impl ParserFault {
             Self::Crashed(_) | Self::TooLarge | Self::Garbage(_) => {
                 "find the evidence that breaks the parser (assay verify IMAGE), remove it from the cache and report it"
             }
-            Self::QuestionTooLarge => "remove unused keys from trust.d and run assay policy apply",
+            Self::QuestionTooLarge => "remove unused keys and roots from trust.d and run assay policy apply",
         }
     }
 }
 
-/// Has a parser judge the evidence in `layout` about `subjects` with `keys`, and checks its answer.
+/// Has a parser judge the evidence in `layout`, and checks its answer.
 ///
 /// # Errors
 ///
 /// See [`ParserFault`]; the parser is dead when this returns.
-pub fn ask(
-    layout: BorrowedFd<'_>,
-    keys: &[Key],
-    subjects: &[Digest],
-    deadline: Instant,
-) -> Result<Judged, ParserFault> {
-    let question = serde_json::to_vec(&Question {
-        keys: keys.to_vec(),
-        subjects: subjects.to_vec(),
-    })
-    .map_err(|error| ParserFault::Start(error.into()))?;
-    if question.len() as u64 > MAX_QUESTION {
+pub fn ask(layout: BorrowedFd<'_>, question: &Question, deadline: Instant) -> Result<Judged, ParserFault> {
+    let json = serde_json::to_vec(question).map_err(|error| ParserFault::Start(error.into()))?;
+    if json.len() as u64 > MAX_QUESTION {
         return Err(ParserFault::QuestionTooLarge);
     }
     // Inherited by the child, so this one copy must not be closed on exec. Nothing else is started meanwhile.
     let inherited = rustix::io::dup(layout).map_err(|error| ParserFault::Start(error.into()))?;
     let mut command = Command::new("/proc/self/exe");
     command.args([ARGUMENT, &inherited.as_raw_fd().to_string()]);
-    let answer = run(command, &question, deadline)?;
-    accept(&answer, keys, subjects)
+    let answer = run(command, &json, deadline)?;
+    accept(&answer, question)
 }
 
 /// Starts a parser, gives it its question and collects what it says until it ends, or kills it at the deadline.
@@ -231,7 +213,7 @@ fn wait_for(fd: BorrowedFd<'_>, deadline: Instant, started: Instant) -> Result<(
 }
 
 /// Reads what a parser said and accepts only what the question can lead to.
-fn accept(reply: &[u8], keys: &[Key], subjects: &[Digest]) -> Result<Judged, ParserFault> {
+fn accept(reply: &[u8], question: &Question) -> Result<Judged, ParserFault> {
     // What the parser said may say anything; only where it goes wrong is repeated.
     let Reply { answer, blobs } = serde_json::from_slice(reply)
         .map_err(|error| ParserFault::Garbage(format!("not a reply at column {}", error.column())))?;
@@ -242,13 +224,9 @@ fn accept(reply: &[u8], keys: &[Key], subjects: &[Digest]) -> Result<Judged, Par
     if answer.facts.len() > MAX_ENTRIES || answer.findings.len() > MAX_ENTRIES {
         return garbage("it has too many entries");
     }
-    let keys: HashSet<&str> = keys.iter().map(|key| key.id.as_str()).collect();
     for fact in &answer.facts {
-        if !fact.proof.signer.key().is_some_and(|key| keys.contains(key)) {
-            return garbage("it names a key that it was not given");
-        }
-        if !subjects.contains(&fact.subject) {
-            return garbage("it names a subject that it was not asked about");
+        if let Err(what) = accept_fact(fact, question) {
+            return garbage(what);
         }
     }
     for finding in &answer.findings {
@@ -266,6 +244,67 @@ fn accept(reply: &[u8], keys: &[Key], subjects: &[Digest]) -> Result<Judged, Par
         }
     }
     Ok(Judged { answer, blobs })
+}
+
+/// Whether a fact is one that the question can lead to; otherwise what is wrong with it.
+fn accept_fact(fact: &Fact, question: &Question) -> Result<(), &'static str> {
+    let is_text = |text: &str| text.len() <= MAX_TEXT && printable(text) == text;
+    if !question.subjects.contains(&fact.subject) {
+        return Err("it names a subject that it was not asked about");
+    }
+    if let Claim::Attestation(predicate_type) = &fact.claim
+        && !is_text(predicate_type)
+    {
+        return Err("it has an attestation whose type is not one");
+    }
+    match &fact.proof.signer {
+        Signer::Key(id) => {
+            if !question.keys.iter().any(|key| key.id == *id) {
+                return Err("it names a key that it was not given");
+            }
+        }
+        Signer::Certificate(certificate) => accept_certificate(certificate, question)?,
+        Signer::Notation(_) => return Err("it names a trust store that it was not given"),
+    }
+    let is_log = |log: &str| log.len() == 64 && log.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let logs = &fact.proof.logs;
+    let distinct: HashSet<&str> = logs.iter().map(|entry| entry.log.as_str()).collect();
+    if distinct.len() < logs.len() || logs.len() > bundle::MAX_ENTRIES || !distinct.into_iter().all(is_log) {
+        return Err("it has log entries that cannot be");
+    }
+    let times = &fact.proof.times;
+    if times.len() > bundle::MAX_ENTRIES + bundle::MAX_TIMESTAMPS
+        || times
+            .iter()
+            .any(|time| time.time > question.now || !is_text(&time.authority))
+    {
+        return Err("it has times that cannot be");
+    }
+    if !fact.proof.span.contains(question.now) {
+        return Err("it has a fact that does not hold now");
+    }
+    Ok(())
+}
+
+fn accept_certificate(certificate: &Certificate, question: &Question) -> Result<(), &'static str> {
+    let is_text = |text: &String| text.len() <= certificate::MAX_TEXT && printable(text) == *text;
+    let (Identity::Uri(identity) | Identity::Email(identity)) = &certificate.identity;
+    let certified = |by: &evidence::Certifier| by.root == certificate.root && by.issuer == certificate.issuer;
+    if !question.roots.iter().any(|root| root.id == certificate.root) {
+        return Err("it names a root that it was not given");
+    }
+    if !question.certifiers.iter().any(certified) {
+        return Err("it names a signer that it was not asked for");
+    }
+    let is_claim = |name: &String| certificate::claim_names().any(|known| known == name);
+    if identity.is_empty()
+        || !is_text(identity)
+        || !certificate.claims.keys().all(is_claim)
+        || !certificate.claims.values().all(is_text)
+    {
+        return Err("it has a certificate that cannot be");
+    }
+    Ok(())
 }
 
 /// What a parser says.
@@ -311,12 +350,12 @@ fn answer(layout: BorrowedFd<'_>) -> io::Result<()> {
     let mut question = Vec::new();
     io::stdin().take(MAX_QUESTION).read_to_end(&mut question)?;
     let question: Question = serde_json::from_slice(&question)?;
-    let mut answer = evidence::judge(layout, &question.keys, &question.subjects);
+    let mut answer = evidence::judge(layout, &question);
     // One image can be signed by one key a thousand times; once is as good.
     let mut said = HashSet::new();
     answer
         .facts
-        .retain(|fact| said.insert((fact.proof.signer.to_string(), fact.subject, format!("{:?}", fact.claim))));
+        .retain(|fact| said.insert(format!("{:?} {} {:?}", fact.proof, fact.subject, fact.claim)));
     answer.findings.truncate(MAX_ENTRIES);
     for finding in &mut answer.findings {
         finding.text = printable(&finding.text).chars().take(MAX_TEXT / 4).collect();
@@ -349,9 +388,12 @@ fn blobs(layout: BorrowedFd<'_>, answer: &Answer) -> Vec<Digest> {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
-    use crate::trust::{HashAlgorithm, Status, Use};
-    use crate::verify::{Carrier, Claim, Fact, Finding, Proof};
+    use crate::evidence::Certifier;
+    use crate::trust::{Builtin, HashAlgorithm, Key, Root, Status, Use};
+    use crate::verify::{Carrier, Finding, LogEntry, Proof, TimeSource, TrustedTime};
 
     fn shell(script: &str, patience: Duration) -> Result<Vec<u8>, ParserFault> {
         let mut command = Command::new("/bin/sh");
@@ -419,6 +461,8 @@ mod tests {
             subject: Digest::of(b"image"),
             claim: Claim::ImageSignature,
             proof: Proof::by_key("release"),
+            details: None,
+            held: Vec::new(),
         }
     }
 
@@ -430,9 +474,22 @@ mod tests {
         }
     }
 
+    fn question() -> Question {
+        Question {
+            subjects: vec![Digest::of(b"image")],
+            keys: vec![key()],
+            roots: vec![Root::builtin("public-good", Builtin::Sigstore)],
+            certifiers: vec![Certifier {
+                root: "public-good".to_owned(),
+                issuer: "https://issuer.example".to_owned(),
+            }],
+            now: Timestamp::from_second(1_800_000_000).unwrap(),
+        }
+    }
+
     fn code(reply: &Reply) -> &'static str {
         let json = serde_json::to_vec(reply).unwrap();
-        accept(&json, &[key()], &[Digest::of(b"image")])
+        accept(&json, &question())
             .err()
             .map_or("accepted", |fault| fault.code())
     }
@@ -468,6 +525,62 @@ mod tests {
         }
     }
 
+    fn certificate() -> Certificate {
+        Certificate {
+            root: "public-good".to_owned(),
+            identity: Identity::Uri("https://example.com/release.yml".to_owned()),
+            issuer: "https://issuer.example".to_owned(),
+            claims: [("runner-environment".to_owned(), "github-hosted".to_owned())].into(),
+            fingerprint: Digest::of(b"certificate"),
+        }
+    }
+
+    fn certified(change: impl FnOnce(&mut Certificate, &mut Fact)) -> Reply {
+        reply(|reply| {
+            let mut certificate = certificate();
+            let fact = &mut reply.answer.facts[0];
+            fact.carrier = Carrier::BundleCertificate;
+            fact.proof.logs.push(LogEntry {
+                log: "0a".repeat(32),
+                index: 1,
+                included: true,
+            });
+            fact.proof.times.push(TrustedTime {
+                source: TimeSource::Log,
+                authority: "0a".repeat(32),
+                time: Timestamp::from_second(1_700_000_000).unwrap(),
+            });
+            change(&mut certificate, fact);
+            fact.proof.signer = Signer::Certificate(Box::new(certificate));
+        })
+    }
+
+    #[test]
+    fn a_certificate_is_believed_only_as_it_was_asked_for() {
+        assert_eq!(code(&certified(|_, _| {})), "accepted");
+        let refused: [fn(&mut Certificate, &mut Fact); 16] = [
+            |certificate, _| certificate.root = "another".to_owned(),
+            |certificate, _| certificate.issuer = "https://another.example".to_owned(),
+            |certificate, _| certificate.identity = Identity::Uri(String::new()),
+            |certificate, _| certificate.identity = Identity::Email("a\u{202e}b".to_owned()),
+            |certificate, _| certificate.identity = Identity::Uri("x".repeat(certificate::MAX_TEXT + 1)),
+            |certificate, _| drop(certificate.claims.insert("admin".to_owned(), "true".to_owned())),
+            |certificate, _| drop(certificate.claims.insert("build-trigger".to_owned(), "\n".to_owned())),
+            |_, fact| fact.proof.logs.push(fact.proof.logs[0].clone()),
+            |_, fact| fact.proof.logs[0].log = "0A".repeat(32),
+            |_, fact| fact.proof.logs[0].log.clear(),
+            |_, fact| fact.proof.times = vec![fact.proof.times[0].clone(); 65],
+            |_, fact| fact.proof.times[0].time = question().now + Duration::from_secs(1),
+            |_, fact| fact.proof.times[0].authority = "\u{1b}[2J".to_owned(),
+            |_, fact| fact.proof.span.from = Some(question().now + Duration::from_secs(1)),
+            |_, fact| fact.proof.span.until = Some(question().now),
+            |_, fact| fact.claim = Claim::Attestation("x".repeat(MAX_TEXT + 1)),
+        ];
+        for (number, change) in refused.into_iter().enumerate() {
+            assert_eq!(code(&certified(change)), "parser-garbage", "{number}");
+        }
+    }
+
     #[test]
     fn garbage_is_no_answer() {
         let whole = serde_json::to_string(&reply(|_| {})).unwrap();
@@ -481,7 +594,7 @@ mod tests {
             &format!("{whole}{whole}"),
             &whole.replacen('{', "{\"verdict\":\"allow\",", 1),
         ] {
-            let fault = accept(garbage.as_bytes(), &[key()], &[Digest::of(b"image")]).unwrap_err();
+            let fault = accept(garbage.as_bytes(), &question()).unwrap_err();
             assert_eq!(fault.code(), "parser-garbage", "{garbage}");
         }
     }
@@ -489,7 +602,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_reply_breaks_the_broker(bytes: Vec<u8>) {
-            let _ = accept(&bytes, &[key()], &[Digest::of(b"image")]);
+            let _ = accept(&bytes, &question());
         }
     }
 }

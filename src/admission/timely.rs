@@ -7,8 +7,9 @@ use jiff::Timestamp;
 
 use super::Verdict;
 use super::ruling::Ruling;
+use crate::attest::Details;
 use crate::trust::clock::Clock;
-use crate::verify::{Answer, Fact, Span};
+use crate::verify::{Answer, Fact};
 
 /// An answer of which a part does not count.
 #[derive(Debug)]
@@ -27,8 +28,6 @@ enum Doubt {
     Unreadable,
     /// Someone vouches for a time that has not come.
     Future { now: Timestamp, time: Timestamp },
-    /// It holds at another time.
-    Outside { now: Timestamp, span: Span },
 }
 
 impl<'a> Timely<'a> {
@@ -60,7 +59,9 @@ impl<'a> Timely<'a> {
 impl Doubt {
     fn about(fact: &Fact, clock: Clock) -> Option<Self> {
         let proof = &fact.proof;
-        if proof.times.is_empty() && proof.span.is_always() {
+        // A verification summary says itself how old it is, and rules may ask.
+        let tells_its_age = matches!(fact.details.as_deref(), Some(Details::Summary(_)));
+        if proof.times.is_empty() && proof.span.is_always() && !tells_its_age {
             return None;
         }
         let now = clock.now;
@@ -70,11 +71,10 @@ impl Doubt {
         if clock.is_behind() {
             return Some(Self::Behind { now, mark });
         }
+        // Whether the span contains now is for the rule to say.
         let future = proof.times.iter().map(|time| time.time).max();
-        if let Some(time) = future.filter(|time| *time > clock.latest()) {
-            return Some(Self::Future { now, time });
-        }
-        (!proof.span.contains(now)).then_some(Self::Outside { now, span: proof.span })
+        let time = future.filter(|time| *time > clock.latest())?;
+        Some(Self::Future { now, time })
     }
 
     fn code(&self) -> &'static str {
@@ -82,7 +82,6 @@ impl Doubt {
             Self::Behind { .. } => "clock-behind",
             Self::Unreadable => "clock-unreadable",
             Self::Future { .. } => "time-in-future",
-            Self::Outside { .. } => "proof-expired",
         }
     }
 
@@ -100,11 +99,6 @@ impl Doubt {
                     "what is needed is said to be of {time:.0}, which has not come: this node's clock says {now:.0}"
                 )
             }
-            Self::Outside { now, span } => match (span.until, span.from) {
-                (Some(until), _) if until <= now => format!("what is needed held until {until:.0}"),
-                (_, Some(from)) => format!("what is needed holds only from {from:.0}"),
-                (_, None) => "what is needed does not hold now".to_owned(),
-            },
         }
     }
 
@@ -116,9 +110,6 @@ impl Doubt {
             }
             Self::Unreadable => "an administrator runs: assay trust clock --reset",
             Self::Future { .. } => "set this node's clock",
-            Self::Outside { .. } => {
-                "have the image signed with what holds now and import that signature: assay evidence import PATH"
-            }
         }
     }
 }

@@ -1,15 +1,94 @@
-//! What signed payloads say: in-toto statements and cosign's simple-signing payload.
+//! What signed payloads say: in-toto statements with the predicates that rules ask about, and cosign's simple-signing
+//! payload.
 //!
 //! The bytes given here are those whose signature is checked; nothing outside of them (annotations, descriptors)
 //! says what an attestation is or what it is about.
 
+mod condition;
+mod details;
+mod provenance;
+mod summary;
+
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::digest::Digest;
 use crate::oci::{json, shorten};
+use crate::trust::Use;
+
+pub use condition::{Condition, ConditionError, InvalidCondition, Predicate, check as check_condition};
+pub use details::{Details, MAX_TEXT, PROVENANCE, PredicateError, SUMMARY};
+pub use provenance::{Origin, Provenance, Version};
+pub use summary::Summary;
+
+/// What kind of evidence something is: what a table of a rule asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// Signatures of images.
+    Signature,
+    /// SLSA provenance.
+    Provenance,
+    /// SLSA verification summaries.
+    Vsa,
+    /// Software bills of materials: SPDX, CycloneDX.
+    Sbom,
+    /// OpenVEX.
+    Vex,
+}
+
+impl Family {
+    /// The family of attestations of this type.
+    #[must_use]
+    pub fn of(predicate_type: &str) -> Option<Self> {
+        [
+            (PROVENANCE, Self::Provenance),
+            (SUMMARY, Self::Vsa),
+            (SPDX, Self::Sbom),
+            (CYCLONEDX, Self::Sbom),
+            (OPENVEX, Self::Vex),
+        ]
+        .into_iter()
+        .find(|(family, _)| {
+            predicate_type
+                .strip_prefix(family)
+                .is_some_and(|version| version.is_empty() || version.starts_with('/'))
+        })
+        .map(|(_, family)| family)
+    }
+
+    /// The use that a key must have for evidence of this kind to count.
+    #[must_use]
+    pub fn needs(self) -> Use {
+        match self {
+            Self::Signature => Use::Image,
+            Self::Provenance | Self::Vsa => Use::Provenance,
+            Self::Sbom => Use::Sbom,
+            Self::Vex => Use::Vex,
+        }
+    }
+
+    /// Name of its tables in a rule.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Signature => "signature",
+            Self::Provenance => "provenance",
+            Self::Vsa => "vsa",
+            Self::Sbom => "sbom",
+            Self::Vex => "vex",
+        }
+    }
+}
+
+/// Predicate types of SPDX documents.
+pub const SPDX: &str = "https://spdx.dev/Document";
+/// Predicate types of CycloneDX documents.
+pub const CYCLONEDX: &str = "https://cyclonedx.org/bom";
+/// Predicate types of OpenVEX documents.
+pub const OPENVEX: &str = "https://openvex.dev/ns";
 
 /// Predicate type under which cosign signs an image.
 pub const COSIGN_SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
@@ -71,6 +150,8 @@ pub struct Statement {
     pub subjects: Vec<Digest>,
     /// What kind of claim it makes.
     pub predicate_type: String,
+    /// What it claims, as JSON; empty where there is nothing.
+    pub predicate: Vec<u8>,
 }
 
 impl Statement {
@@ -86,8 +167,7 @@ impl Statement {
             r#type: String,
             subject: Vec<Subject>,
             predicate_type: String,
-            #[serde(rename = "predicate")]
-            _predicate: Option<IgnoredAny>,
+            predicate: Option<Box<RawValue>>,
         }
         #[derive(Deserialize)]
         struct Subject {
@@ -141,6 +221,10 @@ impl Statement {
         Ok(Self {
             subjects,
             predicate_type: raw.predicate_type,
+            predicate: raw
+                .predicate
+                .map(|predicate| predicate.get().as_bytes().to_vec())
+                .unwrap_or_default(),
         })
     }
 }
@@ -158,6 +242,8 @@ fn is_file_digest(algorithm: &str) -> bool {
 pub struct SimpleSigning {
     /// Digest of the signed manifest or index.
     pub digest: Digest,
+    /// What the signer added, as JSON; empty where there is nothing.
+    pub optional: Vec<u8>,
 }
 
 impl SimpleSigning {
@@ -170,8 +256,7 @@ impl SimpleSigning {
         #[serde(deny_unknown_fields)]
         struct Raw {
             critical: Critical,
-            #[serde(rename = "optional")]
-            _optional: Option<BTreeMap<String, IgnoredAny>>,
+            optional: Option<BTreeMap<String, Box<RawValue>>>,
         }
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -202,6 +287,11 @@ impl SimpleSigning {
         }
         Ok(Self {
             digest: raw.critical.image.digest,
+            // Texts as they were: there is always a JSON form.
+            optional: raw
+                .optional
+                .and_then(|optional| serde_json::to_vec(&optional).ok())
+                .unwrap_or_default(),
         })
     }
 }
@@ -244,7 +334,8 @@ mod tests {
             read,
             Statement {
                 subjects: vec![digest, other],
-                predicate_type: "p".to_owned()
+                predicate_type: "p".to_owned(),
+                predicate: br#"{"x":[1]}"#.to_vec(),
             }
         );
         Statement::parse(

@@ -7,6 +7,7 @@ pub mod explain;
 pub mod policy;
 pub mod trust;
 pub mod verify;
+pub mod verify_bundle;
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};

@@ -122,7 +122,7 @@ fn code(decision: &Decision) -> Exit {
         }
         // The signature may be sound; whom this node trusts, and for what, decides.
         "key-unknown" | "key-use" | "key-retired" | "key-distrusted" | "key-window" | "key-hash" | "key-unusable"
-        | "signer-not-wanted" | "proof-expired" => Exit::Denied,
+        | "signer-not-wanted" => Exit::Denied,
         "clock-unreadable" => Exit::Corrupt,
         "containerd-failed" | "identity-timeout" | "parser-timeout" | "parser-start" | "config-invalid" => Exit::Failed,
         // What is left is said about a signature that is there.
@@ -170,6 +170,8 @@ mod tests {
                 subject: digest,
                 claim: Claim::ImageSignature,
                 proof: Proof::by_key("release"),
+                details: None,
+                held: Vec::new(),
             }],
             hooks: Vec::new(),
             devices: Vec::new(),

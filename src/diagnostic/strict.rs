@@ -120,6 +120,12 @@ impl<'s> Reader<'s> {
         self.source.at(span)
     }
 
+    /// How much was noted so far.
+    #[must_use]
+    pub fn count_faults(&self) -> usize {
+        self.faults.len()
+    }
+
     /// Notes an error.
     pub fn fault(&mut self, code: Code, span: Range<usize>, message: String, label: &str, help: &str) {
         let place = self.at(span);
@@ -258,6 +264,42 @@ impl<'s> Reader<'s> {
             );
         }
         found.map(|(_, value)| *value)
+    }
+
+    /// True or false.
+    pub fn flag(&mut self, table: &mut Table<'_>, key: &str) -> Option<Spanned<bool>> {
+        let value = table.entries.remove(key)?;
+        let DeValue::Boolean(flag) = value.get_ref() else {
+            self.wrong_type(&format!("`{key}`"), "true or false", &value, "");
+            return None;
+        };
+        Some(Spanned::new(value.span(), *flag))
+    }
+
+    /// Where the value of a key is.
+    #[must_use]
+    pub fn place_of(&self, table: &Table<'_>, key: &str) -> Option<Place> {
+        table.entries.get(key).map(|value| self.at(value.span()))
+    }
+
+    /// The keys and texts of a table below a table, in the order of the keys. An absent table is empty.
+    pub fn text_table(
+        &mut self,
+        table: &mut Table<'s>,
+        key: &str,
+        name: &'static str,
+    ) -> Vec<(Spanned<String>, Spanned<String>)> {
+        let Some(inner) = self.table(table, key, name) else {
+            return Vec::new();
+        };
+        let mut pairs = Vec::new();
+        for (key, value) in inner.entries {
+            let key = Spanned::new(key.span(), key.into_inner().into_owned());
+            if let Some(text) = self.check_text(&format!("`{}`", key.get_ref()), value) {
+                pairs.push((key, text));
+            }
+        }
+        pairs
     }
 
     /// A whole number from 1 to `most`.

@@ -3,14 +3,15 @@
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
-use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 
 use super::SkipReason;
-use crate::attest::{SimpleSigning, Statement};
+use crate::attest::{COSIGN_SIGN, SimpleSigning, Statement};
 use crate::digest::Digest;
 use crate::oci::{Descriptor, Manifest, json, shorten};
 use crate::verify::Problem;
-use crate::verify::bundle_key::{self, Bundle};
+use crate::verify::bundle::{self, Bundle};
 use crate::verify::simple_signing;
 
 /// Largest statement in bytes, signed or not: BuildKit writes 40 MiB at most, and base64 needs a third more.
@@ -22,6 +23,10 @@ const IN_TOTO: &str = "application/vnd.in-toto";
 const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
 const JWS: &str = "application/jose+json";
 const COSE: &str = "application/cose";
+/// Where cosign's older layout keeps the certificate of a signature.
+const COSIGN_CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
+/// What lists call a signature that claims nothing more than that the image is the signer's.
+const IMAGE_SIGNATURE: &str = "image signature";
 
 /// What a layer holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +56,24 @@ pub(super) enum Sort {
     Other(Option<String>),
 }
 
+/// What a layer says of itself. Nobody has verified it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Look {
+    /// How it is carried.
+    pub carrier: &'static str,
+    /// What it claims: a predicate type, or that it signs an image.
+    pub claim: String,
+    /// Whether it carries a signature itself.
+    pub signed: bool,
+    /// What it says about its signer.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub signer_hint: String,
+}
+
 impl Content {
+    /// Largest blob of any kind in bytes.
+    pub(super) const LARGEST: u64 = MAX_STATEMENT;
+
     pub(super) fn of(layer: &Descriptor) -> Option<Self> {
         let media_type = layer.media_type.as_str();
         match media_type {
@@ -59,7 +81,7 @@ impl Content {
             DSSE => Some(Self::Envelope),
             JWS => Some(Self::Jws),
             COSE => Some(Self::Cose),
-            _ if media_type.starts_with(bundle_key::MEDIA_TYPE_PREFIX) => Some(Self::Bundle),
+            _ if media_type.starts_with(bundle::MEDIA_TYPE_PREFIX) => Some(Self::Bundle),
             _ => match media_type.strip_prefix(IN_TOTO)? {
                 "+json" => Some(Self::Statement),
                 kind if kind.starts_with('.') && kind.ends_with("+dsse") => Some(Self::Envelope),
@@ -71,7 +93,7 @@ impl Content {
     /// Largest blob of its kind in bytes.
     pub(super) fn limit(self) -> u64 {
         match self {
-            Self::Bundle => bundle_key::MAX_BUNDLE,
+            Self::Bundle => bundle::MAX_BUNDLE,
             Self::SimpleSigning => simple_signing::MAX_PAYLOAD,
             Self::Envelope | Self::Statement => MAX_STATEMENT,
             Self::Jws | Self::Cose => MAX_NOTATION,
@@ -89,7 +111,7 @@ impl Content {
             Self::Bundle => "bundle",
             Self::SimpleSigning => "simple-signing",
             Self::Envelope => "dsse",
-            Self::Statement => "in-toto (unsigned)",
+            Self::Statement => "in-toto",
             Self::Jws => "notation-jws",
             Self::Cose => "notation-cose",
         }
@@ -107,6 +129,89 @@ impl Content {
             Self::Envelope => Ok(enveloped(bytes).map(|payload| statement(&payload)).unwrap_or_default()),
             Self::Jws => Ok(target_artifact(bytes).into_iter().collect()),
             Self::Cose => Ok(Vec::new()),
+        }
+    }
+}
+
+impl Content {
+    /// What a layer with these bytes says of itself.
+    pub(super) fn look(self, layer: &Descriptor, bytes: &[u8]) -> Look {
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Parts {
+            dsse_envelope: Option<IgnoredAny>,
+            verification_material: Material,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Material {
+            public_key: Option<Hint>,
+            certificate: Option<IgnoredAny>,
+            x509_certificate_chain: Option<IgnoredAny>,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Hint {
+            hint: String,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Wrapped {
+            dsse_envelope: Envelope,
+        }
+        let predicate = |payload: Option<Vec<u8>>| {
+            payload
+                .and_then(|payload| Statement::parse(&payload).ok())
+                .map(|statement| shorten(&statement.predicate_type))
+        };
+        let certificate = || "a certificate".to_owned();
+        let (claim, signer_hint) = match self {
+            Self::Bundle => {
+                let parts: Parts = json::parse(bytes).unwrap_or_default();
+                let material = parts.verification_material;
+                let signer = match material.public_key {
+                    Some(Hint { hint }) if hint.is_empty() => "a key".to_owned(),
+                    Some(Hint { hint }) => format!("the key with fingerprint {}", shorten(&hint)),
+                    None if material.certificate.is_some() || material.x509_certificate_chain.is_some() => {
+                        certificate()
+                    }
+                    None => String::new(),
+                };
+                let claim = match parts.dsse_envelope {
+                    Some(_) => {
+                        let wrapped: Option<Wrapped> = json::parse(bytes).ok();
+                        predicate(wrapped.and_then(|Wrapped { dsse_envelope }| dsse_envelope.payload()))
+                    }
+                    None => Some(IMAGE_SIGNATURE.to_owned()),
+                };
+                let claim = claim.map(|claim| match claim.as_str() {
+                    COSIGN_SIGN => IMAGE_SIGNATURE.to_owned(),
+                    _ => claim,
+                });
+                (claim, signer)
+            }
+            Self::SimpleSigning => {
+                let has_certificate = layer.annotations.contains_key(COSIGN_CERTIFICATE);
+                let signer = if has_certificate {
+                    certificate()
+                } else {
+                    "a key".to_owned()
+                };
+                (Some(IMAGE_SIGNATURE.to_owned()), signer)
+            }
+            Self::Envelope => {
+                let has_certificate = layer.annotations.contains_key(COSIGN_CERTIFICATE);
+                let signer = if has_certificate { certificate() } else { String::new() };
+                (predicate(enveloped(bytes)), signer)
+            }
+            Self::Statement => (predicate(Some(bytes.to_vec())), String::new()),
+            Self::Jws | Self::Cose => (Some(IMAGE_SIGNATURE.to_owned()), certificate()),
+        };
+        Look {
+            carrier: self.carrier(),
+            claim: claim.unwrap_or_else(|| "unreadable".to_owned()),
+            signed: self.is_signed(),
+            signer_hint,
         }
     }
 }
@@ -135,14 +240,21 @@ fn statement(bytes: &[u8]) -> Vec<Digest> {
     Statement::parse(bytes).map_or_else(|_| Vec::new(), |statement| statement.subjects)
 }
 
-/// The payload of an envelope: <https://github.com/secure-systems-lab/dsse/blob/master/envelope.md>.
-fn enveloped(bytes: &[u8]) -> Option<Vec<u8>> {
-    #[derive(Deserialize)]
-    struct Envelope {
-        payload: String,
+/// <https://github.com/secure-systems-lab/dsse/blob/master/envelope.md>.
+#[derive(Deserialize)]
+struct Envelope {
+    payload: String,
+}
+
+impl Envelope {
+    fn payload(&self) -> Option<Vec<u8>> {
+        BASE64_STANDARD.decode(&self.payload).ok()
     }
+}
+
+fn enveloped(bytes: &[u8]) -> Option<Vec<u8>> {
     let envelope: Envelope = json::parse(bytes).ok()?;
-    BASE64_STANDARD.decode(envelope.payload).ok()
+    envelope.payload()
 }
 
 /// What a Notation signature in JSON says that it signs:

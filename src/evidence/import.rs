@@ -1,6 +1,6 @@
 //! Filling the evidence cache from layouts that other tools wrote.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::content::{Content, Sort};
 use super::source::{Source, SourceError};
+use super::subjects::{self, Entries};
 use super::{IMAGE, REF_NAME, SUBJECTS, tagged_digest};
 use crate::digest::Digest;
 use crate::oci::{self, Descriptor, Layout, LayoutError, MAX_LAYOUT_INDEX, Manifest, Reference, json};
@@ -25,10 +26,10 @@ const MAX_NAMES: usize = 8;
 /// Longest artifact type that is kept in the index, where every question has to read it.
 const MAX_ARTIFACT_TYPE: usize = 255;
 
-const LAYOUT_VERSION: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
-const LOCK: &str = ".lock";
-const LAYOUT: &str = "oci-layout";
-const INDEX: &str = "index.json";
+pub(super) const LAYOUT_VERSION: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+pub(super) const LOCK: &str = ".lock";
+pub(super) const LAYOUT: &str = "oci-layout";
+pub(super) const INDEX: &str = "index.json";
 const CORRUPT_INDEX: &str = "index.json.corrupt";
 
 /// Why an import failed as a whole. What was copied before stays and does no harm.
@@ -166,17 +167,15 @@ pub fn import(evidence: &StateDir, paths: &[PathBuf]) -> Result<Report, ImportEr
     Ok(report)
 }
 
-/// Entries of the cache's index, by digest.
-type Entries = BTreeMap<Digest, Descriptor>;
-
-struct Cache<'a> {
+pub(super) struct Cache<'a> {
     root: &'a StateDir,
     blobs: StateDir,
-    before: Option<Vec<u8>>,
+    /// The index as it was, with its entries.
+    before: Option<(Vec<u8>, Entries)>,
 }
 
 impl<'a> Cache<'a> {
-    fn open(root: &'a StateDir) -> Result<Self, store::Error> {
+    pub(super) fn open(root: &'a StateDir) -> Result<Self, store::Error> {
         let blobs = root.subdir("blobs")?.subdir("sha256")?;
         for dir in [root, &blobs] {
             dir.remove_abandoned()?;
@@ -193,14 +192,16 @@ impl<'a> Cache<'a> {
     }
 
     /// The entries so far; `None` when the index is corrupt, which is then set aside.
-    fn index(&mut self) -> Result<Option<Entries>, ImportError> {
+    pub(super) fn index(&mut self) -> Result<Option<Entries>, ImportError> {
         if self.root.read(LAYOUT, MAX_LAYOUT_INDEX)?.is_none() {
             self.root.write(LAYOUT, LAYOUT_VERSION)?;
         }
         match self.layout().index() {
             Ok(entries) => {
-                self.before = self.root.read(INDEX, MAX_LAYOUT_INDEX)?;
-                Ok(Some(entries.into_iter().map(|entry| (entry.digest, entry)).collect()))
+                let entries: Entries = entries.into_iter().map(|entry| (entry.digest, entry)).collect();
+                let bytes = self.root.read(INDEX, MAX_LAYOUT_INDEX)?;
+                self.before = bytes.map(|bytes| (bytes, entries.clone()));
+                Ok(Some(entries))
             }
             Err(error) if error.is_missing() => Ok(Some(Entries::new())),
             Err(LayoutError::Store(error @ store::Error::Io { .. })) => Err(error.into()),
@@ -233,16 +234,30 @@ impl<'a> Cache<'a> {
         self.blobs.write_unsynced(&digest.hex(), bytes)
     }
 
-    fn write_index(&self, entries: &Entries) -> Result<(), ImportError> {
+    /// Takes what was just written for what was there before.
+    pub(super) fn note(&mut self, entries: &Entries) -> Result<(), ImportError> {
+        self.before = Some((index(entries.values())?, entries.clone()));
+        Ok(())
+    }
+
+    pub(super) fn write_index(&self, entries: &Entries) -> Result<(), ImportError> {
         let bytes = index(entries.values())?;
-        if self.before.as_ref() != Some(&bytes) {
+        let in_step = subjects::in_step(self.root.as_fd());
+        let unchanged = self.before.as_ref().is_some_and(|(before, _)| *before == bytes);
+        if unchanged && in_step {
+            return Ok(());
+        }
+        subjects::invalidate(self.root)?;
+        if !unchanged {
             self.root.write(INDEX, &bytes)?;
         }
+        let before = self.before.as_ref().filter(|_| in_step).map(|(_, entries)| entries);
+        subjects::write(self.root, before, entries, &bytes)?;
         Ok(())
     }
 }
 
-fn index<'a>(entries: impl Iterator<Item = &'a Descriptor>) -> Result<Vec<u8>, ImportError> {
+pub(super) fn index<'a>(entries: impl Iterator<Item = &'a Descriptor>) -> Result<Vec<u8>, ImportError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Index<'a> {
@@ -273,7 +288,12 @@ pub(super) fn write_layout<'a>(
 }
 
 /// Looks at every blob of a source: what `cosign save` writes is in no index.
-fn scan(source: &Source, cache: &Cache<'_>, known: &mut Entries, report: &mut Report) -> Result<(), ImportError> {
+pub(super) fn scan(
+    source: &Source,
+    cache: &Cache<'_>,
+    known: &mut Entries,
+    report: &mut Report,
+) -> Result<(), ImportError> {
     let layout = Layout::new(source);
     // A corrupt index of a source costs its hints only.
     let entries = layout.index().unwrap_or_default();

@@ -10,21 +10,34 @@
 use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
 use crate::digest::Digest;
 use crate::oci::{self, Descriptor, Layout, shorten};
-use crate::trust::Key;
-use crate::verify::bundle_key::{self, Bundle};
-use crate::verify::{Answer, Claim, Fact, Keyring, Problem, Proof, Unverified, simple_signing};
+use crate::trust::{Key, Root};
+use crate::verify::bundle::{self, Bundle};
+use crate::verify::certificate::Leaf;
+use crate::verify::{
+    Answer, By, Claim, Fact, Keyring, Problem, Proof, Signer, TrustedRoot, Unverified, Verify, simple_signing,
+};
 
 mod content;
+mod export;
+mod gc;
 mod import;
+mod inventory;
 mod pull;
 mod source;
+mod subjects;
 #[cfg(test)]
 mod tests;
 
-pub use content::MAX_STATEMENT;
+pub use content::{Look, MAX_STATEMENT};
+pub use export::{ExportError, Exported, export};
+pub use gc::{Cleared, GcError, Unneeded, gc};
 pub use import::{ImportError, Item, Report, SkipReason, Skipped, import};
+pub use inventory::{Inventory, KnownImage, Piece, Wanted, inventory};
 pub use pull::{Fault, Obstacle, Progress, Pull, PullError, Pulled, PulledImage, pull};
 pub use source::SourceError;
 
@@ -44,6 +57,11 @@ pub const MAX_SIGNATURES: usize = 16_384;
 pub const MAX_BYTES: u64 = 256 << 20;
 /// Most bytes of signatures that are kept until those that name their key have been looked at.
 pub const MAX_DEFERRED: u64 = 64 << 20;
+/// Most work for one question that goes into certificates, log entries and timestamps, in units of about a
+/// signature check.
+pub const MAX_WORK: usize = 1024;
+/// Most of that for the signatures of one manifest, so that one with many leaves something to the others.
+pub const MAX_WORK_OF_MANIFEST: usize = 128;
 /// Most facts of one answer.
 pub const MAX_FACTS: usize = 256;
 /// Most findings that are listed.
@@ -51,7 +69,33 @@ pub const MAX_FINDINGS: usize = 32;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// Which signatures and attestations in the layout are about one of `subjects` and made by one of `keys`.
+/// What is asked about the evidence in a layout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// Manifests, indexes and configurations that signatures may be about.
+    pub subjects: Vec<Digest>,
+    /// Keys whose signatures may count.
+    pub keys: Vec<Key>,
+    /// Roots under which certificates, log entries and timestamps may count.
+    pub roots: Vec<Root>,
+    /// Who certifies the signers that policy names; certificates by others are not even verified.
+    pub certifiers: Vec<Certifier>,
+    /// The node's own time.
+    pub now: Timestamp,
+}
+
+/// Who certifies a signer that policy names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certifier {
+    /// Identifier of the root.
+    pub root: String,
+    /// Who vouches for the identity.
+    pub issuer: String,
+}
+
+/// Which signatures and attestations in the layout are about one of the subjects and made by someone who may count.
 ///
 /// Entries whose annotation names a subject are looked at first, then those whose tag does, then those that
 /// have neither, last those whose tag names something else; each group in the order of the index. An index is
@@ -59,17 +103,34 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 ///
 /// Trying every key on a signature is dear, and signatures that name no key are free to forge. So signatures by
 /// the key that they name come first, wherever they are; then the rest in rounds, one of each manifest in a
-/// round, so that a manifest with many does not keep those of others from being looked at.
+/// round, so that a manifest with many does not keep those of others from being looked at. Certificates, log entries
+/// and timestamps are dear as well: they are verified in the order above, certificates only of signers whom
+/// policy names, and of one manifest no more than [`MAX_WORK_OF_MANIFEST`] allows.
 ///
-/// Work is bounded by [`MAX_DOCUMENTS`], [`MAX_SIGNATURES`], [`MAX_BYTES`], [`MAX_DEFERRED`], [`MAX_FACTS`] and
-/// the keyring's own limit; running into one is a finding.
+/// Work is bounded by [`MAX_DOCUMENTS`], [`MAX_SIGNATURES`], [`MAX_BYTES`], [`MAX_DEFERRED`], [`MAX_WORK`],
+/// [`MAX_FACTS`] and the keyring's own limit; running into one is a finding.
 #[must_use]
-pub fn judge(layout: BorrowedFd<'_>, keys: &[Key], subjects: &[Digest]) -> Answer {
-    let (keyring, findings) = Keyring::new(keys);
+pub fn judge(layout: BorrowedFd<'_>, question: &Question) -> Answer {
+    let (keyring, mut findings) = Keyring::new(&question.keys);
+    let mut roots = Vec::new();
+    for root in &question.roots {
+        match TrustedRoot::new(root) {
+            Ok((root, left_out)) => {
+                findings.extend(left_out.into_iter().map(|left_out| {
+                    let root = root.id().to_owned();
+                    Problem::RootEntry { root, left_out }.finding(None)
+                }));
+                roots.push(root);
+            }
+            Err(problem) => findings.push(problem.finding(None)),
+        }
+    }
     let mut judge = Judge {
         layout: Layout::new(layout),
         keyring,
-        subjects: subjects.iter().copied().collect(),
+        roots,
+        question,
+        subjects: question.subjects.iter().copied().collect(),
         answer: Answer {
             facts: Vec::new(),
             findings,
@@ -81,15 +142,17 @@ pub fn judge(layout: BorrowedFd<'_>, keys: &[Key], subjects: &[Digest]) -> Answe
         deferred: Vec::new(),
         deferred_bytes: 0,
         deferred_all: true,
+        work: Work::default(),
     };
-    let end = match judge.layout.index() {
-        Ok(entries) if entries.is_empty() => Err(Problem::CacheEmpty),
-        Ok(entries) => judge.entries(entries),
+    let end = match subjects::listed(layout, question.subjects.iter()) {
+        Ok(listed) if listed.empty => Err(Problem::CacheEmpty),
+        Ok(listed) => judge.entries(listed.entries),
         Err(error) if error.is_missing() => Err(Problem::CacheEmpty),
         Err(error) => Err(Problem::Cache(error)),
     };
     // Running into a limit keeps nothing that was read before from being judged.
     let end = judge.deferred().and(end);
+    let end = end.and(judge.work.end());
     if judge.omitted > 0 {
         judge
             .answer
@@ -102,9 +165,55 @@ pub fn judge(layout: BorrowedFd<'_>, keys: &[Key], subjects: &[Digest]) -> Answe
     judge.answer
 }
 
+/// What was spent on certificates, log entries and timestamps.
+#[derive(Debug, Default)]
+struct Work {
+    spent: usize,
+    manifest: Option<Digest>,
+    spent_on_manifest: usize,
+    refused: bool,
+}
+
+impl Work {
+    /// Whether there is room for this much on a signature of this manifest.
+    fn spend(&mut self, manifest: Digest, work: usize) -> bool {
+        if self.manifest != Some(manifest) {
+            self.manifest = Some(manifest);
+            self.spent_on_manifest = 0;
+        }
+        let (all, here) = (
+            self.spent.saturating_add(work),
+            self.spent_on_manifest.saturating_add(work),
+        );
+        if all > MAX_WORK || here > MAX_WORK_OF_MANIFEST {
+            self.refused = true;
+            return false;
+        }
+        (self.spent, self.spent_on_manifest) = (all, here);
+        true
+    }
+
+    fn end(&self) -> Bounded {
+        if self.refused {
+            Err(Problem::WorkLimit("certificates, log entries and timestamps"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Names of the files of the layout that say which evidence there is about `subjects`. While they and the evidence
+/// itself stay as they are, or as absent, so does the answer of [`judge`].
+#[must_use]
+pub fn rests_on(layout: BorrowedFd<'_>, subjects: &[Digest]) -> Vec<String> {
+    subjects::rests_on(layout, subjects)
+}
+
 struct Judge<'a> {
     layout: Layout<BorrowedFd<'a>>,
     keyring: Keyring<'a>,
+    roots: Vec<TrustedRoot>,
+    question: &'a Question,
     subjects: HashSet<Digest>,
     answer: Answer,
     omitted: usize,
@@ -116,6 +225,7 @@ struct Judge<'a> {
     deferred_bytes: u64,
     /// False when one had no room.
     deferred_all: bool,
+    work: Work,
 }
 
 /// A signature about one of the subjects that is not by the key that it names.
@@ -257,17 +367,106 @@ impl Judge<'_> {
             }
             return Ok(());
         }
+        if let Some(leaf) = unverified.certificate() {
+            return self.certified(manifest.digest, &unverified, leaf, &about);
+        }
+        // Before any key is tried: what no key is trusted for needs no look at who signed it.
+        if let Err(problem) = unverified.claim().needs() {
+            self.finding(manifest.digest, &problem);
+            return Ok(());
+        }
         match self.keyring.named_signer(&unverified) {
-            Ok(Some(key)) => self.facts(manifest.digest, &unverified, key, &about),
-            Ok(None) => {
+            Some(key) => self.signed(manifest.digest, &unverified, key, &about),
+            None => {
                 self.defer(manifest.digest, layer, about, unverified);
                 Ok(())
             }
-            Err(problem) => {
-                self.finding(manifest.digest, &problem);
-                Ok(())
+        }
+    }
+
+    /// Verifies a signature with a certificate under each root that could have issued it.
+    fn certified(&mut self, manifest: Digest, unverified: &Unverified, leaf: &Leaf, about: &[Digest]) -> Bounded {
+        let roots: Vec<usize> = (0..self.roots.len())
+            .filter(|&at| self.roots.get(at).is_some_and(|root| root.may_have_issued(leaf)))
+            .collect();
+        if roots.is_empty() {
+            self.finding(manifest, &Problem::RootUnknown);
+            return Ok(());
+        }
+        let wanted = |root: &TrustedRoot| {
+            let mut certifiers = self.question.certifiers.iter();
+            certifiers.any(|certifier| certifier.issuer == leaf.issuer() && certifier.root == root.id())
+        };
+        let roots: Vec<usize> = roots
+            .into_iter()
+            .filter(|&at| self.roots.get(at).is_some_and(wanted))
+            .collect();
+        if roots.is_empty() {
+            let problem = Problem::SignerUnlisted {
+                identity: shorten(&leaf.identity().to_string()),
+                issuer: shorten(leaf.issuer()),
+            };
+            self.finding(manifest, &problem);
+            return Ok(());
+        }
+        for at in roots {
+            for &subject in about {
+                if !self.work.spend(manifest, unverified.work()) {
+                    return Ok(());
+                }
+                let Some(root) = self.roots.get(at) else {
+                    continue;
+                };
+                match root.verify(unverified, By::Certificate, subject, self.question.now) {
+                    Ok(proof) => self.fact(fact(manifest, unverified, subject, proof))?,
+                    Err(problem) => self.finding(manifest, &problem),
+                }
             }
         }
+        Ok(())
+    }
+
+    /// Judges a signature by `key`, which is known to be the key's.
+    fn signed(&mut self, manifest: Digest, unverified: &Unverified, key: &Key, about: &[Digest]) -> Bounded {
+        let proof = if unverified.is_witnessed() {
+            match self.witnessed(manifest, unverified, key, about) {
+                Some(proof) => proof,
+                None => return Ok(()),
+            }
+        } else {
+            Proof::by_key(&key.id)
+        };
+        match self.keyring.standing(key, unverified.claim(), &proof.times, about) {
+            Ok((key, subjects)) => {
+                for subject in subjects {
+                    let proof = Proof {
+                        signer: Signer::Key(key.id.clone()),
+                        ..proof.clone()
+                    };
+                    self.fact(fact(manifest, unverified, subject, proof))?;
+                }
+            }
+            Err(problem) => self.finding(manifest, &problem),
+        }
+        Ok(())
+    }
+
+    /// What the log entries and timestamps of a signature by `key` prove, under the first root that accepts them.
+    /// They are about the signature, not about one of its subjects.
+    fn witnessed(&mut self, manifest: Digest, unverified: &Unverified, key: &Key, about: &[Digest]) -> Option<Proof> {
+        let subject = *about.first()?;
+        let mut refusal = Problem::RootMissing;
+        for root in &self.roots {
+            if !self.work.spend(manifest, unverified.work()) {
+                return None;
+            }
+            match root.verify(unverified, By::Key(key), subject, self.question.now) {
+                Ok(proof) => return Some(proof),
+                Err(problem) => refusal = problem,
+            }
+        }
+        self.finding(manifest, &refusal);
+        None
     }
 
     fn defer(&mut self, manifest: Digest, layer: &Descriptor, about: Vec<Digest>, unverified: Unverified) {
@@ -302,7 +501,7 @@ impl Judge<'_> {
         } in deferred
         {
             match self.keyring.unnamed_signer(&unverified) {
-                Ok(key) => self.facts(manifest, &unverified, key, &about)?,
+                Ok(key) => self.signed(manifest, &unverified, key, &about)?,
                 Err(problem @ Problem::WorkLimit(_)) => return Err(problem),
                 Err(problem) => self.finding(manifest, &problem),
             }
@@ -312,19 +511,6 @@ impl Judge<'_> {
         } else {
             Err(Problem::WorkLimit("bytes"))
         }
-    }
-
-    fn facts(&mut self, evidence: Digest, unverified: &Unverified, key: &Key, about: &[Digest]) -> Bounded {
-        for &subject in about {
-            self.fact(Fact {
-                evidence,
-                carrier: unverified.carrier(),
-                subject,
-                claim: unverified.claim().clone(),
-                proof: Proof::by_key(&key.id),
-            })?;
-        }
-        Ok(())
     }
 
     /// Counts a document that is about to be read; false when it was read before.
@@ -348,12 +534,16 @@ impl Judge<'_> {
         }
     }
 
-    /// Keeps a fact. That a key signs an image is kept once: copies of a signature are free to whoever can write
+    /// Keeps a fact. That someone signs an image is kept once: copies of a signature are free to whoever can write
     /// to the registry, and say nothing new.
     fn fact(&mut self, fact: Fact) -> Bounded {
-        let says_the_same = |known: &Fact| {
-            (known.subject, &known.proof.signer, &known.claim) == (fact.subject, &fact.proof.signer, &fact.claim)
+        let proves_as_much = |known: &Proof| {
+            known.signer == fact.proof.signer
+                && fact.proof.logs.iter().all(|entry| known.logs.contains(entry))
+                && fact.proof.times.iter().all(|time| known.times.contains(time))
         };
+        let says_the_same =
+            |known: &Fact| (known.subject, &known.claim) == (fact.subject, &fact.claim) && proves_as_much(&known.proof);
         if fact.claim == Claim::ImageSignature && self.answer.facts.iter().any(says_the_same) {
             return Ok(());
         }
@@ -392,6 +582,18 @@ impl Judge<'_> {
     }
 }
 
+fn fact(evidence: Digest, unverified: &Unverified, subject: Digest, proof: Proof) -> Fact {
+    Fact {
+        evidence,
+        carrier: unverified.carrier(),
+        subject,
+        claim: unverified.claim().clone(),
+        proof,
+        details: None,
+        held: Vec::new(),
+    }
+}
+
 /// The digest in a tag by which cosign and the referrers tag schema attach things: `sha256-<hex>`, and more
 /// after a dot.
 fn tagged_digest(tag: &str) -> Option<Digest> {
@@ -411,7 +613,7 @@ impl Kind {
     fn of(layer: &Descriptor) -> Option<Self> {
         if layer.media_type == simple_signing::MEDIA_TYPE {
             Some(Self::SimpleSigning)
-        } else if layer.media_type.starts_with(bundle_key::MEDIA_TYPE_PREFIX) {
+        } else if layer.media_type.starts_with(bundle::MEDIA_TYPE_PREFIX) {
             Some(Self::Bundle)
         } else {
             None
@@ -420,7 +622,7 @@ impl Kind {
 
     fn limit(self) -> u64 {
         match self {
-            Self::Bundle => bundle_key::MAX_BUNDLE,
+            Self::Bundle => bundle::MAX_BUNDLE,
             Self::SimpleSigning => simple_signing::MAX_PAYLOAD,
         }
     }

@@ -285,7 +285,7 @@ struct Fetched {
 #[derive(Debug)]
 enum What {
     Referrers(Option<Vec<Descriptor>>),
-    Document(Document),
+    Document(Box<Document>),
     Nothing,
     Blob,
 }
@@ -453,7 +453,7 @@ impl<'a> Walk<'a> {
                 self.listed(&repository, list, hops);
             }
             (What::Document(document), Task::Tag(_, "")) if oci::is_index(&document.descriptor.media_type) => {
-                let Document { descriptor, bytes } = document;
+                let Document { descriptor, bytes } = *document;
                 let index = Index::parse(&bytes, &descriptor.media_type).map_err(|source| Obstacle::Document {
                     digest: descriptor.digest,
                     source,
@@ -475,7 +475,7 @@ impl<'a> Walk<'a> {
                         annotations: BTreeMap::new(),
                         ..listed
                     },
-                    ..document
+                    ..*document
                 };
                 self.manifest(&repository, &document, hops)?;
             }
@@ -557,19 +557,19 @@ async fn fetch(store: &Store, errand: &Errand) -> Result<Fetched, Obstacle> {
     match task {
         Task::Referrers(subject) => fetched(0, What::Referrers(repository.referrers(*subject).await?)),
         Task::Tag(subject, suffix) => match repository.tagged(&format!("sha256-{}{suffix}", subject.hex())).await? {
-            Some(document) => fetched(document.descriptor.size, What::Document(document)),
+            Some(document) => fetched(document.descriptor.size, What::Document(Box::new(document))),
             None => fetched(0, What::Nothing),
         },
         Task::Manifest(descriptor) | Task::Link(descriptor) => {
             if let Some(bytes) = store.find(descriptor.digest, oci::MAX_DOCUMENT)? {
                 let descriptor = descriptor.clone();
-                return fetched(0, What::Document(Document { descriptor, bytes }));
+                return fetched(0, What::Document(Box::new(Document { descriptor, bytes })));
             }
             let Some(document) = repository.manifest(descriptor.digest).await? else {
                 return fetched(0, What::Nothing);
             };
             store.keep(descriptor.digest, &document.bytes)?;
-            fetched(document.descriptor.size, What::Document(document))
+            fetched(document.descriptor.size, What::Document(Box::new(document)))
         }
         Task::Blob(descriptor, limit) => {
             let Descriptor { digest, size, .. } = *descriptor;

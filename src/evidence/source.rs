@@ -26,6 +26,8 @@ const BLOBS: &str = "blobs/sha256";
 const LAYOUT_FILE: &str = "oci-layout";
 /// What `docker save` writes at the top, and older versions of it nothing else.
 const DOCKER_FILE: &str = "manifest.json";
+/// What skopeo puts beside the blobs of a `dir:`.
+const SKOPEO_FILE: &str = "version";
 
 /// Why a path is not a source of evidence.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,12 @@ pub enum SourceError {
     #[error("{} is a 'docker save' archive, which holds no signatures; run: oras copy --recursive --to-oci-layout IMAGE FOLDER:TAG, or cosign save --dir FOLDER IMAGE, and import the folder", path.display())]
     Docker {
         /// The folder or file.
+        path: PathBuf,
+    },
+    /// What skopeo writes as `dir:`.
+    #[error("{} is in skopeo's own format; copy to oci:FOLDER or oci-archive:FILE instead, and import that", path.display())]
+    Skopeo {
+        /// The folder.
         path: PathBuf,
     },
     /// Something else.
@@ -120,7 +128,9 @@ impl Source {
             return Ok(source);
         }
         let path = source.path().to_owned();
-        Err(if has(DOCKER_FILE)? {
+        Err(if has(SKOPEO_FILE)? {
+            SourceError::Skopeo { path }
+        } else if has(DOCKER_FILE)? {
             SourceError::Docker { path }
         } else {
             SourceError::NotLayout { path }

@@ -11,6 +11,17 @@ use crate::trust::{HashAlgorithm, Use};
 use crate::verify::tests::{fixtures, key, recorded};
 use crate::verify::{Carrier, Claim};
 
+/// A question that only keys can answer.
+fn question(keys: &[Key], subjects: &[Digest]) -> Question {
+    Question {
+        subjects: subjects.to_vec(),
+        keys: keys.to_vec(),
+        roots: Vec::new(),
+        certifiers: Vec::new(),
+        now: Timestamp::now(),
+    }
+}
+
 struct Cache {
     _keep: tempfile::TempDir,
     dir: StateDir,
@@ -35,7 +46,7 @@ impl Cache {
     }
 
     fn judge(&self, keys: &[Key], subjects: &[Digest]) -> Answer {
-        judge(self.dir.as_fd(), keys, subjects)
+        judge(self.dir.as_fd(), &question(keys, subjects))
     }
 
     fn blob(&self, digest: Digest) -> PathBuf {
@@ -78,14 +89,14 @@ impl Cache {
         std::fs::write(self.dir.path().join("index.json"), index.to_string()).unwrap();
     }
 
-    /// Names and bytes of all files but the lock.
+    /// Names and bytes of all files but the lock and the stamp, which has times.
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         fn walk(dir: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
             for entry in std::fs::read_dir(dir).unwrap() {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     walk(&path, files);
-                } else if !path.ends_with(".lock") {
+                } else if !path.ends_with(".lock") && !path.ends_with("stamp.json") {
                     files.push((path.clone(), std::fs::read(path).unwrap()));
                 }
             }
@@ -139,7 +150,7 @@ fn bundle() -> Vec<u8> {
     std::fs::read(cache.blob(layer.digest)).unwrap()
 }
 
-const BUNDLE: &str = bundle_key::MEDIA_TYPES[0];
+const BUNDLE: &str = bundle::MEDIA_TYPES[0];
 
 #[test]
 fn what_oras_copied_is_found_for_manifest_and_index() {
@@ -209,7 +220,7 @@ fn cosigns_older_layout_is_found() {
 fn layouts_that_other_tools_filled_are_judged_as_they_are() {
     for (name, count) in [("oras", 6), ("cosign-save-legacy", 2)] {
         let folder = File::open(fixtures().join(name)).unwrap();
-        let answer = judge(folder.as_fd(), &keys(), &[recorded("manifest")]);
+        let answer = judge(folder.as_fd(), &question(&keys(), &[recorded("manifest")]));
         assert_eq!((answer.facts.len(), answer.findings), (count, vec![]), "{name}");
     }
 }
@@ -625,10 +636,7 @@ fn sizes_that_lie_are_refused() {
         assert_eq!((answer.facts.len(), codes(&answer)), (0, vec![code]), "{lie}");
     }
     let digest = Digest::of(&bundle());
-    for (lie, code) in [
-        (1, "evidence-corrupt"),
-        (bundle_key::MAX_BUNDLE + 1, "evidence-too-large"),
-    ] {
+    for (lie, code) in [(1, "evidence-corrupt"), (bundle::MAX_BUNDLE + 1, "evidence-too-large")] {
         let layers = json!({"layers": [{"mediaType": BUNDLE, "digest": digest, "size": lie}]});
         let entry = cache.manifest(BUNDLE, &bundle(), &layers);
         cache.index(&[entry]);
@@ -862,4 +870,138 @@ fn a_tar_with_long_names_of_other_files_is_read() {
     drop(archive);
     let cache = Cache::new();
     assert_eq!(import(&cache.dir, &[file.path().to_owned()]).unwrap().imported.len(), 7);
+}
+
+/// An entry about an image of which nothing else is there.
+fn unrelated(number: u32) -> Value {
+    let digest = |what: &str| Digest::of(format!("{what} {number}").as_bytes());
+    json!({
+        "mediaType": oci::MANIFEST,
+        "digest": digest("evidence"),
+        "size": 900,
+        "annotations": {SUBJECTS: digest("image")},
+        "artifactType": BUNDLE,
+    })
+}
+
+fn whole_index(cache: &Cache) -> Vec<Descriptor> {
+    Layout::new(cache.dir.as_fd()).index().unwrap()
+}
+
+#[test]
+fn the_short_cut_leads_to_what_the_whole_index_does() {
+    let cache = Cache::filled(&["oras", "cosign-save"]);
+    let subjects = ["manifest", "index", "other-manifest"].map(recorded);
+    let ask = || subjects.map(|subject| cache.judge(&keys(), &[subject]));
+    let short = ask();
+    assert!(!rests_on(cache.dir.as_fd(), &subjects).contains(&"index.json".to_owned()));
+    std::fs::remove_dir_all(cache.dir.path().join("subjects")).unwrap();
+    assert_eq!(rests_on(cache.dir.as_fd(), &subjects), ["index.json"]);
+    assert_eq!(ask(), short);
+    // The next import makes it anew.
+    cache.import(&["oras"]);
+    assert!(!rests_on(cache.dir.as_fd(), &subjects).contains(&"index.json".to_owned()));
+    assert_eq!(ask(), short);
+}
+
+#[test]
+fn what_another_tool_puts_into_the_layout_is_seen_at_once() {
+    let cache = Cache::filled(&["oras"]);
+    let subject = recorded("other-manifest");
+    let mut entries = whole_index(&cache);
+    let bundle = bundle();
+    let added = |cache: &Cache| {
+        let attached = json!({"subject": {"mediaType": oci::MANIFEST, "digest": subject, "size": 395}});
+        serde_json::from_value(cache.manifest(BUNDLE, &bundle, &attached)).unwrap()
+    };
+    assert_eq!(cache.judge(&keys(), &[subject]), Answer::default());
+    entries.push(added(&cache));
+    let entries: Vec<Value> = entries
+        .iter()
+        .map(|entry| serde_json::to_value(entry).unwrap())
+        .collect();
+    cache.index(&entries);
+    assert_eq!(codes(&cache.judge(&keys(), &[subject])), ["subject-mismatch"]);
+    // What is in the short cut and not in the index is not believed either.
+    cache.import(&["oras"]);
+    cache.index(&entries[entries.len() - 1..]);
+    assert_eq!(cache.judge(&keys(), &[subject]).findings.len(), 1);
+    cache.index(&[]);
+    assert_eq!(codes(&cache.judge(&keys(), &[subject])), ["evidence-cache-empty"]);
+}
+
+#[test]
+fn a_damaged_short_cut_costs_nothing_but_time() {
+    let cache = Cache::filled(&["oras"]);
+    let whole = cache.judge(&keys(), &[recorded("manifest")]);
+    let list = cache
+        .dir
+        .path()
+        .join(&rests_on(cache.dir.as_fd(), &[recorded("manifest")])[0]);
+    for bytes in [&b""[..], b"{", b"{\"manifests\":[],\"manifests\":[]}"] {
+        std::fs::write(&list, bytes).unwrap();
+        assert_eq!(cache.judge(&keys(), &[recorded("manifest")]), whole);
+    }
+    std::fs::remove_file(&list).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &list).unwrap();
+    assert_eq!(cache.judge(&keys(), &[recorded("manifest")]), whole);
+}
+
+#[test]
+fn evidence_about_other_images_changes_no_list_of_this_one() {
+    use crate::store::Stamp;
+    let cache = Cache::filled(&["oras"]);
+    let subject = [recorded("manifest")];
+    let state = || {
+        let names = rests_on(cache.dir.as_fd(), &subject);
+        names
+            .into_iter()
+            .map(|name| (Stamp::of(cache.dir.as_fd(), &name), name))
+            .collect::<Vec<_>>()
+    };
+    let before = state();
+    assert!(before[0].0.is_some());
+    let source = Cache::new();
+    let other = Digest::of(b"another image");
+    let payload = format!(
+        r#"{{"critical":{{"identity":{{"docker-reference":""}},"image":{{"docker-manifest-digest":"{other}"}},"type":"cosign container image signature"}}}}"#
+    );
+    let entry = source.manifest(simple_signing::MEDIA_TYPE, payload.as_bytes(), &json!({}));
+    source.index(&[entry]);
+    assert_eq!(
+        import(&cache.dir, &[source.dir.path().to_owned()])
+            .unwrap()
+            .imported
+            .len(),
+        1
+    );
+    assert_eq!(state(), before);
+    cache.import(&["cosign-save"]);
+    assert_ne!(state(), before);
+}
+
+#[test]
+fn ten_thousand_other_images_do_not_slow_a_question() {
+    let fastest = |cache: &Cache| {
+        let ask = || {
+            let started = std::time::Instant::now();
+            assert_eq!(cache.judge(&keys(), &[recorded("manifest")]).facts.len(), 6);
+            started.elapsed()
+        };
+        (0..20).map(|_| ask()).min().unwrap()
+    };
+    let small = Cache::filled(&["oras"]);
+    let large = Cache::new();
+    large.index(&(0..10_000).map(unrelated).collect::<Vec<_>>());
+    large.import(&["oras"]);
+    assert!(whole_index(&large).len() > 10_000);
+    let (alone, among) = (fastest(&small), fastest(&large));
+    std::fs::remove_dir_all(large.dir.path().join("subjects")).unwrap();
+    let whole = fastest(&large);
+    println!("alone {alone:?}, among 10,000 {among:?}, whole index {whole:?}");
+    // On a busy machine even the fastest of many differ; reading the whole index takes fifty times as long.
+    assert!(
+        among < alone * 4 && among * 4 < whole,
+        "alone {alone:?}, among 10,000 {among:?}, whole index {whole:?}"
+    );
 }

@@ -97,7 +97,7 @@ impl Containerd {
         self.ahead.trail()
     }
 
-    fn request<T>(&self, message: T) -> Request<T> {
+    pub(super) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request
             .metadata_mut()
@@ -306,7 +306,7 @@ fn filters(search: &Search) -> Vec<String> {
 }
 
 /// The error at the end of a chain: "transport error" helps nobody, "No such file or directory" does.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

@@ -16,6 +16,7 @@ use crate::digest::Digest;
 use crate::oci;
 
 mod ahead;
+mod census;
 mod containerd;
 mod fault;
 mod image;
@@ -25,6 +26,7 @@ mod spec;
 mod volume;
 
 pub use ahead::Trail;
+pub use census::{Census, Inhabitant, census};
 pub use fault::{Blob, Fault};
 pub use image::Image;
 pub use mounts::Mount;

@@ -519,7 +519,8 @@ impl Repository {
             registry: self.registry.clone(),
             reason: shorten(&innermost(error)),
             hint: if error.is_connect() && !self.plain {
-                ", and whether it speaks HTTPS (else: --plain-http)"
+                ", whether this machine trusts its certificate (SSL_CERT_FILE names a file with other authorities), and \
+                 whether it speaks HTTPS at all (else: --plain-http)"
             } else {
                 ""
             },

@@ -13,7 +13,7 @@ use crate::store::{self, StateDir};
 use crate::trust::update;
 
 /// Version of the [`Active`] document.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Largest document that is read.
 const MAX_BYTES: u64 = 16 << 20;
@@ -133,6 +133,8 @@ pub fn activate(config: &Config) -> Result<Activated, ActivateError> {
         time: Timestamp::now(),
         sources: checked.sources,
         keys: checked.keys,
+        builders: checked.builders,
+        notation: checked.notation,
         roots: checked.roots,
         deny: checked.deny,
         rules: checked.rules,
@@ -192,6 +194,8 @@ fn old(id: &str, as_of: Timestamp) -> Option<Diagnostic> {
 fn says_the_same(active: &Active, checked: &Checked) -> bool {
     active.sources == checked.sources
         && active.keys == checked.keys
+        && active.builders == checked.builders
+        && active.notation == checked.notation
         && active.roots == checked.roots
         && active.deny == checked.deny
         && active.rules == checked.rules
@@ -274,7 +278,7 @@ mod tests {
             (1, true, 1, 1)
         );
         let (active, digest) = load(&config).unwrap();
-        assert_eq!((active.version, active.generation), (1, 1));
+        assert_eq!((active.version, active.generation), (VERSION, 1));
         assert_eq!(active.rules.len(), 1);
         assert_eq!(active.keys.first().map(|key| key.id.as_str()), Some("release"));
         assert_eq!(digest, Digest::of(&fs::read(document(&config)).unwrap()));
@@ -363,12 +367,12 @@ mod tests {
         }
         let other = String::from_utf8(whole)
             .unwrap()
-            .replace("\"version\":1", "\"version\":2,\"new\":0");
+            .replace("\"version\":2", "\"version\":1,\"new\":0");
         fs::write(document(&config), &other).unwrap();
         assert_eq!(load(&config).unwrap_err().code(), "policy-version");
         let activated = activate(&config).unwrap();
         assert!(activated.changed);
-        assert!(activated.set_aside.unwrap().contains("format 2"));
+        assert!(activated.set_aside.unwrap().contains("format 1"));
         assert_eq!(
             fs::read_to_string(config.state.join(DIRECTORY).join(SET_ASIDE)).unwrap(),
             other

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::schema::{self, SourcePolicy, SourceRule};
+use super::schema::{self, Named, SourcePolicy, SourceRule};
 use super::{Deny, Mode, Rule, diags};
 use crate::diagnostic::{self, Diagnostic, Place, Severity, Source};
-use crate::trust::{self, Key, Root, SourceFile, Trust, Use};
+use crate::trust::{self, Builder, Key, Root, SourceFile, Trust, TrustStore};
 
 /// Policy and trust that hold together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,10 @@ pub struct Checked {
     pub sources: Vec<SourceFile>,
     /// Keys of trust.
     pub keys: Vec<Key>,
+    /// Builders of trust.
+    pub builders: Vec<Builder>,
+    /// Trust stores of the Notary Project.
+    pub notation: Vec<TrustStore>,
     /// Trusted roots of trust.
     pub roots: Vec<Root>,
     /// The revocation list.
@@ -49,7 +53,7 @@ pub fn check(policy: &Path, trust: &Path) -> Result<Checked, Vec<Diagnostic>> {
     check_reach(&read.rules, &mut found);
     // Without trust every key would be unknown.
     if let Some(trust) = &trust {
-        check_keys(&read, trust, &mut found);
+        check_trust(&read, trust, &mut found);
     }
     let errors = found.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
     match trust {
@@ -58,6 +62,8 @@ pub fn check(policy: &Path, trust: &Path) -> Result<Checked, Vec<Diagnostic>> {
             Ok(Checked {
                 sources,
                 keys: trust.keys,
+                builders: trust.builders,
+                notation: trust.notation,
                 roots: trust.roots,
                 deny: read.deny,
                 rules: read.rules.into_iter().map(|read| read.rule).collect(),
@@ -89,6 +95,9 @@ fn read(path: &Path, found: &mut Vec<Diagnostic>) -> (SourcePolicy, Vec<SourceFi
         policy.rules.extend(read.rules);
         policy.deny.digest.extend(read.deny.digest);
         policy.deny.key.extend(read.deny.key);
+        policy.deny.identity.extend(read.deny.identity);
+        policy.deny.email.extend(read.deny.email);
+        policy.deny.log.extend(read.deny.log);
         policy.denied_keys.extend(read.denied_keys);
     }
     (policy, sources)
@@ -105,30 +114,46 @@ fn check_names(rules: &[SourceRule], found: &mut Vec<Diagnostic>) {
 
 fn check_reach(rules: &[SourceRule], found: &mut Vec<Diagnostic>) {
     for (i, read) in rules.iter().enumerate() {
-        let mut before = rules.iter().take(i).filter(|first| first.rule.mode != Mode::Audit);
+        // A `match` that could not be read as a whole only seems to reach that far.
+        let mut before = rules
+            .iter()
+            .take(i)
+            .filter(|first| first.rule.mode != Mode::Audit && !first.wider);
         if let Some(first) = before.find(|first| first.rule.r#match.covers(&read.rule.r#match)) {
             found.push(diags::unreachable(&read.rule, read.at.clone(), &first.rule, &first.at));
         }
     }
 }
 
-fn check_keys(policy: &SourcePolicy, trust: &Trust, found: &mut Vec<Diagnostic>) {
+fn check_trust(policy: &SourcePolicy, trust: &Trust, found: &mut Vec<Diagnostic>) {
     let find = |id: &str| trust.keys.iter().find(|key| key.id == id);
-    let unknown = |(id, place): &(String, Place)| diags::unknown_key(id, place.clone(), &trust.keys);
-    for read in &policy.rules {
-        for named in &read.keys {
-            let (id, place) = named;
-            match find(id) {
-                None => found.push(unknown(named)),
-                Some(key) if !key.r#use.contains(&Use::Image) => found.push(diags::key_use(id, place.clone())),
+    let unknown = |id: &str, place: &Place| diags::unknown_key(id, place.clone(), &trust.keys);
+    let builders: Vec<&str> = trust.builders.iter().map(|builder| builder.name.as_str()).collect();
+    let roots: Vec<&str> = trust.roots.iter().map(|root| root.id.as_str()).collect();
+    let stores: Vec<&str> = trust.notation.iter().map(|store| store.id.as_str()).collect();
+    for mention in policy.rules.iter().flat_map(|read| &read.mentions) {
+        let (id, place) = (mention.id.as_str(), &mention.place);
+        let missing = |what: &str, known: &[&str]| {
+            let is_known = known.contains(&id);
+            (!is_known).then(|| diags::trust_unknown(what, id, place.clone(), known))
+        };
+        match mention.what {
+            Named::Key(family) => match find(id) {
+                None => found.push(unknown(id, place)),
+                Some(key) if !key.r#use.contains(&family.needs()) => {
+                    found.push(diags::key_use(id, place.clone(), family));
+                }
                 Some(key) => found.extend(diags::key_inactive(key, place)),
-            }
+            },
+            Named::Root => found.extend(missing("[[root]]", &roots)),
+            Named::Builder => found.extend(missing("[[builder]]", &builders)),
+            Named::Store => found.extend(missing("[[notation]]", &stores)),
         }
     }
     for named in &policy.denied_keys {
         let (id, place) = named;
         match find(id) {
-            None => found.push(unknown(named)),
+            None => found.push(unknown(id, place)),
             Some(key) => found.extend(diags::denied_key_inactive(key, place)),
         }
     }
@@ -277,18 +302,26 @@ mod tests {
             ]
           },
           "mode": "enforce",
-          "signature": [
+          "tables": [
             {
+              "asks": "signature",
               "any": [
-                "release",
-                "old"
+                {
+                  "key": "release"
+                },
+                {
+                  "key": "old"
+                }
               ],
               "threshold": 2,
               "subject": "index"
             },
             {
+              "asks": "signature",
               "any": [
-                "release"
+                {
+                  "key": "release"
+                }
               ],
               "threshold": 1,
               "subject": "either"
@@ -316,7 +349,8 @@ mod tests {
             checked.deny,
             Deny {
                 digest: vec![digest],
-                key: vec!["old".to_owned()]
+                key: vec!["old".to_owned()],
+                ..Deny::default()
             }
         );
         assert_eq!(checked.keys.len(), 4);
@@ -399,14 +433,14 @@ mod tests {
           |
         5 | mood = "calm"
           | ^^^^ not a key of it
-         help: its keys are `name`, `match`, `mode`, `signature`, `digest` and `runtime`
+         help: its keys are `name`, `match`, `mode`, `signature`, `provenance`, `vsa`, `sbom`, `vex`, `digest` and `runtime`
 
         error[unknown-key]: [[rule.signature]] has no key `keys`
          --> /etc/assay/policy.d/50.toml:8:1
           |
         8 | keys = []
           | ^^^^ not a key of it
-         help: its keys are `any`, `threshold` and `subject`
+         help: its keys are `any`, `threshold`, `subject`, `log`, `logs`, `max_age` and `where`
         "#);
         insta::assert_snapshot!(said("[[rules]]\nname = \"a\"\n[[key]]\nid = \"x\"\n"), @"
         error[unknown-key]: a file of policy has no key `rules`
@@ -475,30 +509,44 @@ mod tests {
 
     #[test]
     fn tables_of_later_versions_say_so() {
-        insta::assert_snapshot!(said(&rule("[[rule.provenance]]\nbuilder = [\"x\"]\n[[rule.sbom]]\nany = []\n[rule.seccomp]\nmode = \"enforce\"")), @"
-        error[not-supported]: `provenance`, `sbom` and `seccomp` in [[rule]] are not supported by this version of Assay
-         --> /etc/assay/policy.d/50.toml:5:8
+        insta::assert_snapshot!(said(&rule("[[rule.provenance]]\nbuilder = [\"x\"]\n[[rule.sbom]]\nany = []\n[rule.seccomp]\nmode = \"enforce\"")), @r#"
+        error[empty]: `any` is an empty list
+         --> /etc/assay/policy.d/50.toml:8:7
           |
-        5 | [[rule.provenance]]
-          |        ^^^^^^^^^^ not supported yet
-         help: remove it; this version knows `name`, `match`, `mode`, `signature`, `digest` and `runtime`
-        ");
+        8 | any = []
+          |       ^^
+         help: name at least one
+
+        error[not-supported]: `seccomp` in [[rule]] is not supported by this version of Assay
+         --> /etc/assay/policy.d/50.toml:9:7
+          |
+        9 | [rule.seccomp]
+          |       ^^^^^^^ not supported yet
+         help: remove it; this version knows `name`, `match`, `mode`, `signature`, `provenance`, `vsa`, `sbom`, `vex`, `digest` and `runtime`
+
+        error[trust-unknown]: trust holds no [[builder]] `x`
+         --> /etc/assay/policy.d/50.toml:6:12
+          |
+        6 | builder = ["x"]
+          |            ^^^
+         help: trust holds no [[builder]] yet: add one to trust.d
+        "#);
         insta::assert_snapshot!(
             said(&rule("[[rule.signature]]\nany = [{ identity = \"https://x/*\", issuer = \"https://y\", root = \"z\" }]\nlog = \"required\"\nmax_age = \"90d\"")),
             @r#"
-        error[not-supported]: `identity`, `issuer` and `root` in a signer are not supported by this version of Assay
-         --> /etc/assay/policy.d/50.toml:6:10
+        error[invalid-pattern]: `https://x/*` cannot be used here: it does not spell out host and owner
+         --> /etc/assay/policy.d/50.toml:6:21
           |
         6 | any = [{ identity = "https://x/*", issuer = "https://y", root = "z" }]
-          |          ^^^^^^^^ not supported yet
-         help: remove it; this version knows `key`
+          |                     ^^^^^^^^^^^^^
+         help: write it as in https://github.com/acme/*, so that nobody else's identity on the same host matches
 
-        error[not-supported]: `log` and `max_age` in [[rule.signature]] are not supported by this version of Assay
-         --> /etc/assay/policy.d/50.toml:7:1
+        error[trust-unknown]: trust holds no [[root]] `z`
+         --> /etc/assay/policy.d/50.toml:6:65
           |
-        7 | log = "required"
-          | ^^^ not supported yet
-         help: remove it; this version knows `any`, `threshold` and `subject`
+        6 | any = [{ identity = "https://x/*", issuer = "https://y", root = "z" }]
+          |                                                                 ^^^
+         help: trust holds no [[root]] yet: add one to trust.d
         "#
         );
         insta::assert_snapshot!(said(&rule(&format!("{SIGNED}\n[rule.runtime]\nuser = \"non-root\"\nread_only_root = true"))), @r#"
@@ -509,14 +557,7 @@ mod tests {
           | ^^^^ not supported yet
          help: remove it; this version knows `restart`
         "#);
-        insta::assert_snapshot!(said(&format!("{}\n[[deny]]\nidentity = [\"x\"]", rule(SIGNED))), @r#"
-        error[not-supported]: `identity` in [[deny]] is not supported by this version of Assay
-         --> /etc/assay/policy.d/50.toml:9:1
-          |
-        9 | identity = ["x"]
-          | ^^^^^^^^ not supported yet
-         help: remove it; this version knows `digest` and `key`
-        "#);
+        insta::assert_snapshot!(said(&format!("{}\n[[deny]]\nidentity = [\"x\"]", rule(SIGNED))), @"");
     }
 
     #[test]
@@ -564,8 +605,8 @@ mod tests {
          --> /etc/assay/policy.d/50.toml:1:1
           |
         1 | [[rule]]
-          | ^^^^^^^^ neither signature nor digest
-         help: add [[rule.signature]] or digest = ["sha256:…"]; to run unchecked write mode = "off"
+          | ^^^^^^^^ neither signature, provenance, vsa nor digest
+         help: add [[rule.signature]], [[rule.provenance]], [[rule.vsa]] or digest = ["sha256:…"]; to run unchecked write mode = "off"
         "#);
         // Without a mode a rule enforces.
         insta::assert_snapshot!(said("[[rule]]\nname = \"a\"\nmatch.kind = \"sandbox\""), @r#"
@@ -573,8 +614,8 @@ mod tests {
          --> /etc/assay/policy.d/50.toml:1:1
           |
         1 | [[rule]]
-          | ^^^^^^^^ neither signature nor digest
-         help: add [[rule.signature]] or digest = ["sha256:…"]; to run unchecked write mode = "off"
+          | ^^^^^^^^ neither signature, provenance, vsa nor digest
+         help: add [[rule.signature]], [[rule.provenance]], [[rule.vsa]] or digest = ["sha256:…"]; to run unchecked write mode = "off"
         "#);
         insta::assert_snapshot!(said(&rule("[[rule.signature]]\nthreshold = 1")), @"
         error[missing-key]: [[rule.signature]] has no `any`
@@ -584,11 +625,12 @@ mod tests {
           | ^^^^^^^^^^^^^^^^^^ `any` is missing
         ");
         insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = [{}]")), @"
-        error[missing-key]: a signer has no `key`
+        error[invalid-signer]: a signer says nobody who could sign
          --> /etc/assay/policy.d/50.toml:6:8
           |
         6 | any = [{}]
-          |        ^^ `key` is missing
+          |        ^^ nobody
+         help: one of { key }, { identity, issuer, root }, { email, issuer, root } and { x509_subject, store }
         ");
         insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = []")), @"
         error[empty]: `any` is an empty list
@@ -612,7 +654,7 @@ mod tests {
           |
         8 | [[deny]]
           | ^^^^^^^^ nothing in it
-         help: list digest or key, or remove its header
+         help: list what is revoked, or remove its header
         ");
     }
 
@@ -623,7 +665,7 @@ mod tests {
          --> /etc/assay/policy.d/50.toml:1:1
           |
         1 | [[rule]]
-          | ^^^^^^^^ neither signature nor digest
+          | ^^^^^^^^ neither signature, provenance, vsa nor digest
          help: add what it shall check
         ");
     }
@@ -688,19 +730,19 @@ mod tests {
         insta::assert_snapshot!(
             said(&rule("[[rule.signature]]\nany = [{ key = \"release\" }, { key = \"release\" }]\nthreshold = 2\nsubject = \"layer\"")),
             @r#"
-        error[repeated]: key `release` appears twice in `any`
-         --> /etc/assay/policy.d/50.toml:6:37
+        error[repeated]: release appears twice in `any`
+         --> /etc/assay/policy.d/50.toml:6:29
           |
         6 | any = [{ key = "release" }, { key = "release" }]
-          |                                     ^^^^^^^^^ already listed
-         help: remove one of the two; a key counts once
+          |                             ^^^^^^^^^^^^^^^^^^^ already listed
+         help: remove one of the two; a signer counts once
 
         error[threshold]: 2 signers are asked for and `any` lists 1
          --> /etc/assay/policy.d/50.toml:7:13
           |
         7 | threshold = 2
           |             ^ can never be met
-         help: list more keys or lower the threshold
+         help: list more signers or lower the threshold
 
         error[invalid-value]: `layer` is no value of `subject`
          --> /etc/assay/policy.d/50.toml:8:11
@@ -736,7 +778,7 @@ mod tests {
           |
         6 | any = [{ key = "sbom-only" }]
           |                ^^^^^^^^^^^
-         help: add "image" to its `use` in trust.d, if it signs images
+         help: add "image" to its `use` in trust.d, if that is what it signs
         "#);
         insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = [{ key = \"windowed\" }]")), @r#"
         warning[key-inactive]: no signature by key `windowed` counts: it has a validity window, and no trusted time can say when it signed

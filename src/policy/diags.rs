@@ -6,7 +6,8 @@ use std::path::Path;
 use toml::Spanned;
 
 use super::pattern::InvalidPattern;
-use super::{Rule, Signature};
+use super::{InvalidName, Rule, SignerPattern, Table as Evidence};
+use crate::attest::Family;
 use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::trust::{Key, Status};
@@ -71,25 +72,144 @@ pub(super) fn invalid_digest(reader: &mut Reader<'_>, text: &Spanned<String>, fa
     );
 }
 
-pub(super) fn threshold(reader: &mut Reader<'_>, threshold: &Spanned<usize>, signature: &Signature) {
-    let keys = signature.any.len();
+pub(super) fn threshold(reader: &mut Reader<'_>, threshold: &Spanned<usize>, table: &Evidence) {
+    let signers = table.any.len();
     reader.fault(
         Code::Threshold,
         threshold.span(),
-        format!("{} signers are asked for and `any` lists {keys}", threshold.get_ref()),
+        format!(
+            "{} signers are asked for and `any` lists {signers}",
+            threshold.get_ref()
+        ),
         "can never be met",
-        "list more keys or lower the threshold",
+        "list more signers or lower the threshold",
     );
 }
 
-pub(super) fn repeated_signer(reader: &mut Reader<'_>, key: &Spanned<String>) {
+pub(super) fn repeated_signer(reader: &mut Reader<'_>, table: &Table<'_>, signer: &SignerPattern) {
     reader.fault(
         Code::Repeated,
-        key.span(),
-        format!("key `{}` appears twice in `any`", key.get_ref()),
+        table.span(),
+        format!("{signer} appears twice in `any`"),
         "already listed",
-        "remove one of the two; a key counts once",
+        "remove one of the two; a signer counts once",
     );
+}
+
+pub(super) fn invalid_signer(reader: &mut Reader<'_>, table: &Table<'_>, ways: &[&str]) {
+    let (message, label) = if ways.is_empty() {
+        ("a signer says nobody who could sign".to_owned(), "nobody")
+    } else {
+        (
+            format!("a signer has {}, and can be only one of them", ways.join(" and ")),
+            "",
+        )
+    };
+    reader.fault(
+        Code::InvalidSigner,
+        table.span(),
+        message,
+        label,
+        "one of { key }, { identity, issuer, root }, { email, issuer, root } and { x509_subject, store }",
+    );
+}
+
+pub(super) fn notation_signs_images(reader: &mut Reader<'_>, table: &Table<'_>) {
+    reader.fault(
+        Code::InvalidSigner,
+        table.span(),
+        "a signer by `x509_subject` signs images only".to_owned(),
+        "",
+        "move it to a [[rule.signature]]",
+    );
+}
+
+pub(super) fn invalid_subject(reader: &mut Reader<'_>, text: &Spanned<String>, fault: InvalidName) {
+    reader.fault(
+        Code::InvalidPattern,
+        text.span(),
+        format!("`{}` cannot be an `x509_subject`: {fault}", text.get_ref()),
+        "",
+        "as notation writes it, \"C=US, ST=WA, O=acme\" for example; further attributes narrow it",
+    );
+}
+
+pub(super) fn level_without_builder(reader: &mut Reader<'_>, level: &Spanned<usize>) {
+    reader.fault(
+        Code::MissingKey,
+        level.span(),
+        "a `level` needs a `builder`: what provenance says about its own level counts for nothing".to_owned(),
+        "",
+        "name the builders of trust.d that count",
+    );
+}
+
+pub(super) fn invalid_mirror(reader: &mut Reader<'_>, from: &Spanned<String>) {
+    reader.fault(
+        Code::InvalidPattern,
+        from.span(),
+        format!("`{}` cannot be a mirror", from.get_ref()),
+        "",
+        "write both sides as in \"registry.example/mirror/**\" = \"docker.io/**\"",
+    );
+}
+
+pub(super) fn mirror_and_resource(reader: &mut Reader<'_>, place: Place) {
+    reader.push(Diagnostic::error(
+        Code::InvalidValue,
+        place,
+        "`mirror` says what the image's own name stands for, and `resource` that the name does not matter".to_owned(),
+        "",
+        "keep one of the two",
+    ));
+}
+
+pub(super) fn logs_optional(reader: &mut Reader<'_>, number: &Spanned<usize>, word: Option<Place>) {
+    reader.fault(
+        Code::InvalidValue,
+        number.span(),
+        "`logs` asks for entries, and `log` says that none is needed".to_owned(),
+        &word.map_or_else(String::new, |place| format!("`log` is at {place}")),
+        "keep one of the two",
+    );
+}
+
+pub(super) fn invalid_age(reader: &mut Reader<'_>, text: &Spanned<String>) {
+    reader.fault(
+        Code::InvalidTime,
+        text.span(),
+        format!("`{}` is no `max_age`", text.get_ref()),
+        "",
+        "weeks, days, hours, minutes or seconds: \"90d\", \"12h\", \"1w 2d\"",
+    );
+}
+
+pub(super) fn invalid_entry(reader: &mut Reader<'_>, text: &Spanned<String>) {
+    reader.fault(
+        Code::InvalidValue,
+        text.span(),
+        format!("`{}` is no entry of a log", text.get_ref()),
+        "",
+        "the log's identifier, 64 hexadecimal digits, a colon and the entry's number, as decisions show them",
+    );
+}
+
+pub(super) fn check_condition(_reader: &mut Reader<'_>, _condition: &Spanned<String>) {}
+
+/// What a rule names that trust does not hold.
+pub(super) fn trust_unknown(what: &str, id: &str, place: Place, known: &[&str]) -> Diagnostic {
+    let help = if known.is_empty() {
+        format!("trust holds no {what} yet: add one to trust.d")
+    } else {
+        format!("trust holds {}", known.join(", "))
+    };
+    Diagnostic::error(
+        Code::TrustUnknown,
+        place,
+        format!("trust holds no {what} `{id}`"),
+        "",
+        &help,
+    )
 }
 
 pub(super) fn requires_nothing(reader: &mut Reader<'_>, table: &Table<'_>, rule: &Rule) {
@@ -100,8 +220,9 @@ pub(super) fn requires_nothing(reader: &mut Reader<'_>, table: &Table<'_>, rule:
             "rule `{}` enforces nothing: it would allow every image that it matches",
             rule.name
         ),
-        "neither signature nor digest",
-        "add [[rule.signature]] or digest = [\"sha256:…\"]; to run unchecked write mode = \"off\"",
+        "neither signature, provenance, vsa nor digest",
+        "add [[rule.signature]], [[rule.provenance]], [[rule.vsa]] or digest = [\"sha256:…\"]; to run unchecked write \
+         mode = \"off\"",
     );
 }
 
@@ -113,7 +234,7 @@ pub(super) fn audit_requires_nothing(reader: &mut Reader<'_>, table: &Table<'_>,
             "audit rule `{}` has nothing to check, so that it cannot say what enforce would do",
             rule.name
         ),
-        "neither signature nor digest",
+        "neither signature, provenance, vsa nor digest",
         "add what it shall check",
     ));
 }
@@ -159,13 +280,20 @@ pub(super) fn unknown_key(id: &str, place: Place, keys: &[Key]) -> Diagnostic {
     Diagnostic::error(Code::KeyUnknown, place, format!("trust holds no key `{id}`"), "", &help)
 }
 
-pub(super) fn key_use(id: &str, place: Place) -> Diagnostic {
+pub(super) fn key_use(id: &str, place: Place, family: Family) -> Diagnostic {
+    let (what, needed) = match family {
+        Family::Signature => ("image signatures", "image"),
+        Family::Provenance => ("provenance", "provenance"),
+        Family::Vsa => ("verification summaries, which stand for provenance", "provenance"),
+        Family::Sbom => ("SBOMs", "sbom"),
+        Family::Vex => ("VEX documents", "vex"),
+    };
     Diagnostic::error(
         Code::KeyUse,
         place,
-        format!("trust does not allow key `{id}` for image signatures"),
+        format!("trust does not allow key `{id}` for {what}"),
         "",
-        "add \"image\" to its `use` in trust.d, if it signs images",
+        &format!("add \"{needed}\" to its `use` in trust.d, if that is what it signs"),
     )
 }
 

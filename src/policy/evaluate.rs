@@ -2,10 +2,18 @@
 //!
 //! More evidence never turns an allow into a refusal, except for what `[[deny]]` lists.
 
-use super::{Active, Rule, Signature, Subject};
+use jiff::{SignedDuration, Timestamp};
+
+use super::shortfall::{Shortfall, noun};
+use super::{
+    Active, Asks, CertificatePattern, IdentityPattern, NotationPattern, Provenance, Revocation, Rule, SbomFormat,
+    SignerPattern, Subject, Table, Vsa, mirror,
+};
+use crate::attest::{self, CYCLONEDX, Condition, Details, SPDX, Summary};
 use crate::diagnostic::printable;
 use crate::digest::Digest;
-use crate::verify::{Answer, Claim, Fact, Finding};
+use crate::trust::{Builder, BuilderSigner, TextPattern};
+use crate::verify::{Answer, Certificate, Claim, Fact, Finding, Identity, NotationSigner, Signer, Span};
 
 /// Findings that a refusal repeats; the rest is counted. Kubernetes cuts what it shows at 1024 bytes.
 const MAX_FINDINGS: usize = 2;
@@ -15,6 +23,9 @@ const MAX_FINDING: usize = 200;
 
 /// Characters of a digest that are enough to find the evidence: `sha256:` and twelve digits.
 const SHORT_DIGEST: usize = 19;
+
+/// How far clocks may be apart before a time counts as lying in the future.
+const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// A rule's word about an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,14 +40,21 @@ pub struct Outcome {
     pub fix: String,
     /// The facts that it rests on.
     pub used: Vec<Fact>,
+    /// When an allow holds: never longer than any fact that it rests on.
+    pub span: Span,
 }
 
-/// What is asked about: the image by its digests.
-#[derive(Clone, Copy)]
-struct Image<'a> {
-    manifests: &'a [Digest],
-    indexes: &'a [Digest],
-    config: &'a Digest,
+/// What is asked about.
+#[derive(Debug, Clone, Copy)]
+pub struct Image<'a> {
+    /// Manifests of the configuration.
+    pub manifests: &'a [Digest],
+    /// Indexes that list them.
+    pub indexes: &'a [Digest],
+    /// The configuration.
+    pub config: &'a Digest,
+    /// Image name as the user wrote it. It proves nothing; only a verification summary is compared with it.
+    pub name: Option<&'a str>,
 }
 
 impl Image<'_> {
@@ -57,12 +75,13 @@ fn refuse(code: &str, reason: String, fix: String) -> Outcome {
         reason,
         fix,
         used: Vec::new(),
+        span: Span::default(),
     }
 }
 
 impl Active {
-    /// The refusal of an image that the revocation list names, by one of its digests or by the key of a signature
-    /// or attestation about one of them.
+    /// The refusal of an image that the revocation list names: by one of its digests, or by the signer or the log entry
+    /// of a signature or attestation about one of them.
     #[must_use]
     pub fn denied(&self, digests: &[Digest], facts: &[Fact]) -> Option<Outcome> {
         let fix = "use another image; an administrator lifts it by removing the [[deny]] entry and running: assay \
@@ -71,31 +90,81 @@ impl Active {
             let reason = format!("{digest} is on the deny list");
             return Some(refuse("digest-denied", reason, fix.to_owned()));
         }
-        let fact = facts
+        facts
             .iter()
-            .find(|fact| is_by(fact, &self.deny.key) && digests.contains(&fact.subject))?;
-        let reason = format!(
-            "{} is signed by {}, which is on the deny list",
-            fact.subject, fact.proof.signer
-        );
-        Some(refuse("key-denied", reason, fix.to_owned()))
+            .filter(|fact| digests.contains(&fact.subject))
+            .find_map(|fact| {
+                let (code, what) = self.denies(fact)?;
+                let reason = format!(
+                    "{} is signed by {}, and {what} is on the deny list",
+                    fact.subject,
+                    shown_signer(fact)
+                );
+                Some(refuse(code, reason, fix.to_owned()))
+            })
+    }
+
+    /// What of a fact the revocation list names.
+    fn denies(&self, fact: &Fact) -> Option<(&'static str, String)> {
+        let denied = match &fact.proof.signer {
+            Signer::Key(id) => self
+                .deny
+                .key
+                .iter()
+                .any(|key| key == id || self.same_key(key, id))
+                .then_some(("key-denied", "this key")),
+            Signer::Certificate(certificate) => match &certificate.identity {
+                Identity::Uri(uri) => self.deny.identity.iter().any(|pattern| pattern.matches(uri)),
+                Identity::Email(email) => self.deny.email.contains(email),
+            }
+            .then_some(("identity-denied", "this identity")),
+            Signer::Notation(_) => None,
+        };
+        if let Some((code, what)) = denied {
+            return Some((code, what.to_owned()));
+        }
+        let entry = fact.proof.logs.iter().find(|entry| {
+            let listed = |denied: &super::DeniedEntry| denied.log == entry.log && denied.index == entry.index;
+            self.deny.log.iter().any(listed)
+        })?;
+        let what = format!("the log entry {}:{}", entry.log, entry.index);
+        Some(("log-entry-denied", what))
+    }
+
+    /// Whether two identifiers are of one key.
+    fn same_key(&self, one: &str, other: &str) -> bool {
+        let spki = |id: &str| self.keys.iter().find(|key| key.id == id).map(|key| &key.spki);
+        spki(one).is_some_and(|key| spki(other) == Some(key))
+    }
+
+    /// Who a signer is, whatever it is called: one key is one signer under all of its identifiers, one identity under
+    /// all roots.
+    fn who(&self, signer: &Signer) -> String {
+        match signer {
+            Signer::Key(id) => {
+                let first = self.keys.iter().find(|key| key.id == *id || self.same_key(&key.id, id));
+                format!("key {}", first.map_or(id, |key| &key.id))
+            }
+            Signer::Certificate(certificate) => match &certificate.identity {
+                Identity::Uri(uri) => format!("uri {uri} {}", certificate.issuer),
+                Identity::Email(email) => format!("email {email} {}", certificate.issuer),
+            },
+            Signer::Notation(signer) => format!("subject {}", signer.subject),
+        }
     }
 }
 
 impl Rule {
-    /// The rule's word about an image with these manifests, indexes that list them, and configuration. The mode
-    /// plays no part in it: an audit rule says what it would say under `enforce`.
+    /// The rule's word about an image at this time. `active` is the policy that it is a rule of. The mode plays no part
+    /// in it: an audit rule says what it would say under `enforce`.
     #[must_use]
-    pub fn evaluate(&self, manifests: &[Digest], indexes: &[Digest], config: &Digest, answer: &Answer) -> Outcome {
-        let image = Image {
-            manifests,
-            indexes,
-            config,
-        };
+    pub fn evaluate(&self, active: &Active, image: &Image<'_>, answer: &Answer, now: Timestamp) -> Outcome {
         if self.requires_nothing() {
             return refuse(
                 "nothing-required",
-                "the rule asks for neither a signature nor a digest, which is not enough to allow anything".to_owned(),
+                "the rule asks for neither a signature, provenance, a verification summary nor a digest, which is not \
+                 enough to allow anything"
+                    .to_owned(),
                 "add [[rule.signature]] or digest to the rule and run: assay policy apply".to_owned(),
             );
         }
@@ -107,29 +176,53 @@ impl Rule {
                 format!("run an image that it lists, or add {shown} to its digest list and run: assay policy apply"),
             );
         }
-        let mut used: Vec<Fact> = Vec::new();
-        for signature in &self.signature {
-            match signature.evaluate(&image, answer) {
-                Ok(facts) => {
-                    let new: Vec<_> = facts.into_iter().filter(|fact| !used.contains(fact)).cloned().collect();
-                    used.extend(new);
+        let court = Court {
+            active,
+            conditions: active.conditions(),
+            image,
+            answer,
+            now,
+        };
+        let mut allow = Outcome {
+            allow: true,
+            ..refuse("digest-listed", String::new(), String::new())
+        };
+        let mut reasons = Vec::new();
+        for table in &self.tables {
+            match court.meet(table) {
+                Ok(met) => {
+                    let by = distinct(met.iter().map(|(fact, _)| shown_signer(fact)));
+                    reasons.push(format!("{} by {}", done(&table.asks), by.join(", ")));
+                    for (fact, span) in met {
+                        allow.span = allow.span.and(span);
+                        if !allow.used.contains(fact) {
+                            allow.used.push(fact.clone());
+                        }
+                    }
                 }
                 Err(outcome) => return outcome,
             }
         }
-        let (code, reason) = if used.is_empty() {
-            ("digest-listed", format!("{} is listed by the rule", image.shown()))
+        if self.tables.is_empty() {
+            reasons.push(format!("{} is listed by the rule", image.shown()));
+        } else if self.tables.iter().any(|table| table.asks == Asks::Signature) {
+            "signature-verified".clone_into(&mut allow.code);
         } else {
-            let keys = distinct(used.iter().map(signer));
-            ("signature-verified", format!("signed by {}", keys.join(", ")))
-        };
-        Outcome {
-            allow: true,
-            code: code.to_owned(),
-            reason,
-            fix: String::new(),
-            used,
+            "attestation-verified".clone_into(&mut allow.code);
         }
+        allow.reason = distinct(reasons.into_iter()).join("; ");
+        allow
+    }
+}
+
+/// How an allow tells what it rests on.
+fn done(asks: &Asks) -> &'static str {
+    match asks {
+        Asks::Signature => "signed",
+        Asks::Provenance(_) => "provenance",
+        Asks::Vsa(_) => "verification summary",
+        Asks::Sbom(_) => "SBOM",
+        Asks::Vex => "VEX document",
     }
 }
 
@@ -150,103 +243,443 @@ fn mend(code: &str) -> Option<&'static str> {
     })
 }
 
-impl Signature {
-    fn evaluate<'a>(&self, image: &Image<'_>, answer: &'a Answer) -> Result<Vec<&'a Fact>, Outcome> {
-        let signatures: Vec<_> = answer
-            .facts
-            .iter()
-            .filter(|fact| fact.claim == Claim::ImageSignature && image.has(&fact.subject))
-            .collect();
-        let by_wanted: Vec<_> = signatures
-            .iter()
-            .copied()
-            .filter(|fact| is_by(fact, &self.any))
-            .collect();
-        let counted: Vec<_> = by_wanted
-            .iter()
-            .copied()
-            .filter(|fact| self.is_about(image, &fact.subject))
-            .collect();
-        let keys = distinct(counted.iter().map(|fact| signer(fact)));
-        // An empty list of keys, which only a forged document has, must not be met by an empty list of signatures.
-        if !keys.is_empty() && keys.len() >= self.threshold {
+/// Everything that a table is judged by.
+struct Court<'a> {
+    active: &'a Active,
+    conditions: Vec<Condition>,
+    image: &'a Image<'a>,
+    answer: &'a Answer,
+    now: Timestamp,
+}
+
+impl<'a> Court<'a> {
+    /// The facts that meet a table, each with the span in which it does.
+    fn meet(&self, table: &Table) -> Result<Vec<(&'a Fact, Span)>, Outcome> {
+        let family = table.asks.family();
+        let mut counted = Vec::new();
+        let mut short: Vec<(&Fact, Shortfall)> = Vec::new();
+        for fact in &self.answer.facts {
+            if fact.claim.family() == Some(family) && self.image.has(&fact.subject) {
+                match self.counts(table, fact) {
+                    Ok(span) => counted.push((fact, span)),
+                    Err(shortfall) => short.push((fact, shortfall)),
+                }
+            }
+        }
+        let signers = distinct(counted.iter().map(|(fact, _)| self.active.who(&fact.proof.signer)));
+        // A threshold of nothing, which only a forged document has, must not be met by nothing.
+        if !signers.is_empty() && signers.len() >= table.threshold {
             return Ok(counted);
         }
-        let wanted = self.wanted();
-        let shown = image.shown();
-        let import = "assay evidence import PATH, with a PATH that holds such a signature".to_owned();
-        if !keys.is_empty() {
-            let reason = format!(
-                "{shown} is signed only by {}, and {wanted} is required",
-                keys.join(", ")
-            );
-            return Err(refuse("signature-too-few", reason, import));
+        let wanted = wanted(table);
+        let shown = self.image.shown();
+        let import = format!(
+            "assay evidence import PATH, with a PATH that holds such {}",
+            noun(family).1
+        );
+        if !signers.is_empty() {
+            let by = distinct(counted.iter().map(|(fact, _)| shown_signer(fact))).join(", ");
+            let code = Shortfall::TooFew(family).code();
+            let reason = format!("{wanted} of {shown} is required, and it is only by {by}");
+            return Err(refuse(code, reason, import));
         }
-        if let Some(fact) = by_wanted.first() {
-            let subject = match self.subject {
-                Subject::Platform => "the platform's manifest itself, not an index",
-                Subject::Index | Subject::Either => "an index that lists the image, not the manifest alone",
-            };
-            let reason = format!(
-                "{} signed {}, and the rule asks for a signature of {subject}",
-                fact.proof.signer, fact.subject
-            );
-            let fix = "sign that too, or set subject = \"either\" in the rule and run: assay policy apply";
-            return Err(refuse("signature-subject", reason, fix.to_owned()));
+        // What came closest says most about what is missing. Of equals, the first.
+        let mut closest: Option<&(&Fact, Shortfall)> = None;
+        for candidate in &short {
+            if closest.is_none_or(|(_, best)| candidate.1.rank() > best.rank()) {
+                closest = Some(candidate);
+            }
         }
-        let others = distinct(signatures.iter().map(|fact| signer(fact)));
-        if !others.is_empty() {
-            let reason = format!("{shown} is signed by {}, and {wanted} is required", others.join(", "));
-            return Err(refuse("signer-not-wanted", reason, import));
+        if let Some((fact, shortfall)) = closest {
+            return Err(self.explain(table, &short, fact, shortfall, import));
         }
         let missing = format!("{wanted} of {shown} is required");
-        if let Some(finding) = answer.findings.first() {
-            let reason = format!("{missing}; found instead: {}", tell(&answer.findings));
+        if let Some(finding) = self.answer.findings.first() {
+            let reason = format!("{missing}; found instead: {}", tell(&self.answer.findings));
             return Err(refuse(
                 &printable(&finding.code),
                 reason,
                 mend(&finding.code).map_or(import, str::to_owned),
             ));
         }
-        let attested = answer.facts.iter().find(|fact| is_by(fact, &self.any));
-        let found = match attested {
-            Some(fact) => format!("{} only attested it, which is no image signature", fact.proof.signer),
-            None => "the evidence cache holds no signature of it".to_owned(),
+        let other = self.answer.facts.iter().find(|fact| signs(&table.any, fact));
+        let found = match other.map(|fact| (shown_signer(fact), &fact.claim)) {
+            Some((signer, Claim::Attestation(_))) if family == attest::Family::Signature => {
+                format!("{signer} only attested it, which is no image signature")
+            }
+            Some((signer, _)) => format!("what {signer} signed is something else"),
+            None => format!("the evidence cache holds no {} of it", noun(family).0),
         };
-        Err(refuse("signature-missing", format!("{missing}, and {found}"), import))
+        let code = Shortfall::Missing(family).code();
+        Err(refuse(code, format!("{missing}, and {found}"), import))
     }
 
-    fn is_about(&self, image: &Image<'_>, subject: &Digest) -> bool {
-        let platform = self.subject != Subject::Index && image.manifests.contains(subject);
-        let index = self.subject != Subject::Platform && image.indexes.contains(subject);
-        platform || index
+    /// The refusal for a piece of evidence that was there and does not count.
+    fn explain(
+        &self,
+        table: &Table,
+        short: &[(&Fact, Shortfall)],
+        fact: &Fact,
+        shortfall: &Shortfall,
+        import: String,
+    ) -> Outcome {
+        let shown = self.image.shown();
+        let wanted = wanted(table);
+        if let Shortfall::Signer = shortfall {
+            let others = distinct(short.iter().map(|(fact, _)| shown_signer(fact))).join(", ");
+            let reason = format!("{wanted} of {shown} is required, and there is only that by {others}");
+            return refuse(shortfall.code(), reason, import);
+        }
+        // The parser said more about a condition than whether it holds.
+        let said = self.answer.findings.iter().find(|finding| {
+            matches!(shortfall, Shortfall::Condition(_))
+                && finding.evidence == Some(fact.evidence)
+                && finding.code.starts_with("where-")
+        });
+        let code = said.map_or_else(|| shortfall.code().to_owned(), |finding| finding.code.clone());
+        let found = match said {
+            Some(finding) => tell(std::slice::from_ref(finding)),
+            None => shortfall.to_string(),
+        };
+        let reason = format!(
+            "{wanted} of {shown} is required; that by {} does not count: {}",
+            shown_signer(fact),
+            printable(&found)
+        );
+        let fix = shortfall.fix().map_or(import, str::to_owned);
+        refuse(&code, reason, fix)
     }
 
-    fn wanted(&self) -> String {
-        if self.threshold > 1 {
-            format!("a signature by {} of {}", self.threshold, self.any.join(", "))
+    /// Whether a fact of the right kind is what a table asks for, and when.
+    fn counts(&self, table: &Table, fact: &Fact) -> Result<Span, Shortfall> {
+        // Only builders can say who signs in place of the table.
+        let by_builder = matches!(&table.asks, Asks::Provenance(asks) if !asks.builder.is_empty());
+        if !(by_builder && table.any.is_empty()) && !signs(&table.any, fact) {
+            return Err(Shortfall::Signer);
+        }
+        let Image { manifests, indexes, .. } = self.image;
+        let platform = table.subject != Subject::Index && manifests.contains(&fact.subject);
+        let index = table.subject != Subject::Platform && indexes.contains(&fact.subject);
+        if !platform && !index {
+            return Err(Shortfall::Subject(table.asks.family(), fact.subject, table.subject));
+        }
+        if !fact.proof.span.contains(self.now) {
+            return Err(Shortfall::Span(fact.proof.span));
+        }
+        check_revocation(table, fact)?;
+        check_logs(table, fact)?;
+        let mut span = fact.proof.span;
+        if let Some(max_age) = table.max_age {
+            let times: Vec<Timestamp> = fact.proof.times.iter().map(|time| time.time).collect();
+            // Someone else can have an old signature timestamped anew, so the first time is the one that counts.
+            let first = times.iter().min().ok_or(Shortfall::TimeMissing)?;
+            span = span.and(self.young(*first, max_age)?);
+        }
+        let details = fact.details.as_deref();
+        match (&table.asks, details) {
+            (Asks::Signature | Asks::Vex, _) => {}
+            (Asks::Sbom(format), _) => check_format(*format, &fact.claim)?,
+            (Asks::Provenance(asks), Some(Details::Provenance(says))) => {
+                self.check_provenance(asks, says, fact, table)?
+            }
+            (Asks::Vsa(asks), Some(Details::Summary(says))) => {
+                self.check_summary(asks, says)?;
+                if let Some(max_age) = table.max_age {
+                    span = span.and(self.young(says.time, max_age)?);
+                }
+            }
+            (Asks::Provenance(_) | Asks::Vsa(_), _) => return Err(Shortfall::Unread),
+        }
+        if let Some(condition) = table.condition() {
+            let number = self.conditions.iter().position(|known| *known == condition);
+            if !number.is_some_and(|number| fact.held.contains(&number)) {
+                return Err(Shortfall::Condition(condition.cel));
+            }
+        }
+        Ok(span)
+    }
+
+    /// The span in which something of this time is not older than `max_age` seconds.
+    fn young(&self, time: Timestamp, max_age: i64) -> Result<Span, Shortfall> {
+        // A time at the end of all times is never past its age.
+        let until = time
+            .checked_add(SignedDuration::from_secs(max_age))
+            .unwrap_or(Timestamp::MAX);
+        if time.checked_sub(SKEW).is_ok_and(|earliest| earliest > self.now) {
+            Err(Shortfall::Future(time))
+        } else if until <= self.now {
+            Err(Shortfall::TooOld(time, max_age))
         } else {
-            format!("a signature by {}", self.any.join(" or "))
+            Ok(Span {
+                from: time.checked_sub(SKEW).ok(),
+                until: Some(until),
+            })
         }
     }
+
+    fn check_provenance(
+        &self,
+        asks: &Provenance,
+        says: &attest::Provenance,
+        fact: &Fact,
+        _table: &Table,
+    ) -> Result<(), Shortfall> {
+        if !asks.builder.is_empty() {
+            let builders = self
+                .active
+                .builders
+                .iter()
+                .filter(|builder| asks.builder.contains(&builder.name));
+            let mut worst: Option<Shortfall> = None;
+            let mut found = false;
+            for builder in builders {
+                match check_builder(builder, asks, says, &fact.proof.signer) {
+                    Ok(()) => {
+                        found = true;
+                        break;
+                    }
+                    Err(shortfall) if worst.as_ref().is_none_or(|worst| shortfall.rank() > worst.rank()) => {
+                        worst = Some(shortfall);
+                    }
+                    Err(_) => {}
+                }
+            }
+            if !found {
+                return Err(worst.unwrap_or_else(|| Shortfall::Builder(says.builder.clone())));
+            }
+        }
+        if !asks.build_type.is_empty() && !asks.build_type.contains(&says.build_type) {
+            return Err(Shortfall::BuildType(says.build_type.clone()));
+        }
+        if !asks.source.is_empty() {
+            if says.sources.is_empty() {
+                return Err(Shortfall::SourceMissing);
+            }
+            let listed = |uri: &str| asks.source.iter().any(|pattern| is_source(pattern, uri));
+            if let Some(source) = says.sources.iter().find(|source| !listed(&source.uri)) {
+                return Err(Shortfall::Source(source.uri.clone()));
+            }
+        }
+        if let Some(allowed) = &asks.parameters {
+            for (name, value) in &says.parameters {
+                let mut named = allowed.iter().filter(|parameter| parameter.name == *name).peekable();
+                if named.peek().is_none() {
+                    return Err(Shortfall::Parameter(name.clone()));
+                }
+                if !named.any(|parameter| parameter.value.is_none() || parameter.value == *value) {
+                    return Err(Shortfall::ParameterValue(name.clone(), value.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_summary(&self, asks: &Vsa, says: &Summary) -> Result<(), Shortfall> {
+        if !asks.verifier.contains(&says.verifier) {
+            return Err(Shortfall::Verifier(says.verifier.clone()));
+        }
+        let about = if asks.resource.is_empty() {
+            let ours = self.image.name.and_then(|name| mirror::origin(name, &asks.mirror));
+            ours.is_some() && ours == resource_name(&says.resource)
+        } else {
+            asks.resource.iter().any(|pattern| pattern.matches(&says.resource))
+        };
+        if !about {
+            return Err(Shortfall::Resource(says.resource.clone()));
+        }
+        if !says.passed {
+            return Err(Shortfall::Failed);
+        }
+        if let Some(level) = asks.levels.iter().find(|level| !says.has_level(level)) {
+            return Err(Shortfall::SummaryLevel(level.clone(), says.levels.clone()));
+        }
+        if !asks.policy.is_empty() && !asks.policy.contains(&says.policy) {
+            return Err(Shortfall::SummaryPolicy(says.policy.clone()));
+        }
+        if says.time.checked_sub(SKEW).is_ok_and(|earliest| earliest > self.now) {
+            return Err(Shortfall::Future(says.time));
+        }
+        Ok(())
+    }
 }
 
-fn is_by(fact: &Fact, keys: &[String]) -> bool {
-    fact.proof
-        .signer
-        .key()
-        .is_some_and(|key| keys.iter().any(|id| id == key))
+/// The repository that a summary's resource names, where it names an image as a user would.
+fn resource_name(resource: &str) -> Option<String> {
+    let name = ["oci://", "docker://"]
+        .into_iter()
+        .find_map(|scheme| resource.strip_prefix(scheme))
+        .unwrap_or(resource);
+    mirror::origin(name, &[])
 }
 
-fn signer(fact: &Fact) -> &str {
-    fact.proof.signer.key().unwrap_or_default()
+/// A pattern without a reference matches every reference of its repositories.
+fn is_source(pattern: &TextPattern, uri: &str) -> bool {
+    if pattern.as_str().contains('@') {
+        return pattern.matches(uri);
+    }
+    let repository = uri.split_once('@').map_or(uri, |(repository, _)| repository);
+    pattern.matches(repository)
 }
 
-fn distinct<'a>(keys: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+fn check_builder(
+    builder: &Builder,
+    asks: &Provenance,
+    says: &attest::Provenance,
+    signer: &Signer,
+) -> Result<(), Shortfall> {
+    let claimed = &says.builder;
+    let is_prefixed = claimed
+        .strip_prefix(builder.id.as_str())
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('@'));
+    if !is_prefixed {
+        return Err(Shortfall::Builder(claimed.clone()));
+    }
+    if !builder.is_named(claimed) {
+        return Err(Shortfall::BuilderRef(claimed.clone()));
+    }
+    let signs = match (&builder.signer, signer) {
+        (BuilderSigner::Key(wanted), Signer::Key(id)) => wanted == id,
+        (BuilderSigner::Certificate { issuer, root, identity }, Signer::Certificate(certificate)) => {
+            let is_it = match (identity, &certificate.identity) {
+                (Some(pattern), Identity::Uri(uri)) => pattern.matches(uri),
+                (None, Identity::Uri(uri)) => uri == claimed,
+                (_, Identity::Email(_)) => false,
+            };
+            is_it && certificate.issuer == *issuer && certificate.root == *root
+        }
+        _ => false,
+    };
+    if !signs {
+        return Err(Shortfall::BuilderSigner(claimed.clone()));
+    }
+    if asks.level.is_some_and(|level| builder.level < level) {
+        return Err(Shortfall::Level(builder.name.clone(), builder.level));
+    }
+    if !builder.build_types.is_empty() && !builder.build_types.contains(&says.build_type) {
+        return Err(Shortfall::BuildType(says.build_type.clone()));
+    }
+    Ok(())
+}
+
+fn check_format(format: Option<SbomFormat>, claim: &Claim) -> Result<(), Shortfall> {
+    let (Some(format), Claim::Attestation(predicate)) = (format, claim) else {
+        return Ok(());
+    };
+    let family = match format {
+        SbomFormat::Spdx => SPDX,
+        SbomFormat::CycloneDx => CYCLONEDX,
+    };
+    if predicate.starts_with(family) {
+        Ok(())
+    } else {
+        Err(Shortfall::Format(format, predicate.clone()))
+    }
+}
+
+fn check_logs(table: &Table, fact: &Fact) -> Result<(), Shortfall> {
+    if table.logs == 0 {
+        return Ok(());
+    }
+    let entries = &fact.proof.logs;
+    let included = distinct(
+        entries
+            .iter()
+            .filter(|entry| entry.included)
+            .map(|entry| entry.log.as_str()),
+    );
+    if included.len() >= table.logs {
+        Ok(())
+    } else if entries.is_empty() {
+        Err(Shortfall::LogMissing)
+    } else if included.is_empty() {
+        Err(Shortfall::LogPromise)
+    } else {
+        Err(Shortfall::LogTooFew(included.len(), table.logs))
+    }
+}
+
+/// Where a Notary Project signer matches a pattern that wants revocation to be known, it must be. Several patterns may
+/// match; one that does not ask is enough.
+fn check_revocation(table: &Table, fact: &Fact) -> Result<(), Shortfall> {
+    let Signer::Notation(signer) = &fact.proof.signer else {
+        return Ok(());
+    };
+    let is_waived = table.any.iter().any(|pattern| match pattern {
+        SignerPattern::Notation(pattern) => is_notation(pattern, signer) && pattern.revocation == Revocation::Optional,
+        SignerPattern::Key(_) | SignerPattern::Certificate(_) => false,
+    });
+    if signer.revocation_unknown.is_empty() || is_waived {
+        Ok(())
+    } else {
+        Err(Shortfall::Revocation(signer.revocation_unknown.clone()))
+    }
+}
+
+/// Whether a fact is by one of these signers.
+fn signs(any: &[SignerPattern], fact: &Fact) -> bool {
+    any.iter().any(|pattern| match (pattern, &fact.proof.signer) {
+        (SignerPattern::Key(wanted), Signer::Key(id)) => wanted == id,
+        (SignerPattern::Certificate(pattern), Signer::Certificate(certificate)) => is_certificate(pattern, certificate),
+        (SignerPattern::Notation(pattern), Signer::Notation(signer)) => is_notation(pattern, signer),
+        _ => false,
+    })
+}
+
+fn is_certificate(pattern: &CertificatePattern, certificate: &Certificate) -> bool {
+    let identity = match (&pattern.identity, &certificate.identity) {
+        (IdentityPattern::Uri(pattern), Identity::Uri(uri)) => pattern.matches(uri),
+        (IdentityPattern::Email(wanted), Identity::Email(email)) => wanted == email,
+        _ => false,
+    };
+    identity
+        && certificate.issuer == pattern.issuer
+        && certificate.root == pattern.root
+        && pattern
+            .claims
+            .iter()
+            .all(|(name, wanted)| certificate.claims.get(name).is_some_and(|claim| wanted.matches(claim)))
+}
+
+fn is_notation(pattern: &NotationPattern, signer: &NotationSigner) -> bool {
+    signer.store == pattern.store && pattern.subject.matches(&signer.subject)
+}
+
+/// What a table asks for, in words.
+fn wanted(table: &Table) -> String {
+    let (_, what) = noun(table.asks.family());
+    let builders = match &table.asks {
+        Asks::Provenance(asks) if !asks.builder.is_empty() => {
+            let level = asks
+                .level
+                .map_or_else(String::new, |level| format!(" at level {level}"));
+            format!(" from builder {}{level}", asks.builder.join(" or "))
+        }
+        _ => String::new(),
+    };
+    let signers: Vec<String> = table
+        .any
+        .iter()
+        .map(|signer| printable(&signer.to_string()).into_owned())
+        .collect();
+    let by = match (signers.is_empty(), table.threshold) {
+        (true, 0 | 1) => String::new(),
+        (true, threshold) => format!(" by {threshold} signers"),
+        (false, 0 | 1) => format!(" by {}", signers.join(" or ")),
+        (false, threshold) => format!(" by {threshold} of {}", signers.join(", ")),
+    };
+    format!("{what}{builders}{by}")
+}
+
+/// A signer as refusals name it.
+fn shown_signer(fact: &Fact) -> String {
+    printable(&fact.proof.signer.to_string()).into_owned()
+}
+
+fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
     let mut distinct = Vec::new();
-    for key in keys {
-        if !distinct.contains(&key) {
-            distinct.push(key);
+    for item in items {
+        if !distinct.contains(&item) {
+            distinct.push(item);
         }
     }
     distinct
@@ -277,8 +710,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::policy::{Attributes, Deny, ImageName, ImagePattern, Kind, Match, Mode, NamespacePattern, Restart};
-    use crate::verify::{Carrier, Proof};
+    use crate::policy::{
+        Attributes, DeniedEntry, Deny, ImageName, ImagePattern, Kind, Match, Mode, NamespacePattern, Restart,
+    };
+    use crate::verify::{Carrier, LogEntry, Proof, TimeSource, TrustedTime};
 
     fn digest(name: &str) -> Digest {
         Digest::of(name.as_bytes())
@@ -291,6 +726,8 @@ mod tests {
             subject: digest(subject),
             claim,
             proof: Proof::by_key(key),
+            details: None,
+            held: Vec::new(),
         }
     }
 
@@ -298,28 +735,59 @@ mod tests {
         fact(key, subject, Claim::ImageSignature)
     }
 
-    fn signature(any: &[&str], threshold: usize, subject: Subject) -> Signature {
-        Signature {
-            any: any.iter().map(|key| (*key).to_owned()).collect(),
-            threshold,
-            subject,
+    fn table(asks: Asks, any: &[&str]) -> Table {
+        Table {
+            asks,
+            any: any.iter().map(|key| SignerPattern::Key((*key).to_owned())).collect(),
+            threshold: 1,
+            subject: Subject::Either,
+            logs: 0,
+            max_age: None,
+            condition: None,
         }
     }
 
-    fn rule(signature: Vec<Signature>, digests: &[&str]) -> Rule {
+    fn signature(any: &[&str], threshold: usize, subject: Subject) -> Table {
+        Table {
+            threshold,
+            subject,
+            ..table(Asks::Signature, any)
+        }
+    }
+
+    fn rule(tables: Vec<Table>, digests: &[&str]) -> Rule {
         Rule {
             name: "prod".to_owned(),
             r#match: Match::default(),
             mode: Mode::Enforce,
-            signature,
+            tables,
             digest: digests.iter().map(|name| digest(name)).collect(),
             restart: Restart::Refuse,
         }
     }
 
+    /// When everything here is decided.
+    const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
+
     fn evaluate(rule: &Rule, facts: Vec<Fact>, findings: Vec<Finding>) -> Outcome {
+        evaluate_under(&active(vec![rule.clone()], Deny::default()), rule, facts, findings, NOW)
+    }
+
+    fn evaluate_under(
+        active: &Active,
+        rule: &Rule,
+        facts: Vec<Fact>,
+        findings: Vec<Finding>,
+        now: Timestamp,
+    ) -> Outcome {
         let (manifests, indexes) = ([digest("manifest"), digest("other manifest")], [digest("index")]);
-        rule.evaluate(&manifests, &indexes, &digest("config"), &Answer { facts, findings })
+        let image = Image {
+            manifests: &manifests,
+            indexes: &indexes,
+            config: &digest("config"),
+            name: Some("registry.example/mirror/acme/web:1"),
+        };
+        rule.evaluate(active, &image, &Answer { facts, findings }, now)
     }
 
     /// What a person reads, with digests by name.
@@ -360,17 +828,17 @@ mod tests {
         insta::assert_snapshot!(refused(&one, vec![], vec![]), @"signature-missing: a signature by release or qa of <manifest> is required, and the evidence cache holds no signature of it; assay evidence import PATH, with a PATH that holds such a signature");
         insta::assert_snapshot!(refused(&one, vec![], vec![finding(1)]), @r"key-unknown: a signature by release or qa of <manifest> is required; found instead: bundle 1 is signed by a key that trust does not hold\u{a}\u{1b}[2J (key-unknown in sha256:ee8250fb76e0); have the image signed by a key that the rule names and import that signature; or, if the signer is to be trusted, add its key to trust.d and to the rule and run: assay policy apply");
         insta::assert_snapshot!(refused(&one, vec![], (1..=5).map(finding).collect()), @r"key-unknown: a signature by release or qa of <manifest> is required; found instead: bundle 1 is signed by a key that trust does not hold\u{a}\u{1b}[2J (key-unknown in sha256:ee8250fb76e0), bundle 2 is signed by a key that trust does not hold\u{a}\u{1b}[2J (key-unknown in sha256:ee8250fb76e0), and 3 more; have the image signed by a key that the rule names and import that signature; or, if the signer is to be trusted, add its key to trust.d and to the rule and run: assay policy apply");
-        insta::assert_snapshot!(refused(&one, vec![signed("stranger", "manifest")], vec![]), @"signer-not-wanted: <manifest> is signed by stranger, and a signature by release or qa is required; assay evidence import PATH, with a PATH that holds such a signature");
+        insta::assert_snapshot!(refused(&one, vec![signed("stranger", "manifest")], vec![]), @"signer-not-wanted: a signature by release or qa of <manifest> is required, and there is only that by stranger; assay evidence import PATH, with a PATH that holds such a signature");
         insta::assert_snapshot!(refused(&one, vec![fact("release", "manifest", Claim::Attestation("https://slsa.dev/provenance/v1".to_owned()))], vec![]), @"signature-missing: a signature by release or qa of <manifest> is required, and release only attested it, which is no image signature; assay evidence import PATH, with a PATH that holds such a signature");
-        insta::assert_snapshot!(refused(&two, vec![signed("qa", "index"), signed("qa", "manifest")], vec![]), @"signature-too-few: <manifest> is signed only by qa, and a signature by 2 of release, qa, legal is required; assay evidence import PATH, with a PATH that holds such a signature");
+        insta::assert_snapshot!(refused(&two, vec![signed("qa", "index"), signed("qa", "manifest")], vec![]), @"signature-too-few: a signature by 2 of release, qa, legal of <manifest> is required, and it is only by qa; assay evidence import PATH, with a PATH that holds such a signature");
         let platform = rule(vec![signature(&["release"], 1, Subject::Platform)], &[]);
-        insta::assert_snapshot!(refused(&platform, vec![signed("release", "index")], vec![]), @r#"signature-subject: release signed <index>, and the rule asks for a signature of the platform's manifest itself, not an index; sign that too, or set subject = "either" in the rule and run: assay policy apply"#);
+        insta::assert_snapshot!(refused(&platform, vec![signed("release", "index")], vec![]), @r#"signature-subject: a signature by release of <manifest> is required; that by release does not count: it is about <index>, and the rule asks for the platform's manifest itself, not an index; sign that too, or set subject = "either" in the rule and run: assay policy apply"#);
         let index = rule(vec![signature(&["release"], 1, Subject::Index)], &[]);
-        insta::assert_snapshot!(refused(&index, vec![signed("release", "manifest")], vec![]), @r#"signature-subject: release signed <manifest>, and the rule asks for a signature of an index that lists the image, not the manifest alone; sign that too, or set subject = "either" in the rule and run: assay policy apply"#);
+        insta::assert_snapshot!(refused(&index, vec![signed("release", "manifest")], vec![]), @r#"signature-subject: a signature by release of <manifest> is required; that by release does not count: it is about <manifest>, and the rule asks for an index that lists the image, not the manifest alone; sign that too, or set subject = "either" in the rule and run: assay policy apply"#);
         let listed = rule(vec![], &["pause"]);
         insta::assert_snapshot!(refused(&listed, vec![signed("release", "manifest")], vec![]), @"digest-not-listed: <manifest> is none of the digests that the rule lists; run an image that it lists, or add <manifest> to its digest list and run: assay policy apply");
         let nothing = rule(vec![], &[]);
-        insta::assert_snapshot!(refused(&nothing, vec![signed("release", "manifest")], vec![]), @"nothing-required: the rule asks for neither a signature nor a digest, which is not enough to allow anything; add [[rule.signature]] or digest to the rule and run: assay policy apply");
+        insta::assert_snapshot!(refused(&nothing, vec![signed("release", "manifest")], vec![]), @"nothing-required: the rule asks for neither a signature, provenance, a verification summary nor a digest, which is not enough to allow anything; add [[rule.signature]] or digest to the rule and run: assay policy apply");
     }
 
     #[test]
@@ -443,6 +911,8 @@ mod tests {
             time: jiff::Timestamp::UNIX_EPOCH,
             sources: vec![],
             keys: vec![],
+            builders: vec![],
+            notation: vec![],
             roots: vec![],
             deny,
             rules,
@@ -456,6 +926,7 @@ mod tests {
             Deny {
                 digest: vec![digest("index")],
                 key: vec!["stolen".to_owned()],
+                ..Deny::default()
             },
         );
         let (image, other) = (
@@ -465,7 +936,7 @@ mod tests {
         insta::assert_snapshot!(told(&active.denied(&image, &[]).unwrap()), @"digest-denied: <index> is on the deny list; use another image; an administrator lifts it by removing the [[deny]] entry and running: assay policy apply");
         assert_eq!(active.denied(&other, &[]), None);
         assert_eq!(active.denied(&other, &[signed("release", "other")]), None);
-        insta::assert_snapshot!(told(&active.denied(&image[..2], &[signed("release", "manifest"), signed("stolen", "manifest")]).unwrap()), @"key-denied: <manifest> is signed by stolen, which is on the deny list; use another image; an administrator lifts it by removing the [[deny]] entry and running: assay policy apply");
+        insta::assert_snapshot!(told(&active.denied(&image[..2], &[signed("release", "manifest"), signed("stolen", "manifest")]).unwrap()), @"key-denied: <manifest> is signed by stolen, and this key is on the deny list; use another image; an administrator lifts it by removing the [[deny]] entry and running: assay policy apply");
         // An attestation by a stolen key is as bad; one about something else is another image's trouble.
         assert!(
             active
@@ -483,13 +954,10 @@ mod tests {
         prop::sample::select(vec![Subject::Platform, Subject::Index, Subject::Either])
     }
 
-    fn any_signature() -> impl Strategy<Value = Signature> {
+    fn any_signature() -> impl Strategy<Value = Table> {
         (prop::collection::vec(any_key(), 1..4), 1..4_usize, any_subject()).prop_map(|(any, threshold, subject)| {
-            Signature {
-                any,
-                threshold,
-                subject,
-            }
+            let any: Vec<&str> = any.iter().map(String::as_str).collect();
+            signature(&any, threshold, subject)
         })
     }
 
@@ -520,11 +988,11 @@ mod tests {
             prop::sample::select(vec![Mode::Enforce, Mode::Audit, Mode::Off]),
             "[a-z]{1,8}",
         )
-            .prop_map(|(signature, digest, r#match, mode, name)| Rule {
+            .prop_map(|(tables, digest, r#match, mode, name)| Rule {
                 name,
                 r#match,
                 mode,
-                signature,
+                tables,
                 digest,
                 restart: Restart::Refuse,
             })
@@ -648,7 +1116,7 @@ mod tests {
 
         #[test]
         fn the_active_document_reads_back(rules in prop::collection::vec(any_rule(), 0..4)) {
-            let active = active(rules, Deny { digest: vec![digest("x")], key: vec!["k".to_owned()] });
+            let active = active(rules, Deny { digest: vec![digest("x")], key: vec!["k".to_owned()], ..Deny::default() });
             let json = serde_json::to_string(&active).unwrap();
             prop_assert_eq!(serde_json::from_str::<Active>(&json).unwrap(), active);
         }

@@ -8,18 +8,29 @@ pub mod activate;
 mod check;
 mod diags;
 mod evaluate;
+mod mirror;
 mod pattern;
 mod schema;
+mod shortfall;
+mod subject;
+mod table;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::attest::Condition;
 use crate::digest::Digest;
-use crate::trust::{Key, Root, SourceFile};
+use crate::trust::{Builder, Key, Root, SourceFile, TextPattern, TrustStore};
 
 pub use check::{Checked, check};
-pub use evaluate::Outcome;
+pub use evaluate::{Image, Outcome};
+pub use mirror::Mirror;
 pub use pattern::{ImageName, ImagePattern, InvalidPattern, NamespacePattern};
+pub use subject::{DistinguishedName, InvalidName};
+pub use table::{
+    Asks, CertificatePattern, IdentityPattern, NotationPattern, Parameter, Provenance, Revocation, SbomFormat,
+    SignerPattern, Table, Vsa,
+};
 
 /// What is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,18 +101,6 @@ pub struct Match {
     pub digest: Vec<Digest>,
 }
 
-/// A `[[rule.signature]]`: signatures that must be there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Signature {
-    /// Identifiers of the keys that count.
-    pub any: Vec<String>,
-    /// How many of them must have signed.
-    pub threshold: usize,
-    /// What must be signed.
-    pub subject: Subject,
-}
-
 /// A `[[rule]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,9 +111,9 @@ pub struct Rule {
     pub r#match: Match,
     /// What its word is worth.
     pub mode: Mode,
-    /// Signatures that it asks for; each entry must be met.
+    /// Evidence that it asks for; each table must be met.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub signature: Vec<Signature>,
+    pub tables: Vec<Table>,
     /// Digests of which one must be the image's; empty asks for nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub digest: Vec<Digest>,
@@ -132,6 +131,25 @@ pub struct Deny {
     /// Identifiers of keys.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub key: Vec<String>,
+    /// Identities, whoever vouches for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identity: Vec<TextPattern>,
+    /// Email addresses, whoever vouches for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub email: Vec<String>,
+    /// Entries of transparency logs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<DeniedEntry>,
+}
+
+/// An entry of a transparency log that `[[deny]]` lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeniedEntry {
+    /// Identifier of the log, hexadecimal.
+    pub log: String,
+    /// Number of the entry.
+    pub index: u64,
 }
 
 /// The policy in force: policy and trust as they were when they were activated.
@@ -148,6 +166,12 @@ pub struct Active {
     pub sources: Vec<SourceFile>,
     /// Keys of trust.
     pub keys: Vec<Key>,
+    /// Builders of trust.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub builders: Vec<Builder>,
+    /// Trust stores of the Notary Project.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notation: Vec<TrustStore>,
     /// Trusted roots of trust.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roots: Vec<Root>,
@@ -251,8 +275,33 @@ impl Match {
 }
 
 impl Rule {
-    /// Whether it asks for anything.
+    /// Whether it asks for nothing that could prove an image: an SBOM or a VEX document alone does not.
     fn requires_nothing(&self) -> bool {
-        self.signature.is_empty() && self.digest.is_empty()
+        let proves = |table: &Table| matches!(table.asks, Asks::Signature | Asks::Provenance(_) | Asks::Vsa(_));
+        self.digest.is_empty() && !self.tables.iter().any(proves)
+    }
+}
+
+impl Deny {
+    /// Whether it lists signers or their signatures, so that evidence must be looked at to know what it is about.
+    #[must_use]
+    pub fn needs_evidence(&self) -> bool {
+        !self.key.is_empty() || !self.identity.is_empty() || !self.email.is_empty() || !self.log.is_empty()
+    }
+}
+
+impl Active {
+    /// The conditions of all rules, each once. A fact names those that hold for it by their number here.
+    #[must_use]
+    pub fn conditions(&self) -> Vec<Condition> {
+        let mut conditions = Vec::new();
+        for table in self.rules.iter().flat_map(|rule| &rule.tables) {
+            if let Some(condition) = table.condition()
+                && !conditions.contains(&condition)
+            {
+                conditions.push(condition);
+            }
+        }
+        conditions
     }
 }

@@ -13,6 +13,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::oci::Reference;
+use crate::trust::Glob;
 
 /// Longest pattern.
 const MAX_PATTERN: usize = 512;
@@ -71,33 +72,6 @@ impl InvalidPattern {
     }
 }
 
-/// A text in which `*` stands for any run of characters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Glob(String);
-
-impl Glob {
-    /// Whether the pattern matches. `*` in `text` is an ordinary character, which makes this a test of covering too:
-    /// only a `*` of the pattern can take it up, and whatever it may stand for.
-    fn matches(&self, text: &str) -> bool {
-        let mut parts = self.0.split('*');
-        let first = parts.next().unwrap_or("");
-        let Some(mut rest) = text.strip_prefix(first) else {
-            return false;
-        };
-        let Some(last) = parts.next_back() else {
-            return rest.is_empty();
-        };
-        // The earliest place for each part leaves the most for those behind it.
-        for part in parts {
-            match rest.find(part) {
-                Some(at) => rest = rest.get(at + part.len()..).unwrap_or(""),
-                None => return false,
-            }
-        }
-        rest.ends_with(last)
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Component {
     One(Glob),
@@ -142,6 +116,12 @@ impl ImageName {
             .map(|(host, path)| format!("{}/{path}", host.to_ascii_lowercase()));
         let text = lower.as_deref().unwrap_or(text);
         text.parse().ok().or_else(|| Reference::lenient(text)).map(Self)
+    }
+
+    /// Registry and repository, without tag and digest.
+    #[must_use]
+    pub fn repository(&self) -> String {
+        format!("{}/{}", self.0.registry(), self.0.repository())
     }
 }
 

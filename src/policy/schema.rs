@@ -1,26 +1,37 @@
 //! What may be written in `policy.d`, and how it becomes [`Rule`]s.
 
+mod table;
+
 use std::sync::Arc;
 
 use toml::Spanned;
 
-use super::{Deny, ImagePattern, InvalidPattern, Kind, Match, Mode, Restart, Rule, Signature, Subject, diags};
+use super::{DeniedEntry, Deny, ImagePattern, InvalidPattern, Kind, Match, Mode, Restart, Rule, diags};
+use crate::attest::Family;
 use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{Diagnostic, Place, Source};
 use crate::digest::Digest;
+use crate::trust::TextPattern;
+use crate::trust::diags::invalid_text;
 
 const TOP_KEYS: &[&str] = &["rule", "deny"];
-const RULE_KEYS: &[&str] = &["name", "match", "mode", "signature", "digest", "runtime"];
-const RULE_LATER: &[&str] = &["provenance", "vsa", "sbom", "vex", "filesystem", "seccomp"];
+const RULE_KEYS: &[&str] = &[
+    "name",
+    "match",
+    "mode",
+    "signature",
+    "provenance",
+    "vsa",
+    "sbom",
+    "vex",
+    "digest",
+    "runtime",
+];
+const RULE_LATER: &[&str] = &["filesystem", "seccomp"];
 const MATCH_KEYS: &[&str] = &["image", "namespace", "containerd_namespace", "kind", "digest"];
-const SIGNATURE_KEYS: &[&str] = &["any", "threshold", "subject"];
-const SIGNATURE_LATER: &[&str] = &["log", "max_age", "where"];
-const SIGNER_KEYS: &[&str] = &["key"];
-const SIGNER_LATER: &[&str] = &["identity", "email", "issuer", "root"];
 const RUNTIME_KEYS: &[&str] = &["restart"];
 const RUNTIME_LATER: &[&str] = &["user", "read_only_root", "noexec_mounts", "no_new_privileges"];
-const DENY_KEYS: &[&str] = &["digest", "key"];
-const DENY_LATER: &[&str] = &["identity", "email", "issuer", "root", "log"];
+const DENY_KEYS: &[&str] = &["digest", "key", "identity", "email", "log"];
 
 const KINDS: &[(&str, Kind)] = &[
     ("sandbox", Kind::Sandbox),
@@ -28,18 +39,10 @@ const KINDS: &[(&str, Kind)] = &[
     ("volume", Kind::Volume),
 ];
 const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("audit", Mode::Audit), ("off", Mode::Off)];
-const SUBJECTS: &[(&str, Subject)] = &[
-    ("platform", Subject::Platform),
-    ("index", Subject::Index),
-    ("either", Subject::Either),
-];
 const RESTARTS: &[(&str, Restart)] = &[("refuse", Restart::Refuse), ("allow", Restart::Allow)];
 
 /// Longest name of a rule, in characters.
 const MAX_NAME: usize = 128;
-
-/// Most signers that a table may ask for.
-const MAX_THRESHOLD: usize = 64;
 
 /// A rule with the places that later checks point at.
 #[derive(Debug)]
@@ -48,8 +51,38 @@ pub(super) struct SourceRule {
     /// Its header.
     pub at: Place,
     pub name_at: Place,
-    /// Every mention of a key.
-    pub keys: Vec<(String, Place)>,
+    /// Every mention of something in trust.
+    pub mentions: Vec<Mention>,
+    /// Whether a part of its `match` could not be read, so that it matches more than was meant.
+    pub wider: bool,
+}
+
+/// What a rule names of trust.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named {
+    /// A key, for evidence of this kind.
+    Key(Family),
+    Root,
+    Builder,
+    Store,
+}
+
+/// A place where a rule names something of trust.
+#[derive(Debug)]
+pub(super) struct Mention {
+    pub what: Named,
+    pub id: String,
+    pub place: Place,
+}
+
+impl Mention {
+    fn new(what: Named, id: &Spanned<String>, reader: &Reader<'_>) -> Self {
+        Self {
+            what,
+            id: id.get_ref().clone(),
+            place: reader.at(id.span()),
+        }
+    }
 }
 
 /// What one file of policy says.
@@ -78,7 +111,7 @@ pub(super) fn parse(source: &Arc<Source>) -> (SourcePolicy, Vec<Diagnostic>) {
     }
     for mut table in reader.tables(&mut top, "deny", "[[deny]]") {
         parse_deny(&mut reader, &mut table, &mut policy);
-        reader.finish(&table, DENY_KEYS, DENY_LATER);
+        reader.finish(&table, DENY_KEYS, &[]);
     }
     reader.finish(&top, TOP_KEYS, &[]);
     (policy, reader.into_faults())
@@ -95,22 +128,25 @@ fn parse_rule<'s>(reader: &mut Reader<'s>, table: &mut Table<'s>) -> Option<Sour
         }
         sound
     });
-    // Tables of a later version are reported as such; without them the rule would seem to ask for nothing.
-    let asks = ["signature", "digest"]
+    // What could not be read was asked for all the same.
+    let asks = ["signature", "provenance", "vsa", "digest"]
         .iter()
-        .chain(RULE_LATER)
         .any(|key| table.has(key));
+    let faults = reader.count_faults();
     let r#match = parse_match(reader, table);
+    let wider = reader.count_faults() > faults;
     let mode = if table.has("mode") {
         reader.choice(table, "mode", MODES)
     } else {
         Some(Mode::Enforce)
     };
-    let mut keys = Vec::new();
-    let mut signature = Vec::new();
-    for mut inner in reader.tables(table, "signature", "[[rule.signature]]") {
-        signature.extend(parse_signature(reader, &mut inner, &mut keys));
-        reader.finish(&inner, SIGNATURE_KEYS, SIGNATURE_LATER);
+    let mut mentions = Vec::new();
+    let mut tables = Vec::new();
+    for (family, key, name) in table::TABLES {
+        for mut inner in reader.tables(table, key, name) {
+            tables.extend(table::parse(reader, &mut inner, *family, &mut mentions));
+            table::finish(reader, &inner, *family);
+        }
     }
     let digest = parse_digests(reader, table, "digest");
     let mut restart = Restart::default();
@@ -132,7 +168,7 @@ fn parse_rule<'s>(reader: &mut Reader<'s>, table: &mut Table<'s>) -> Option<Sour
         name: name.into_inner(),
         r#match,
         mode,
-        signature,
+        tables,
         digest,
         restart,
     };
@@ -145,7 +181,8 @@ fn parse_rule<'s>(reader: &mut Reader<'s>, table: &mut Table<'s>) -> Option<Sour
         rule,
         at: reader.at(table.span()),
         name_at,
-        keys,
+        mentions,
+        wider,
     })
 }
 
@@ -207,51 +244,9 @@ fn parse_digests(reader: &mut Reader<'_>, table: &mut Table<'_>, key: &str) -> V
     texts.into_iter().filter_map(parse).collect()
 }
 
-fn parse_signature<'s>(
-    reader: &mut Reader<'s>,
-    table: &mut Table<'s>,
-    keys: &mut Vec<(String, Place)>,
-) -> Option<Signature> {
-    reader.require(table, "any");
-    let mut any: Vec<String> = Vec::new();
-    let mut complete = true;
-    for mut signer in reader.tables(table, "any", "a signer") {
-        // An identity is a signer that a later version knows; complaining about its missing key would mislead.
-        let later = SIGNER_LATER.iter().any(|key| signer.has(key));
-        let key = if later {
-            reader.text(&mut signer, "key")
-        } else {
-            reader.required_text(&mut signer, "key")
-        };
-        reader.finish(&signer, SIGNER_KEYS, SIGNER_LATER);
-        match key {
-            Some(key) if any.contains(key.get_ref()) => diags::repeated_signer(reader, &key),
-            Some(key) => {
-                keys.push((key.get_ref().clone(), reader.at(key.span())));
-                any.push(key.into_inner());
-            }
-            None => complete = false,
-        }
-    }
-    let threshold = reader.count(table, "threshold", MAX_THRESHOLD);
-    let signature = Signature {
-        any,
-        threshold: threshold.as_ref().map_or(1, |threshold| *threshold.get_ref()),
-        subject: reader.choice(table, "subject", SUBJECTS).unwrap_or_default(),
-    };
-    if let Some(threshold) = threshold
-        && complete
-        && !signature.any.is_empty()
-        && *threshold.get_ref() > signature.any.len()
-    {
-        diags::threshold(reader, &threshold, &signature);
-    }
-    Some(signature)
-}
-
 fn parse_deny(reader: &mut Reader<'_>, table: &mut Table<'_>, policy: &mut SourcePolicy) {
     if table.is_empty() {
-        diags::empty_table(reader, table, "[[deny]]", "list digest or key, or remove its header");
+        diags::empty_table(reader, table, "[[deny]]", "list what is revoked, or remove its header");
     }
     for digest in parse_digests(reader, table, "digest") {
         if !policy.deny.digest.contains(&digest) {
@@ -264,4 +259,34 @@ fn parse_deny(reader: &mut Reader<'_>, table: &mut Table<'_>, policy: &mut Sourc
             policy.deny.key.push(key.into_inner());
         }
     }
+    for text in reader.texts(table, "identity") {
+        // The more a denial reaches the safer it is, so host and owner need not be given.
+        match TextPattern::try_from(text.get_ref().clone()) {
+            Ok(pattern) => policy.deny.identity.push(pattern),
+            Err(fault) => invalid_text(reader, &text, fault),
+        }
+    }
+    for text in reader.texts(table, "email") {
+        match TextPattern::exact(text.get_ref()) {
+            Ok(_) => policy.deny.email.push(text.into_inner()),
+            Err(fault) => invalid_text(reader, &text, fault),
+        }
+    }
+    for text in reader.texts(table, "log") {
+        match parse_entry(text.get_ref()) {
+            Some(entry) => policy.deny.log.push(entry),
+            None => diags::invalid_entry(reader, &text),
+        }
+    }
+}
+
+/// `<log>:<index>`, as decisions show an entry: the hash of the log's key in hexadecimal, and the entry's number.
+fn parse_entry(text: &str) -> Option<DeniedEntry> {
+    let (log, index) = text.split_once(':')?;
+    let is_hex = log.len() == 64 && log.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_number = index.bytes().all(|byte| byte.is_ascii_digit());
+    (is_hex && is_number).then_some(DeniedEntry {
+        log: log.to_owned(),
+        index: index.parse().ok()?,
+    })
 }

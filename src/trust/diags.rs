@@ -2,8 +2,10 @@
 
 use toml::Spanned;
 
+use super::TextFault;
+use super::notation;
 use super::public_key::Fault;
-use super::root::{LeftOut, MAX_ROOTS, RootError};
+use super::root::{LeftOut, MAX_ROOTS, Root, RootError};
 use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{Code, Diagnostic, Place, printable};
 
@@ -123,6 +125,163 @@ pub(super) fn duplicate_key(id: &str, other: &str, place: Place, first: &Place) 
         format!("`{id}` and `{other}` are the same key, which could count twice"),
         &format!("`{other}` is at {first}"),
         "keep one entry and give it every `use`",
+    )
+}
+
+/// A text of a certificate or attestation that cannot be meant.
+pub(crate) fn invalid_text(reader: &mut Reader<'_>, text: &Spanned<String>, fault: TextFault) {
+    reader.fault(
+        Code::InvalidPattern,
+        text.span(),
+        format!("`{}` cannot be used here: {fault}", text.get_ref()),
+        "",
+        fault.help(),
+    );
+}
+
+pub(super) fn builder_name(reader: &mut Reader<'_>, name: &Spanned<String>) {
+    reader.fault(
+        Code::InvalidName,
+        name.span(),
+        format!("`{}` cannot be the `name` of a builder", name.get_ref()),
+        "",
+        "up to 64 of the characters a-z A-Z 0-9 . _ -",
+    );
+}
+
+pub(super) fn builder_id(reader: &mut Reader<'_>, id: &Spanned<String>) {
+    reader.fault(
+        Code::InvalidValue,
+        id.span(),
+        "the `id` of a builder has a reference in it".to_owned(),
+        "what stands behind `@` is its reference",
+        "write the part before the `@` as `id`, and the rest as `ref`, refs/tags/v<semver> for example",
+    );
+}
+
+pub(super) fn builder_ref(reader: &mut Reader<'_>, text: &Spanned<String>) {
+    reader.fault(
+        Code::InvalidPattern,
+        text.span(),
+        format!("`{}` cannot be the `ref` of a builder", text.get_ref()),
+        "",
+        "a whole reference, refs/heads/main for example, or refs/tags/v<semver> for every released version",
+    );
+}
+
+pub(super) fn builder_signer_twice(reader: &mut Reader<'_>, span: std::ops::Range<usize>, key: &str) {
+    reader.fault(
+        Code::BuilderSigner,
+        span,
+        format!("a builder that signs with a `key` has no `{key}`"),
+        "",
+        "keep `key`, or remove it and name issuer and root",
+    );
+}
+
+pub(super) fn builder_signer_missing(reader: &mut Reader<'_>, table: &Table<'_>) {
+    reader.fault(
+        Code::BuilderSigner,
+        table.span(),
+        "[[builder]] does not say who signs what it builds".to_owned(),
+        "neither `key` nor `issuer` and `root`",
+        "name the issuer and the root of its certificates, or the key that it signs with",
+    );
+}
+
+pub(super) fn builder_identity_missing(reader: &mut Reader<'_>, span: std::ops::Range<usize>) {
+    reader.fault(
+        Code::BuilderSigner,
+        span,
+        "a builder whose id is not the signer's identity needs an `identity`".to_owned(),
+        "then who signs?",
+        "write the identities that sign for it, identity = \"https://github.com/acme/app/.github/workflows/*@refs/heads/main\" for example",
+    );
+}
+
+pub(super) fn builder_identity_twice(reader: &mut Reader<'_>, span: std::ops::Range<usize>) {
+    reader.fault(
+        Code::BuilderSigner,
+        span,
+        "a builder has either an `identity` or an id that equals the signer's".to_owned(),
+        "",
+        "remove `identity`, or write id_equals_signer = false",
+    );
+}
+
+pub(super) fn duplicate_builder(name: &str, place: Place, first: &Place) -> Diagnostic {
+    Diagnostic::error(
+        Code::BuilderDuplicate,
+        place,
+        format!("`{name}` is already the `name` of another builder"),
+        &format!("first used at {first}"),
+        "give each builder a name of its own; they may have one id",
+    )
+}
+
+pub(super) fn builder_key_unknown(id: &str, place: Place) -> Diagnostic {
+    Diagnostic::error(
+        Code::KeyUnknown,
+        place,
+        format!("trust holds no key `{id}`"),
+        "",
+        "add a [[key]] with this id to trust.d",
+    )
+}
+
+pub(super) fn builder_root_unknown(id: &str, place: Place, roots: &[Root]) -> Diagnostic {
+    let known: Vec<&str> = roots.iter().map(|root| root.id.as_str()).collect();
+    let help = if known.is_empty() {
+        "add a [[root]] to trust.d, id = \"public-good\" and builtin = \"sigstore\" for example".to_owned()
+    } else {
+        format!("trust holds {}", known.join(", "))
+    };
+    Diagnostic::error(
+        Code::TrustUnknown,
+        place,
+        format!("trust holds no [[root]] `{id}`"),
+        "",
+        &help,
+    )
+}
+
+pub(super) fn builder_key_use(id: &str, place: Place) -> Diagnostic {
+    Diagnostic::error(
+        Code::KeyUse,
+        place,
+        format!("trust does not allow key `{id}` for provenance"),
+        "",
+        "add \"provenance\" to its `use`, if it signs provenance",
+    )
+}
+
+pub(super) fn store_without_roots(reader: &mut Reader<'_>, table: &Table<'_>) {
+    reader.fault(
+        Code::MissingKey,
+        table.span(),
+        "[[notation]] has neither `ca` nor `signing_authority`".to_owned(),
+        "nothing would chain to it",
+        "name the files of its root certificates: ca = [\"root.pem\"]",
+    );
+}
+
+pub(super) fn store_file(fault: &notation::Fault, name: &str, place: Place) -> Diagnostic {
+    Diagnostic::error(
+        Code::CertificateFile,
+        place,
+        format!("{} {fault}", printable(name)),
+        "",
+        "PEM with one or more documents, or one in DER, as openssl writes them",
+    )
+}
+
+pub(super) fn duplicate_store(id: &str, place: Place, first: &Place) -> Diagnostic {
+    Diagnostic::error(
+        Code::StoreDuplicate,
+        place,
+        format!("`{id}` is already the `id` of another trust store"),
+        &format!("first used at {first}"),
+        "give each trust store an id of its own",
     )
 }
 

@@ -1,11 +1,15 @@
-//! Whom an administrator trusts: keys with their use, status and validity window, and Sigstore's trusted roots.
+//! What an administrator trusts: keys with their use, status and validity window, Sigstore's trusted roots, builders
+//! with their level, trust stores of the Notary Project.
 //!
 //! `schema` is what may be written in `trust.d`, `diags` what is said when it is wrong.
 
+mod builder;
 pub mod clock;
-mod diags;
+pub(crate) mod diags;
 pub mod edit;
 pub mod listing;
+mod notation;
+mod pattern;
 mod public_key;
 pub mod root;
 mod schema;
@@ -19,6 +23,10 @@ use serde::{Deserialize, Serialize};
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
 
+pub use builder::{Builder, BuilderSigner, InvalidRef, MAX_LEVEL, RefPattern};
+pub use notation::{Der, TrustStore};
+pub(crate) use pattern::Glob;
+pub use pattern::{TextFault, TextPattern};
 pub use root::{Builtin, Root, RootSource};
 pub use schema::load;
 
@@ -27,6 +35,10 @@ pub use schema::load;
 pub struct Trust {
     /// Its keys, in the order in which they were written.
     pub keys: Vec<Key>,
+    /// Build services, the only source of an SLSA level.
+    pub builders: Vec<Builder>,
+    /// Trust stores of the Notary Project.
+    pub notation: Vec<TrustStore>,
     /// Its trusted roots, in the order in which they were written.
     pub roots: Vec<Root>,
     /// Every file that was read.

@@ -1,4 +1,7 @@
-//! What may be written in `trust.d`, and how it becomes [`Key`]s and [`Root`]s.
+//! What may be written in `trust.d`, and how it becomes [`Trust`].
+
+mod builder;
+mod notation;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +15,7 @@ use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{self, Diagnostic, Place, Severity, Source};
 use crate::digest::Digest;
 
-const TOP_KEYS: &[&str] = &["key", "root"];
-const TOP_LATER: &[&str] = &["builder"];
+const TOP_KEYS: &[&str] = &["key", "root", "builder", "notation"];
 const KEY_KEYS: &[&str] = &["id", "file", "hash", "use", "from", "until", "status", "digests"];
 const ROOT_KEYS: &[&str] = &["id", "builtin", "file"];
 
@@ -56,6 +58,8 @@ struct Entry {
 struct Found {
     keys: Vec<Entry>,
     roots: Vec<(Root, Place)>,
+    builders: Vec<builder::Entry>,
+    notation: Vec<notation::Entry>,
     files: Vec<SourceFile>,
     faults: Vec<Diagnostic>,
 }
@@ -84,17 +88,25 @@ pub fn load(path: &Path) -> Result<Trust, Vec<Diagnostic>> {
     let Found {
         keys,
         roots,
+        builders,
+        notation,
         files,
         mut faults,
     } = found;
     check_duplicates(&keys, &mut faults);
     check_roots(&roots, &mut faults);
+    let keys: Vec<Key> = keys.into_iter().map(|entry| entry.key).collect();
+    let roots: Vec<Root> = roots.into_iter().map(|(root, _)| root).collect();
+    builder::check(&builders, &keys, &roots, &mut faults);
+    notation::check(&notation, &mut faults);
     if faults.iter().any(|fault| fault.severity == Severity::Error) {
         return Err(faults);
     }
     Ok(Trust {
-        keys: keys.into_iter().map(|entry| entry.key).collect(),
-        roots: roots.into_iter().map(|(root, _)| root).collect(),
+        keys,
+        roots,
+        builders: builders.into_iter().map(|entry| entry.builder).collect(),
+        notation: notation.into_iter().map(|entry| entry.store).collect(),
         files,
         warnings: faults,
     })
@@ -118,7 +130,16 @@ fn parse(source: &Arc<Source>, found: &mut Found) {
         found.roots.extend(root);
         reader.finish(&table, ROOT_KEYS, &[]);
     }
-    reader.finish(&top, TOP_KEYS, TOP_LATER);
+    for mut table in reader.tables(&mut top, "builder", "[[builder]]") {
+        found.builders.extend(builder::parse(&mut reader, &mut table));
+        reader.finish(&table, builder::KEYS, &[]);
+    }
+    for mut table in reader.tables(&mut top, "notation", "[[notation]]") {
+        let store = notation::parse(&mut reader, &mut table, source, &mut found.files);
+        found.notation.extend(store);
+        reader.finish(&table, notation::KEYS, &[]);
+    }
+    reader.finish(&top, TOP_KEYS, &[]);
     found.faults.extend(reader.into_faults());
 }
 
@@ -607,24 +628,15 @@ mod tests {
     }
 
     #[test]
-    fn tables_of_later_versions_say_so() {
-        insta::assert_snapshot!(
-            faults("[[builder]]\nname = 'x'\n[[keys]]\nid = 'x'"),
-            @"
-        error[not-supported]: `builder` in a file of trust is not supported by this version of Assay
+    fn what_no_file_of_trust_has() {
+        insta::assert_snapshot!(faults("[[keys]]\nid = 'x'"), @"
+        error[unknown-key]: a file of trust has no key `keys`
          --> /etc/assay/trust.d/keys.toml:1:3
           |
-        1 | [[builder]]
-          |   ^^^^^^^ not supported yet
-         help: remove it; this version knows `key` and `root`
-        error[unknown-key]: a file of trust has no key `keys`
-         --> /etc/assay/trust.d/keys.toml:3:3
-          |
-        3 | [[keys]]
+        1 | [[keys]]
           |   ^^^^ not a key of it
-         help: its keys are `key` and `root`
-        "
-        );
+         help: its keys are `key`, `root`, `builder` and `notation`
+        ");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Carrier, Claim};
+use crate::attest::Details;
 use crate::digest::Digest;
 
 /// A signature that verified, by someone that is trusted, about one of the subjects that were asked for.
@@ -23,6 +24,12 @@ pub struct Fact {
     pub claim: Claim,
     /// Who says it, and when.
     pub proof: Proof,
+    /// What its predicate says, where rules can ask about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Box<Details>>,
+    /// Which of the conditions in question hold for its predicate, by their numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<usize>,
 }
 
 /// What is known about a signature once it is verified.

@@ -55,6 +55,8 @@ pub struct PublicKey {
     key: ParsedPublicKey,
     /// Whether it can verify a message of which only the SHA-256 is known.
     by_digest: bool,
+    /// The same key for the other padding of RSA.
+    pss: Option<ParsedPublicKey>,
     /// The same key for the prehashed variant of Ed25519.
     prehashed: Option<VerifyingKey>,
     fingerprint: String,
@@ -86,8 +88,13 @@ impl PublicKey {
             }
             _ => None,
         };
+        let pss = (name == RSA_NAME)
+            .then(|| ParsedPublicKey::new(pss(hash), der))
+            .transpose()
+            .map_err(|_| KeyError::Invalid(name))?;
         Ok(Self {
             prehashed,
+            pss,
             key: ParsedPublicKey::new(algorithm, der).map_err(|_| KeyError::Invalid(name))?,
             by_digest: name != "Ed25519" && hash == HashAlgorithm::Sha256,
             fingerprint: BASE64_STANDARD.encode(digest::digest(&digest::SHA256, der)),
@@ -103,20 +110,26 @@ impl PublicKey {
     /// Whether `signature` is this key's over `message`.
     ///
     /// An Ed25519 key signs in two ways that cannot be taken for each other (RFC 8032, section 2): plainly, or
-    /// with Ed25519ph as cosign 3 does. Both count.
+    /// with Ed25519ph as cosign 3 does. Both count. So do both paddings of an RSA key, PKCS #1 v1.5 and PSS with a
+    /// salt as long as the hash (RFC 8017, section 8): neither can be taken for the other.
     #[must_use]
     pub fn verifies(&self, message: &Message, signature: &[u8]) -> bool {
         match message {
             Message::Bytes(bytes) => {
-                self.key.verify_sig(bytes, signature).is_ok() || self.verifies_prehashed(bytes, signature)
+                let by_pss = |pss: &ParsedPublicKey| pss.verify_sig(bytes, signature).is_ok();
+                self.key.verify_sig(bytes, signature).is_ok()
+                    || self.pss.as_ref().is_some_and(by_pss)
+                    || self.verifies_prehashed(bytes, signature)
             }
             Message::Sha256(digest) => {
                 let Ok(bytes) = hex::decode(digest.hex()) else {
                     return false;
                 };
-                digest::Digest::import_less_safe(&bytes, &digest::SHA256)
-                    .and_then(|digest| self.key.verify_digest_sig(&digest, signature))
-                    .is_ok()
+                let Ok(digest) = digest::Digest::import_less_safe(&bytes, &digest::SHA256) else {
+                    return false;
+                };
+                let mut keys = std::iter::once(&self.key).chain(&self.pss);
+                keys.any(|key| key.verify_digest_sig(&digest, signature).is_ok())
             }
         }
     }
@@ -150,6 +163,14 @@ pub enum Message {
     Bytes(Vec<u8>),
     /// Bytes with this digest.
     Sha256(Digest),
+}
+
+fn pss(hash: HashAlgorithm) -> &'static dyn VerificationAlgorithm {
+    match hash {
+        HashAlgorithm::Sha256 => &signature::RSA_PSS_2048_8192_SHA256,
+        HashAlgorithm::Sha384 => &signature::RSA_PSS_2048_8192_SHA384,
+        HashAlgorithm::Sha512 => &signature::RSA_PSS_2048_8192_SHA512,
+    }
 }
 
 fn algorithm(

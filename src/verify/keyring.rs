@@ -1,7 +1,8 @@
 //! Which trusted key made a signature, and whether that key counts for what is claimed.
 
 use super::key::PublicKey;
-use super::{Finding, Problem, Unverified};
+use super::{Claim, Finding, Problem, TrustedTime, Unverified};
+use crate::digest::Digest;
 use crate::oci::shorten;
 use crate::trust::{HashAlgorithm, Key, Status, Use};
 
@@ -50,12 +51,13 @@ impl<'a> Keyring<'a> {
         )
     }
 
-    /// The trusted key that signed `evidence` and counts for what it claims: the one that it names, or any other.
+    /// The trusted key that signed `evidence`: the one that it names, or any other. Whether it counts is for
+    /// [`Keyring::standing`] to say.
     ///
     /// # Errors
     /// Why there is none.
     pub fn signer(&mut self, evidence: &Unverified) -> Result<&'a Key, Problem> {
-        match self.named_signer(evidence)? {
+        match self.named_signer(evidence) {
             Some(key) => Ok(key),
             None => self.unnamed_signer(evidence),
         }
@@ -63,17 +65,13 @@ impl<'a> Keyring<'a> {
 
     /// The trusted key that `evidence` names, when it made the signature. A check or two, and never on the budget
     /// for keys that are not named.
-    ///
-    /// # Errors
-    /// Why that key does not count, though the signature is its own.
-    pub fn named_signer(&self, evidence: &Unverified) -> Result<Option<&'a Key>, Problem> {
-        let needed = evidence.claim.needs()?;
+    #[must_use]
+    pub fn named_signer(&self, evidence: &Unverified) -> Option<&'a Key> {
         self.keys
             .iter()
             .filter(|(_, public)| is_named(public, evidence))
             .find(|(_, public)| made(public, evidence))
-            .map(|(key, _)| self.standing(key, needed))
-            .transpose()
+            .map(|(key, _)| *key)
     }
 
     /// The trusted key that signed `evidence`, which does not name it. Keys are tried in the order of `trust.d`,
@@ -82,7 +80,6 @@ impl<'a> Keyring<'a> {
     /// # Errors
     /// Why there is none.
     pub fn unnamed_signer(&mut self, evidence: &Unverified) -> Result<&'a Key, Problem> {
-        let needed = evidence.claim.needs()?;
         for (key, public) in &self.keys {
             if is_named(public, evidence) || !public.can_verify(&evidence.message) {
                 continue;
@@ -92,7 +89,7 @@ impl<'a> Keyring<'a> {
             }
             self.blind_checks += 1;
             if public.verifies(&evidence.message, &evidence.signature) {
-                return self.standing(key, needed);
+                return Ok(key);
             }
         }
         Err(self.refusal(evidence))
@@ -101,7 +98,7 @@ impl<'a> Keyring<'a> {
     /// Why no key made the signature.
     fn refusal(&mut self, evidence: &Unverified) -> Problem {
         let Some((key, public)) = self.keys.iter().rfind(|(_, public)| is_named(public, evidence)) else {
-            return Problem::KeyUnknown(evidence.hint.as_deref().map(shorten));
+            return Problem::KeyUnknown(evidence.hint().map(shorten));
         };
         let key_id = key.id.clone();
         if !public.can_verify(&evidence.message) {
@@ -117,9 +114,20 @@ impl<'a> Keyring<'a> {
         }
     }
 
-    /// Whether the key that made a signature counts. The same key may be listed more than once: distrust of
-    /// any entry is distrust of the key, otherwise the first entry that counts is the one.
-    fn standing(&self, signed_by: &'a Key, needed: Use) -> Result<&'a Key, Problem> {
+    /// The entry of a key that signed `claim` by which it counts, and those of the subjects in `about` for which it
+    /// does, when `times` are the trusted times of the signature. The same key may be listed more than once: distrust
+    /// of any entry is distrust of the key, otherwise the first entry that counts is the one.
+    ///
+    /// # Errors
+    /// Why it does not count.
+    pub fn standing(
+        &self,
+        signed_by: &'a Key,
+        claim: &Claim,
+        times: &[TrustedTime],
+        about: &[Digest],
+    ) -> Result<(&'a Key, Vec<Digest>), Problem> {
+        let needed = claim.needs()?;
         let same = || {
             self.keys
                 .iter()
@@ -129,18 +137,19 @@ impl<'a> Keyring<'a> {
         if let Some(key) = same().find(|key| key.status == Status::Distrusted) {
             return Err(Problem::KeyDistrusted(key.id.clone()));
         }
-        let Err(refusal) = counts(signed_by, needed) else {
-            return Ok(signed_by);
+        let refusal = match counts(signed_by, needed, times, about) {
+            Ok(subjects) => return Ok((signed_by, subjects)),
+            Err(refusal) => refusal,
         };
         same()
             .filter(|key| key.hash == signed_by.hash)
-            .find(|key| counts(key, needed).is_ok())
+            .find_map(|key| Some((key, counts(key, needed, times, about).ok()?)))
             .ok_or(refusal)
     }
 }
 
 fn is_named(public: &PublicKey, evidence: &Unverified) -> bool {
-    evidence.hint.as_deref() == Some(public.fingerprint())
+    evidence.hint() == Some(public.fingerprint())
 }
 
 fn made(public: &PublicKey, evidence: &Unverified) -> bool {
@@ -160,19 +169,44 @@ fn other_hash(key: &Key, evidence: &Unverified) -> Option<&'static str> {
     .map(|(_, name)| name)
 }
 
-fn counts(key: &Key, needed: Use) -> Result<(), Problem> {
+/// For which of the subjects in `about` a key counts.
+fn counts(key: &Key, needed: Use, times: &[TrustedTime], about: &[Digest]) -> Result<Vec<Digest>, Problem> {
     if !key.r#use.contains(&needed) {
-        Err(Problem::KeyUse {
+        return Err(Problem::KeyUse {
             key: key.id.clone(),
             needed: use_name(needed),
-        })
-    } else if key.status == Status::Retired {
-        Err(Problem::KeyRetired(key.id.clone()))
-    } else if key.from.is_some() || key.until.is_some() {
-        Err(Problem::KeyWindow(key.id.clone()))
-    } else {
-        Ok(())
+        });
     }
+    let timed = is_within_window(key, times);
+    if key.status == Status::Retired {
+        // Without an end of the window, no time is known to be from before the key was retired.
+        if timed && key.until.is_some() {
+            return Ok(about.to_vec());
+        }
+        let recorded: Vec<Digest> = about
+            .iter()
+            .copied()
+            .filter(|subject| key.digests.contains(subject))
+            .collect();
+        return if recorded.is_empty() {
+            Err(Problem::KeyRetired(key.id.clone()))
+        } else {
+            Ok(recorded)
+        };
+    }
+    if timed || (key.from.is_none() && key.until.is_none()) {
+        Ok(about.to_vec())
+    } else {
+        Err(Problem::KeyWindow(key.id.clone()))
+    }
+}
+
+/// Whether someone who is trusted says when a signature was made, and nobody puts that outside of the key's window.
+fn is_within_window(key: &Key, times: &[TrustedTime]) -> bool {
+    let inside = |time: &TrustedTime| {
+        key.from.is_none_or(|from| from <= time.time) && key.until.is_none_or(|until| time.time < until)
+    };
+    !times.is_empty() && times.iter().all(inside)
 }
 
 fn use_name(needed: Use) -> &'static str {

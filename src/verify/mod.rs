@@ -4,30 +4,38 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::attest;
+use crate::attest::{self, Family};
 use crate::digest::Digest;
 use crate::oci::{LayoutError, json, shorten};
 use crate::trust::Use;
 
-pub mod bundle_key;
+pub mod bundle;
+pub mod certificate;
 mod fact;
 pub mod key;
 mod keyring;
 pub mod notation;
+pub mod sigstore;
 pub mod simple_signing;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use certificate::Leaf;
 pub use fact::{Certificate, Fact, Identity, LogEntry, NotationSigner, Proof, Signer, Span, TimeSource, TrustedTime};
 use key::Message;
 pub use keyring::Keyring;
+pub use sigstore::{By, TrustedRoot, Verify};
 
 /// How a signature was carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Carrier {
-    /// A Sigstore bundle that holds a public key and neither log entry nor timestamp.
+    /// A Sigstore bundle that names a public key and holds neither log entry nor timestamp.
     BundleKey,
+    /// A Sigstore bundle that names a public key and holds log entries or timestamps.
+    BundleKeyLogged,
+    /// A Sigstore bundle that holds a signing certificate.
+    BundleCertificate,
     /// A simple-signing payload with its signature in an annotation (cosign's older layout).
     SimpleSigning,
 }
@@ -36,6 +44,8 @@ impl fmt::Display for Carrier {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::BundleKey => "bundle-key",
+            Self::BundleKeyLogged => "bundle-key-logged",
+            Self::BundleCertificate => "bundle-certificate",
             Self::SimpleSigning => "simple-signing",
         })
     }
@@ -84,15 +94,30 @@ impl Answer {
     }
 }
 
-/// A signature with what it claims, read but not verified. Only a [`Keyring`] says whether it counts.
+/// A signature with what it claims, read but not verified. Only a [`Keyring`] and a [`TrustedRoot`] say whether it
+/// counts.
 #[derive(Debug, Clone)]
 pub struct Unverified {
     carrier: Carrier,
     claim: Claim,
     subjects: Vec<Digest>,
-    hint: Option<String>,
+    maker: Maker,
+    predicate: Vec<u8>,
     message: Message,
     signature: Vec<u8>,
+    /// The bundle that it was read from, where more than the signature has to be verified.
+    bundle: Option<String>,
+    /// How much work that is at worst, in signature checks or so.
+    work: usize,
+}
+
+/// Who claims to have made a signature.
+#[derive(Debug, Clone)]
+enum Maker {
+    /// The holder of a key, which may be named by its fingerprint.
+    Key(Option<String>),
+    /// The holder of a Sigstore certificate.
+    Certificate(Box<Leaf>),
 }
 
 impl Unverified {
@@ -113,6 +138,41 @@ impl Unverified {
     pub fn subjects(&self) -> &[Digest] {
         &self.subjects
     }
+
+    /// The certificate of whoever claims to have made it, where it comes with one.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&Leaf> {
+        match &self.maker {
+            Maker::Certificate(leaf) => Some(leaf),
+            Maker::Key(_) => None,
+        }
+    }
+
+    /// Whether it comes with log entries or timestamps, which must verify too.
+    #[must_use]
+    pub fn is_witnessed(&self) -> bool {
+        self.bundle.is_some()
+    }
+
+    /// How much work it is at worst to verify it under one root, in units of about a signature check.
+    #[must_use]
+    pub fn work(&self) -> usize {
+        self.work
+    }
+
+    /// The fingerprint of the key that it names.
+    fn hint(&self) -> Option<&str> {
+        match &self.maker {
+            Maker::Key(hint) => hint.as_deref(),
+            Maker::Certificate(_) => None,
+        }
+    }
+
+    /// What its payload claims, as JSON; empty where there is nothing.
+    #[must_use]
+    pub fn predicate(&self) -> &[u8] {
+        &self.predicate
+    }
 }
 
 impl Claim {
@@ -121,23 +181,20 @@ impl Claim {
     /// # Errors
     /// [`Problem::PredicateUnsupported`] for a predicate that nothing asks for.
     pub fn needs(&self) -> Result<Use, Problem> {
-        let predicate = match self {
-            Self::ImageSignature => return Ok(Use::Image),
-            Self::Attestation(predicate) => predicate,
-        };
-        let is = |family: &str| {
-            predicate
-                .strip_prefix(family)
-                .is_some_and(|version| version.is_empty() || version.starts_with('/'))
-        };
-        if is("https://slsa.dev/provenance") {
-            Ok(Use::Provenance)
-        } else if is("https://spdx.dev/Document") || is("https://cyclonedx.org/bom") {
-            Ok(Use::Sbom)
-        } else if is("https://openvex.dev/ns") {
-            Ok(Use::Vex)
-        } else {
-            Err(Problem::PredicateUnsupported(shorten(predicate)))
+        match self {
+            Self::ImageSignature => Ok(Family::Signature.needs()),
+            Self::Attestation(predicate) => Family::of(predicate)
+                .map(Family::needs)
+                .ok_or_else(|| Problem::PredicateUnsupported(shorten(predicate))),
+        }
+    }
+
+    /// What kind of evidence it is; `None` for a predicate that nothing asks for.
+    #[must_use]
+    pub fn family(&self) -> Option<Family> {
+        match self {
+            Self::ImageSignature => Some(Family::Signature),
+            Self::Attestation(predicate) => Family::of(predicate),
         }
     }
 }
@@ -162,22 +219,82 @@ pub enum Problem {
     #[error("its Sigstore bundle is malformed: {0}")]
     Bundle(json::Error),
     /// A bundle of another version.
-    #[error("its Sigstore bundle is of type '{0}', only version 0.3 is verified with a key")]
+    #[error("its Sigstore bundle is of type '{0}', of which versions 0.1, 0.2 and 0.3 are verified")]
     BundleVersion(String),
     /// Neither or both kinds of content.
     #[error("its Sigstore bundle must hold either an envelope or a message signature")]
     BundleContent,
-    /// Signed with a certificate.
-    #[error("it is signed with a certificate; this version verifies signatures by keys only")]
-    Certificate,
-    /// The bundle names no key.
-    #[error("its Sigstore bundle names no public key")]
+    /// More in a list of a bundle than is accepted.
+    #[error("its Sigstore bundle has {count} {what}, more than the {most} that are accepted")]
+    BundleTooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much of it there is.
+        count: usize,
+        /// How much is accepted.
+        most: usize,
+    },
+    /// The same twice in a list of a bundle.
+    #[error("its Sigstore bundle has the same twice among its {0}")]
+    BundleRepeats(&'static str),
+    /// More than one way to say who signed.
+    #[error("its Sigstore bundle says in more than one way who signed")]
+    BundleSigners,
+    /// The bundle names no signer.
+    #[error("its Sigstore bundle holds neither a certificate nor the name of a public key")]
     NoKey,
+    /// The signing certificate is not acceptable, whoever issued it.
+    #[error("its signing certificate is not acceptable: {0}")]
+    Certificate(String),
+    /// A certificate that is too large.
+    #[error("it has a certificate of {0} bytes, more than any has")]
+    CertificateTooLarge(usize),
+    /// Signed with a certificate, in a form that this version does not verify.
+    #[error("it is signed with a certificate, which this version does not verify in cosign's older layout")]
+    CertificateUnsupported,
+    /// A trusted root does not accept it.
+    #[error("under the root '{root}': {refusal}")]
+    Sigstore {
+        /// Identifier of the root.
+        root: String,
+        /// Why.
+        refusal: sigstore::Refusal,
+    },
+    /// There is no root to verify it under.
+    #[error("no root in trust.d has an authority that could have issued its certificate")]
+    RootUnknown,
+    /// There is no root to verify log entries or timestamps under.
+    #[error("it holds a log entry or a timestamp, and trust.d has no root to verify them under")]
+    RootMissing,
+    /// The policy names no signer like this one.
+    #[error("it claims to be signed by {identity} (issuer {issuer}), whom no rule names; that was not verified")]
+    SignerUnlisted {
+        /// The identity in its certificate.
+        identity: String,
+        /// The issuer in its certificate.
+        issuer: String,
+    },
+    /// A root of trust.d cannot be used.
+    #[error("the root '{root}' in trust.d cannot be used: {reason}")]
+    RootUnusable {
+        /// Identifier of the root.
+        root: String,
+        /// Why.
+        reason: String,
+    },
+    /// An entry of a root of trust.d is not used.
+    #[error("the root '{root}' in trust.d: {left_out}")]
+    RootEntry {
+        /// Identifier of the root.
+        root: String,
+        /// What is left out, and why.
+        left_out: crate::trust::root::LeftOut,
+    },
     /// It has a transparency-log entry, which would have to be verified too.
-    #[error("it holds a transparency-log entry, which this version cannot verify: sign without a log")]
+    #[error("it holds a transparency-log entry, which this version does not verify in cosign's older layout")]
     LogEntry,
     /// It has a timestamp, which would have to be verified too.
-    #[error("it holds a timestamp, which this version cannot verify: sign without a timestamp authority")]
+    #[error("it holds a timestamp, which this version does not verify in cosign's older layout")]
     Timestamp,
     /// Not base64 in its canonical form, or of the wrong length.
     #[error("its {0} is not canonical base64 of the right length")]
@@ -202,6 +319,9 @@ pub enum Problem {
         /// The first digest that the payload names.
         signed: Digest,
     },
+    /// The predicate is not what its type says.
+    #[error("its predicate is not acceptable: {0}")]
+    Predicate(attest::PredicateError),
     /// No key use covers the predicate.
     #[error("it is an attestation of type '{0}', which no key use covers")]
     PredicateUnsupported(String),
@@ -234,10 +354,13 @@ pub enum Problem {
     #[error("it is signed by the key '{0}', which is distrusted")]
     KeyDistrusted(String),
     /// The key is retired.
-    #[error("it is signed by the retired key '{0}', and no trusted time says that it was signed before")]
+    #[error(
+        "it is signed by the retired key '{0}'; no trusted time says that it was signed within the key's window, and \
+         the digest is not recorded as one that stays valid"
+    )]
     KeyRetired(String),
     /// The key has a validity window.
-    #[error("it is signed by the key '{0}', which has a validity window, and no trusted time says when it was signed")]
+    #[error("it is signed by the key '{0}', and no trusted time says that it was signed within the key's window")]
     KeyWindow(String),
     /// A key of trust.d cannot be used.
     #[error("the key '{key}' in trust.d cannot be used: {reason}")]
@@ -276,9 +399,21 @@ impl Problem {
                 _ => "evidence-unreadable",
             },
             Self::CarrierUnsupported(_) => "carrier-unsupported",
-            Self::Bundle(_) | Self::BundleContent | Self::NoKey => "bundle-malformed",
+            Self::Bundle(_)
+            | Self::BundleContent
+            | Self::BundleTooMany { .. }
+            | Self::BundleRepeats(_)
+            | Self::BundleSigners
+            | Self::NoKey => "bundle-malformed",
             Self::BundleVersion(_) => "bundle-version-unsupported",
-            Self::Certificate => "certificate-unsupported",
+            Self::Certificate(_) | Self::CertificateTooLarge(_) => "certificate-unacceptable",
+            Self::CertificateUnsupported => "certificate-unsupported",
+            Self::Sigstore { refusal, .. } => refusal.code(),
+            Self::RootUnknown => "root-unknown",
+            Self::RootMissing => "root-missing",
+            Self::SignerUnlisted { .. } => "signer-unlisted",
+            Self::RootUnusable { .. } => "root-unusable",
+            Self::RootEntry { .. } => "root-entry",
             Self::LogEntry => "log-entry-unsupported",
             Self::Timestamp => "timestamp-unsupported",
             Self::Base64(_) => "base64-invalid",
@@ -287,6 +422,7 @@ impl Problem {
             Self::MessageDigest(_) => "message-digest-unsupported",
             Self::Payload(_) => "payload-malformed",
             Self::SubjectMismatch { .. } => "subject-mismatch",
+            Self::Predicate(_) => "predicate-malformed",
             Self::PredicateUnsupported(_) => "predicate-unsupported",
             Self::KeyUnknown(_) => "key-unknown",
             Self::SignatureInvalid(_) => "signature-invalid",

@@ -3,9 +3,9 @@
 //!
 //! Format: <https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md>.
 
-use super::bundle_key::base64;
+use super::bundle::base64;
 use super::key::Message;
-use super::{Carrier, Claim, Problem, Unverified};
+use super::{Carrier, Claim, Maker, Problem, Unverified};
 use crate::attest::SimpleSigning;
 use crate::oci::Descriptor;
 
@@ -26,7 +26,7 @@ const TIMESTAMP: &str = "dev.sigstore.cosign/rfc3161timestamp";
 pub fn parse(layer: &Descriptor, payload: Vec<u8>) -> Result<Unverified, Problem> {
     let annotation = |name: &str| layer.annotations.get(name).filter(|value| !value.is_empty());
     if CERTIFICATES.into_iter().any(|name| annotation(name).is_some()) {
-        return Err(Problem::Certificate);
+        return Err(Problem::CertificateUnsupported);
     }
     if annotation(LOG_ENTRY).is_some() {
         return Err(Problem::LogEntry);
@@ -35,13 +35,16 @@ pub fn parse(layer: &Descriptor, payload: Vec<u8>) -> Result<Unverified, Problem
         return Err(Problem::Timestamp);
     }
     let signature = annotation(SIGNATURE).ok_or(Problem::SignatureCount(0))?;
-    let SimpleSigning { digest } = SimpleSigning::parse(&payload).map_err(Problem::Payload)?;
+    let SimpleSigning { digest, optional } = SimpleSigning::parse(&payload).map_err(Problem::Payload)?;
     Ok(Unverified {
         carrier: Carrier::SimpleSigning,
         claim: Claim::ImageSignature,
         subjects: vec![digest],
-        hint: None,
+        maker: Maker::Key(None),
+        predicate: optional,
         message: Message::Bytes(payload),
         signature: base64("signature", signature)?,
+        bundle: None,
+        work: 1,
     })
 }

@@ -8,12 +8,14 @@ use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::bundle_key::Bundle;
+use super::bundle::Bundle;
 use super::key::{KeyError, PublicKey};
 use super::*;
 use crate::oci::{Descriptor, LayoutError};
 use crate::store;
+use crate::trust::root::{EntryKind, LeftOut};
 use crate::trust::{HashAlgorithm, Key, Status};
+use crate::verify::sigstore::Refusal;
 
 /// What real tools wrote; see `make.sh` there.
 pub(crate) fn fixtures() -> PathBuf {
@@ -86,11 +88,15 @@ fn verdict(bundle: &Value, keys: &[Key]) -> Result<String, &'static str> {
 
 fn judged(unverified: Result<Unverified, Problem>, keys: &[Key]) -> Result<String, &'static str> {
     let unverified = unverified.map_err(|problem| problem.code())?;
+    if unverified.is_witnessed() {
+        return Err("must verify under a root");
+    }
     let (mut keyring, findings) = Keyring::new(keys);
     assert_eq!(findings, []);
     keyring
         .signer(&unverified)
-        .map(|key| key.id.clone())
+        .and_then(|key| keyring.standing(key, unverified.claim(), &[], unverified.subjects()))
+        .map(|(key, _)| key.id.clone())
         .map_err(|problem| problem.code())
 }
 
@@ -124,7 +130,7 @@ impl Signer {
 
     fn envelope(&self, payload: &str, signature: &str) -> Value {
         json!({
-            "mediaType": bundle_key::MEDIA_TYPES[0],
+            "mediaType": bundle::MEDIA_TYPES[0],
             "verificationMaterial": {"publicKey": {"hint": ""}},
             "dsseEnvelope": {
                 "payload": BASE64_STANDARD.encode(payload),
@@ -239,13 +245,14 @@ fn a_changed_bundle_is_refused_with_its_own_code() {
         bundle.pointer_mut(parent).unwrap()[name] = value;
         verdict(&bundle, &keys)
     };
-    assert_eq!(
-        with("/mediaType", bundle_key::MEDIA_TYPES[1].into()),
-        Ok("p256".to_owned())
-    );
-    for version in ["0.1", "0.2"] {
+    assert_eq!(with("/mediaType", bundle::MEDIA_TYPES[1].into()), Ok("p256".to_owned()));
+    for (version, verdict) in [
+        ("0.1", Ok("p256".to_owned())),
+        ("0.2", Ok("p256".to_owned())),
+        ("0.4", Err("bundle-version-unsupported")),
+    ] {
         let media_type = format!("application/vnd.dev.sigstore.bundle+json;version={version}");
-        assert_eq!(with("/mediaType", media_type.into()), Err("bundle-version-unsupported"));
+        assert_eq!(with("/mediaType", media_type.into()), verdict);
     }
     assert_eq!(
         with("/mediaType", "application/vnd.dev.sigstore.bundle.v0.3+JSON".into()),
@@ -295,11 +302,14 @@ fn a_changed_bundle_is_refused_with_its_own_code() {
     assert_eq!(with("/verificationMaterial", json!({})), Err("bundle-malformed"));
     assert_eq!(
         with("/verificationMaterial/certificate", json!({"rawBytes": "AA=="})),
-        Err("certificate-unsupported")
+        Err("bundle-malformed")
     );
     assert_eq!(
-        with("/verificationMaterial/x509CertificateChain", json!({})),
-        Err("certificate-unsupported")
+        with(
+            "/verificationMaterial/x509CertificateChain",
+            json!({"certificates": []})
+        ),
+        Err("bundle-malformed")
     );
     assert_eq!(
         with("/verificationMaterial/tlogEntries", json!([])),
@@ -307,7 +317,19 @@ fn a_changed_bundle_is_refused_with_its_own_code() {
     );
     assert_eq!(
         with("/verificationMaterial/tlogEntries", json!([{"logIndex": "1"}])),
-        Err("log-entry-unsupported")
+        Err("must verify under a root")
+    );
+    assert_eq!(
+        with(
+            "/verificationMaterial/tlogEntries",
+            json!([{"logIndex": "1"}, {"logIndex": "1"}])
+        ),
+        Err("bundle-malformed")
+    );
+    let many: Vec<Value> = (0..=bundle::MAX_ENTRIES).map(|n| json!({"logIndex": n})).collect();
+    assert_eq!(
+        with("/verificationMaterial/tlogEntries", many.into()),
+        Err("bundle-malformed")
     );
     assert_eq!(
         with("/verificationMaterial/timestampVerificationData", json!({})),
@@ -318,7 +340,7 @@ fn a_changed_bundle_is_refused_with_its_own_code() {
             "/verificationMaterial/timestampVerificationData",
             json!({"rfc3161Timestamps": [{"signedTimestamp": ""}]})
         ),
-        Err("timestamp-unsupported")
+        Err("must verify under a root")
     );
     assert_eq!(with("/verificationMaterial/unknown", json!(1)), Err("bundle-malformed"));
     assert_eq!(
@@ -453,7 +475,8 @@ fn a_claim_needs_a_key_for_that_use() {
         ("https://openvex.dev/ns/v0.2.0", Some(Use::Vex)),
         ("https://openvex.dev/nsfoo", None),
         ("https://slsa.dev/provenances", None),
-        ("https://slsa.dev/verification_summary/v1", None),
+        ("https://slsa.dev/verification_summary/v1", Some(Use::Provenance)),
+        ("https://slsa.dev/verification_summaryx/v1", None),
         ("https://sigstore.dev/cosign/sign/v1 ", None),
         ("https://sigstore.dev/cosign/sign/v2", None),
     ] {
@@ -548,7 +571,7 @@ fn a_message_signature_is_over_the_manifest_with_that_digest() {
     let manifest = b"{\"schemaVersion\":2}";
     let bundle = |digest: &str, algorithm: &str| {
         json!({
-            "mediaType": bundle_key::MEDIA_TYPES[0],
+            "mediaType": bundle::MEDIA_TYPES[0],
             "verificationMaterial": {"publicKey": {"hint": "x"}},
             "messageSignature": {
                 "messageDigest": {"algorithm": algorithm, "digest": digest},
@@ -663,6 +686,42 @@ fn what_cosign_signs_in_its_older_layout_verifies() {
 }
 
 #[test]
+fn an_rsa_key_signs_with_either_padding_and_with_its_own_hash_only() {
+    use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
+    use aws_lc_rs::rsa::{KeyPair, KeySize};
+    use aws_lc_rs::signature as lc;
+
+    let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let der: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+    let sign = |encoding: &'static dyn lc::RsaEncoding| {
+        let mut signature = vec![0; pair.public_modulus_len()];
+        pair.sign(encoding, &SystemRandom::new(), b"message", &mut signature)
+            .unwrap();
+        signature
+    };
+    let all: [(HashAlgorithm, [&'static dyn lc::RsaEncoding; 2]); 3] = [
+        (HashAlgorithm::Sha256, [&lc::RSA_PKCS1_SHA256, &lc::RSA_PSS_SHA256]),
+        (HashAlgorithm::Sha384, [&lc::RSA_PKCS1_SHA384, &lc::RSA_PSS_SHA384]),
+        (HashAlgorithm::Sha512, [&lc::RSA_PKCS1_SHA512, &lc::RSA_PSS_SHA512]),
+    ];
+    for (hash, _) in all {
+        let key = PublicKey::from_spki(der.as_ref(), hash).unwrap();
+        for (signed_with, encodings) in all {
+            for signature in encodings.map(sign) {
+                let message = Message::Bytes(b"message".to_vec());
+                assert_eq!(key.verifies(&message, &signature), hash == signed_with);
+                let digest = Message::Sha256(Digest::of(b"message"));
+                assert_eq!(
+                    key.can_verify(&digest) && key.verifies(&digest, &signature),
+                    hash == HashAlgorithm::Sha256 && hash == signed_with
+                );
+                assert!(!key.verifies(&Message::Bytes(b"other".to_vec()), &signature));
+            }
+        }
+    }
+}
+
+#[test]
 fn one_carriers_signature_does_not_serve_another() {
     let (layer, bytes) = simple_signing_layers().remove(0);
     let signature = layer.annotations["dev.cosignproject.cosign/signature"].clone();
@@ -708,6 +767,68 @@ fn weak_and_unknown_keys_are_refused_by_name() {
     let (_, findings) = Keyring::new(&unusable);
     assert_eq!(findings.len(), 1);
     insta::assert_snapshot!(findings[0].text, @"the key 'p256' in trust.d cannot be used: not a valid ECDSA P-256 key");
+}
+
+#[test]
+fn a_window_and_retirement_need_a_time_that_someone_vouches_for() {
+    let at = |text: &str| TrustedTime {
+        source: TimeSource::Timestamp,
+        authority: "https://timestamp.example".to_owned(),
+        time: text.parse().unwrap(),
+    };
+    let (before, inside, after) = (
+        at("2025-12-31T23:59:59Z"),
+        at("2026-06-01T00:00:00Z"),
+        at("2027-01-01T00:00:00Z"),
+    );
+    let windowed = Key {
+        from: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+        until: Some("2027-01-01T00:00:00Z".parse().unwrap()),
+        ..key("p256")
+    };
+    let (image, other) = (Digest::of(b"image"), Digest::of(b"other"));
+    let standing = |key: &Key, times: &[TrustedTime]| {
+        let keys = [key.clone()];
+        let (keyring, _) = Keyring::new(&keys);
+        keyring
+            .standing(&keys[0], &Claim::ImageSignature, times, &[image, other])
+            .map(|(_, subjects)| subjects)
+            .map_err(|problem| problem.code())
+    };
+    let both = Ok(vec![image, other]);
+    assert_eq!(standing(&key("p256"), &[]), both);
+    let retired = Key {
+        status: Status::Retired,
+        ..windowed.clone()
+    };
+    for (key, refusal) in [(&windowed, "key-window"), (&retired, "key-retired")] {
+        assert_eq!(standing(key, std::slice::from_ref(&inside)), both);
+        for times in [
+            vec![],
+            vec![before.clone()],
+            vec![after.clone()],
+            vec![inside.clone(), after.clone()],
+            vec![before.clone(), inside.clone()],
+        ] {
+            assert_eq!(standing(key, &times), Err(refusal), "{times:?}");
+        }
+    }
+    // When it was retired is not known: no time helps.
+    let endless = Key {
+        until: None,
+        ..retired.clone()
+    };
+    assert_eq!(standing(&endless, std::slice::from_ref(&inside)), Err("key-retired"));
+    let recorded = Key {
+        digests: vec![image],
+        ..endless
+    };
+    assert_eq!(standing(&recorded, &[]), Ok(vec![image]));
+    let distrusted = Key {
+        status: Status::Distrusted,
+        ..recorded
+    };
+    assert_eq!(standing(&distrusted, &[inside]), Err("key-distrusted"));
 }
 
 #[test]
@@ -763,8 +884,40 @@ fn what_a_person_reads() {
         Problem::Bundle(json()),
         Problem::BundleVersion("application/vnd.dev.sigstore.bundle+json;version=0.1".to_owned()),
         Problem::BundleContent,
-        Problem::Certificate,
+        Problem::BundleTooMany {
+            what: "timestamps",
+            count: 33,
+            most: 32,
+        },
+        Problem::BundleRepeats("timestamps"),
+        Problem::BundleSigners,
         Problem::NoKey,
+        Problem::Certificate("it names no identity".to_owned()),
+        Problem::CertificateTooLarge(40_000),
+        Problem::CertificateUnsupported,
+        Problem::Sigstore {
+            root: "public-good".to_owned(),
+            refusal: Refusal::UnknownLog("unknown transparency log AAAA".to_owned()),
+        },
+        Problem::RootUnknown,
+        Problem::RootMissing,
+        Problem::SignerUnlisted {
+            identity: "https://github.com/acme/app/.github/workflows/release.yml@refs/tags/v1".to_owned(),
+            issuer: "https://token.actions.githubusercontent.com".to_owned(),
+        },
+        Problem::RootUnusable {
+            root: "ours".to_owned(),
+            reason: "none of its entries can be used".to_owned(),
+        },
+        Problem::RootEntry {
+            root: "ours".to_owned(),
+            left_out: LeftOut {
+                kind: EntryKind::Log,
+                index: 0,
+                name: "https://rekor.example".to_owned(),
+                reason: "its key is of ECDSA P-521".to_owned(),
+            },
+        },
         Problem::LogEntry,
         Problem::Timestamp,
         Problem::Base64("payload"),
@@ -826,12 +979,23 @@ fn what_a_person_reads() {
     evidence-malformed: it cannot be used: the blob sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855: the document has both 'manifests' and 'layers' or 'config': it could be read as two different things
     carrier-unsupported: its layers are of type 'application/jose+json', which this version does not verify
     bundle-malformed: its Sigstore bundle is malformed: not acceptable JSON: EOF while parsing an object at line 1 column 1
-    bundle-version-unsupported: its Sigstore bundle is of type 'application/vnd.dev.sigstore.bundle+json;version=0.1', only version 0.3 is verified with a key
+    bundle-version-unsupported: its Sigstore bundle is of type 'application/vnd.dev.sigstore.bundle+json;version=0.1', of which versions 0.1, 0.2 and 0.3 are verified
     bundle-malformed: its Sigstore bundle must hold either an envelope or a message signature
-    certificate-unsupported: it is signed with a certificate; this version verifies signatures by keys only
-    bundle-malformed: its Sigstore bundle names no public key
-    log-entry-unsupported: it holds a transparency-log entry, which this version cannot verify: sign without a log
-    timestamp-unsupported: it holds a timestamp, which this version cannot verify: sign without a timestamp authority
+    bundle-malformed: its Sigstore bundle has 33 timestamps, more than the 32 that are accepted
+    bundle-malformed: its Sigstore bundle has the same twice among its timestamps
+    bundle-malformed: its Sigstore bundle says in more than one way who signed
+    bundle-malformed: its Sigstore bundle holds neither a certificate nor the name of a public key
+    certificate-unacceptable: its signing certificate is not acceptable: it names no identity
+    certificate-unacceptable: it has a certificate of 40000 bytes, more than any has
+    certificate-unsupported: it is signed with a certificate, which this version does not verify in cosign's older layout
+    log-unknown: under the root 'public-good': its log entry is of a log that the root does not list: unknown transparency log AAAA
+    root-unknown: no root in trust.d has an authority that could have issued its certificate
+    root-missing: it holds a log entry or a timestamp, and trust.d has no root to verify them under
+    signer-unlisted: it claims to be signed by https://github.com/acme/app/.github/workflows/release.yml@refs/tags/v1 (issuer https://token.actions.githubusercontent.com), whom no rule names; that was not verified
+    root-unusable: the root 'ours' in trust.d cannot be used: none of its entries can be used
+    root-entry: the root 'ours' in trust.d: its transparency log 1 (https://rekor.example) is left out: its key is of ECDSA P-521
+    log-entry-unsupported: it holds a transparency-log entry, which this version does not verify in cosign's older layout
+    timestamp-unsupported: it holds a timestamp, which this version does not verify in cosign's older layout
     base64-invalid: its payload is not canonical base64 of the right length
     payload-type-unsupported: its envelope holds 'application/json', expected application/vnd.in-toto+json
     signature-count: it has 2 signatures, expected exactly one
@@ -846,16 +1010,17 @@ fn what_a_person_reads() {
     message-needed: it names the key 'release', which cannot verify a signature whose message is given by its SHA-256 only
     key-use: it is signed by the key 'release', which trust.d does not list for 'image'
     key-distrusted: it is signed by the key 'release', which is distrusted
-    key-retired: it is signed by the retired key 'release', and no trusted time says that it was signed before
-    key-window: it is signed by the key 'release', which has a validity window, and no trusted time says when it was signed
+    key-retired: it is signed by the retired key 'release'; no trusted time says that it was signed within the key's window, and the digest is not recorded as one that stays valid
+    key-window: it is signed by the key 'release', and no trusted time says that it was signed within the key's window
     key-unusable: the key 'release' in trust.d cannot be used: not a valid ECDSA P-256 key
     work-limit: there is more evidence than may be looked at for one image (manifests); remove what is not needed
     findings-omitted: 3 more findings are not listed
     "#);
-    // A code means one thing; only the ways in which a bundle is malformed share theirs.
+    // A code means one thing; only the ways in which a bundle or certificate is malformed share theirs.
     for (code, kinds) in codes {
         assert!(
-            code == "bundle-malformed" || kinds.iter().all(|kind| *kind == kinds[0]),
+            matches!(code.as_str(), "bundle-malformed" | "certificate-unacceptable")
+                || kinds.iter().all(|kind| *kind == kinds[0]),
             "{code}"
         );
     }

@@ -7,5 +7,7 @@
 )]
 
 mod fake;
+mod gc;
 mod node;
 mod pull;
+mod tools;

@@ -396,7 +396,7 @@ fn mistakes_are_told_with_what_to_do() {
     let said = node.evidence(&["pull", &fake.name("app:1")]);
     assert_eq!(said.code, 1);
     assert!(
-        said.err.contains("whether it speaks HTTPS (else: --plain-http)"),
+        said.err.contains("whether it speaks HTTPS at all (else: --plain-http)"),
         "{}",
         said.err
     );

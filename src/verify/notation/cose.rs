@@ -20,6 +20,7 @@ pub const MEDIA_TYPE: &str = "application/cose";
 /// Tag of times in seconds since 1970 (RFC 8949, section 3.4.2).
 const EPOCH_TAG: u64 = 1;
 
+/// Refused, because a name that is slightly wrong would hide what it names.
 const NEEDLESS: &str = "it has an unprotected attribute that no signature needs";
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Envelope, Fault> {

@@ -23,6 +23,7 @@ const TST_INFO: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.
 const CONTENT_TYPE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.3");
 const MESSAGE_DIGEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.4");
 const SIGNING_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.47");
+const SUBJECT_KEY_IDENTIFIER: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
 /// The baseline policy of ETSI, under which an accuracy that is not stated is one second.
 const BASELINE_POLICY: ObjectIdentifier = ObjectIdentifier::new_unwrap("0.4.0.2023.1.1");
 
@@ -144,14 +145,27 @@ struct Token<'a> {
     /// The encoded TSTInfo.
     content: &'a [u8],
     certificates: Vec<&'a [u8]>,
+    /// Names the signer's certificate; the signed attribute with its hash decides.
+    signer_name: Element<'a>,
     digest_hash: Hash,
     signed_attributes: Element<'a>,
     signature_algorithm: AlgorithmIdentifierOwned,
     signature: &'a [u8],
 }
 
-fn hash(algorithm: Element<'_>) -> Result<Hash, TimestampError> {
-    let oid = algorithm.elements()?.oid()?;
+/// The name of an algorithm that has no parameters.
+fn algorithm(identifier: Element<'_>) -> Result<ObjectIdentifier, der::Error> {
+    let mut fields = identifier.elements()?;
+    let oid = fields.oid()?;
+    if let Some(null) = fields.optional(Tag::Null)? {
+        null.decode::<der::asn1::Null>()?;
+    }
+    fields.end()?;
+    Ok(oid)
+}
+
+fn hash(identifier: Element<'_>) -> Result<Hash, TimestampError> {
+    let oid = algorithm(identifier)?;
     Hash::from_oid(oid)
         .ok_or_else(|| TimestampError::Algorithm(AlgorithmError::Signature(format!("the hash algorithm {oid}"))))
 }
@@ -166,8 +180,13 @@ impl<'a> Token<'a> {
         let signed_data = content_info.expect(context(TagNumber::N0))?;
         content_info.end()?;
         let mut fields = Element::only(signed_data.value, Tag::Sequence)?.elements()?;
-        fields.expect(Tag::Integer)?;
-        fields.expect(Tag::Set)?;
+        if fields.expect(Tag::Integer)?.value != [3] {
+            return Err(malformed("it is not of version 3"));
+        }
+        let mut algorithms = fields.expect(Tag::Set)?.elements()?;
+        while !algorithms.is_at_end() {
+            algorithm(algorithms.expect(Tag::Sequence)?)?;
+        }
         let mut encapsulated = fields.expect(Tag::Sequence)?.elements()?;
         if encapsulated.oid()? != TST_INFO {
             return Err(malformed("what it signs is no time"));
@@ -183,10 +202,8 @@ impl<'a> Token<'a> {
                 if certificates.len() == MAX_CHAIN {
                     return Err(malformed("it holds too many certificates"));
                 }
-                // Of the other kinds none can sign a timestamp.
-                if certificate.tag == Tag::Sequence {
-                    certificates.push(certificate.whole);
-                }
+                certificate.tag.assert_eq(Tag::Sequence)?;
+                certificates.push(certificate.whole);
             }
         }
         fields.optional(context(TagNumber::N1))?;
@@ -197,8 +214,7 @@ impl<'a> Token<'a> {
             return Err(malformed("it has several signers"));
         }
         signer.expect(Tag::Integer)?;
-        // Names the signer's certificate; the signed attribute with its hash decides.
-        signer.next()?;
+        let signer_name = signer.next()?;
         let digest_hash = hash(signer.expect(Tag::Sequence)?)?;
         let signed_attributes = signer.expect(context(TagNumber::N0))?;
         let signature_algorithm = signer.expect(Tag::Sequence)?.decode()?;
@@ -208,11 +224,23 @@ impl<'a> Token<'a> {
         Ok(Self {
             content: content.as_bytes(),
             certificates,
+            signer_name,
             digest_hash,
             signed_attributes,
             signature_algorithm,
             signature: signature.as_bytes(),
         })
+    }
+
+    /// Whether the signer's name, by issuer and serial number or by key identifier, is this certificate's.
+    fn names(&self, signer: &Certificate) -> Result<bool, TimestampError> {
+        if self.signer_name.tag != Tag::Sequence {
+            let named = [&[0x04], self.signer_name.whole.get(1..).unwrap_or_default()].concat();
+            return Ok(signer.extension(SUBJECT_KEY_IDENTIFIER) == Some(named.as_slice()));
+        }
+        let mut fields = self.signer_name.elements()?;
+        let (issuer, serial) = (fields.expect(Tag::Sequence)?, fields.expect(Tag::Integer)?);
+        Ok(issuer.whole == signer.issuer() && serial.value == signer.serial())
     }
 
     /// The one value of a signed attribute.
@@ -247,24 +275,27 @@ impl<'a> Token<'a> {
         let Some(signer) = signer else {
             return Err(TimestampError::NoCertificate);
         };
-        // A certificate that cannot be read leads nowhere, unless it is the signer's.
+        // A certificate with a key that is not allowed leads nowhere, unless it is the signer's.
         let mut certificates = Vec::new();
         let mut others = Vec::new();
         for (place, der) in self.certificates.iter().enumerate() {
             match Certificate::parse(der) {
                 Ok(certificate) if place == signer => certificates.push(certificate),
                 Ok(certificate) => others.push(certificate),
-                Err(error) if place == signer => {
+                Err(CertificateError::Algorithm(_)) if place != signer => {}
+                Err(error) => {
                     return Err(TimestampError::Certificate {
-                        number: 1,
+                        number: place + 1,
                         subject: String::new(),
                         error,
                     });
                 }
-                Err(_) => {}
             }
         }
         let signer = certificates.pop().ok_or(TimestampError::NoCertificate)?;
+        if !self.names(&signer)? {
+            return Err(TimestampError::NoCertificate);
+        }
         let algorithm = SignatureAlgorithm::parse(&self.signature_algorithm, Some(self.digest_hash))
             .map_err(TimestampError::Algorithm)?;
         // What is signed is the SET OF that the implicit tag replaces (RFC 5652, section 5.4).

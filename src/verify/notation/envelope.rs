@@ -16,8 +16,8 @@ pub(super) const SCHEME: &str = "io.cncf.notary.signingScheme";
 pub(super) const SIGNING_TIME: &str = "io.cncf.notary.signingTime";
 pub(super) const AUTHENTIC_SIGNING_TIME: &str = "io.cncf.notary.authenticSigningTime";
 pub(super) const EXPIRY: &str = "io.cncf.notary.expiry";
-pub(super) const TIMESTAMP: &str = "io.cncf.notary.timestampSignature";
 pub(super) const SIGNING_AGENT: &str = "io.cncf.notary.signingAgent";
+pub(super) const TIMESTAMP: &str = "io.cncf.notary.timestampSignature";
 const PLUGIN: &str = "io.cncf.notary.verificationPlugin";
 const PLUGIN_VERSION: &str = "io.cncf.notary.verificationPluginMinVersion";
 

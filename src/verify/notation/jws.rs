@@ -25,6 +25,8 @@ struct Flattened {
     signature: String,
 }
 
+/// What is not listed here is refused: no signature needs it, and a name that is slightly wrong would hide what it
+/// names.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Unprotected {

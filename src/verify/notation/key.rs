@@ -3,8 +3,9 @@
 use aws_lc_rs::digest;
 use aws_lc_rs::rsa::PublicEncryptingKey;
 use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
+use x509_cert::der::asn1::AnyRef;
 use x509_cert::der::asn1::ObjectIdentifier;
-use x509_cert::der::{Encode as _, Tag, TagNumber};
+use x509_cert::der::{Encode as _, Tag, TagNumber, Tagged as _};
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
 use super::element::{Element, context};
@@ -83,6 +84,11 @@ pub enum AlgorithmError {
 impl SignatureAlgorithm {
     /// Reads an AlgorithmIdentifier. `hash` is what a timestamp names beside the algorithm `rsaEncryption`.
     pub fn parse(algorithm: &AlgorithmIdentifierOwned, hash: Option<Hash>) -> Result<Self, AlgorithmError> {
+        let unusual = || AlgorithmError::Signature("unusual parameters".to_owned());
+        let none = |parameters: &AnyRef<'_>| parameters.tag() == Tag::Null && parameters.value().is_empty();
+        if algorithm.oid != PSS && !algorithm.parameters.as_ref().is_none_or(|any| none(&any.into())) {
+            return Err(unusual());
+        }
         let stated = match (algorithm.oid, hash) {
             (RSA, Some(hash)) => Self::Pkcs1(hash),
             (SHA256_RSA, _) => Self::Pkcs1(Hash::Sha256),
@@ -91,9 +97,7 @@ impl SignatureAlgorithm {
             (SHA256_ECDSA, _) => Self::Ecdsa(Hash::Sha256),
             (SHA384_ECDSA, _) => Self::Ecdsa(Hash::Sha384),
             (SHA512_ECDSA, _) => Self::Ecdsa(Hash::Sha512),
-            (PSS, _) => Self::Pss(
-                pss(algorithm).ok_or_else(|| AlgorithmError::Signature("unusual RSA-PSS parameters".to_owned()))?,
-            ),
+            (PSS, _) => Self::Pss(pss(algorithm).ok_or_else(unusual)?),
             (SHA1_RSA | SHA1_ECDSA, _) => return Err(AlgorithmError::Signature("SHA-1".to_owned())),
             (other, _) => return Err(AlgorithmError::Signature(format!("the algorithm {other}"))),
         };

@@ -32,7 +32,7 @@ pub use jws::MEDIA_TYPE as JWS;
 use key::EnvelopeAlgorithm;
 pub use key::{AlgorithmError, MAX_RSA_BITS, MIN_RSA_BITS};
 pub use revocation::{CrlError, MAX_CRL, Revocation};
-pub use stores::{MAX_STORE_FILE, StoreError, StoreKind, TrustStores};
+pub use stores::{MAX_CRLS, MAX_STORE_FILE, StoreError, StoreKind, TrustStores};
 pub use subject::{IDENTITY_PREFIX, InvalidIdentity, Subject, TrustedIdentities};
 
 /// Artifact type, or media type of the configuration, of a manifest that carries a signature.

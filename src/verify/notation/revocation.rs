@@ -136,11 +136,11 @@ struct Entry {
 }
 
 impl Crl {
-    pub fn parse(der: &[u8]) -> Result<Self, CrlError> {
+    pub fn parse(der: Vec<u8>) -> Result<Self, CrlError> {
         if der.len() > MAX_CRL {
             return Err(CrlError::TooLarge(der.len()));
         }
-        let mut parts = Element::only(der, Tag::Sequence)?.elements()?;
+        let mut parts = Element::only(&der, Tag::Sequence)?.elements()?;
         let list = parts.expect(Tag::Sequence)?;
         let outer = parts.expect(Tag::Sequence)?;
         parts.expect(Tag::BitString)?;
@@ -165,8 +165,8 @@ impl Crl {
             true => None,
         };
         let mut crl = Self {
-            der: der.to_vec(),
-            digest: Digest::of(der),
+            digest: Digest::of(&der),
+            der: Vec::new(),
             issuer: issuer.whole.to_vec(),
             algorithm: SignatureAlgorithm::parse(&algorithm, None).map_err(CrlError::Algorithm)?,
             this_update: timestamp(this_update),
@@ -196,7 +196,12 @@ impl Crl {
                 }
             }
         }
+        crl.der = der;
         Ok(crl)
+    }
+
+    pub fn len(&self) -> usize {
+        self.der.len()
     }
 
     fn read_extension(&mut self, extension: &Extension<'_>) -> Result<(), CrlError> {

@@ -5,12 +5,14 @@ use base64::prelude::BASE64_STANDARD;
 use x509_cert::der;
 
 use super::certificate::{Certificate, CertificateError};
-use super::revocation::{Crl, CrlError};
+use super::revocation::{Crl, CrlError, MAX_CRL};
 use crate::digest::Digest;
 use crate::oci::shorten;
 
 /// Largest file of a trust store in bytes.
 pub const MAX_STORE_FILE: usize = 1 << 20;
+/// Most bytes of all revocation lists together: they are kept in memory.
+pub const MAX_CRLS: usize = 64 << 20;
 
 /// What the roots of a store are trusted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,9 @@ pub enum StoreError {
     /// A revocation list that cannot be used.
     #[error("it is not a revocation list that can be used: {0}")]
     Crl(CrlError),
+    /// More than is kept in memory.
+    #[error("with it, the revocation lists would have {0} bytes, more than are kept")]
+    TooManyCrls(usize),
 }
 
 #[derive(Debug, Clone)]
@@ -117,10 +122,15 @@ impl TrustStores {
     /// # Errors
     /// Anything that is not exactly one readable list.
     pub fn add_crl(&mut self, file: &[u8]) -> Result<(), StoreError> {
+        if file.len() > MAX_CRL {
+            return Err(StoreError::Crl(CrlError::TooLarge(file.len())));
+        }
         let blocks = blocks(file, "X509 CRL")?;
-        let [der] = blocks.as_slice() else {
-            return Err(StoreError::Broken("expected one revocation list"));
-        };
+        let [der] = <[Vec<u8>; 1]>::try_from(blocks).map_err(|_| StoreError::Broken("expected one revocation list"))?;
+        let total = der.len() + self.crls.iter().map(Crl::len).sum::<usize>();
+        if total > MAX_CRLS {
+            return Err(StoreError::TooManyCrls(total));
+        }
         self.crls.push(Crl::parse(der).map_err(StoreError::Crl)?);
         Ok(())
     }

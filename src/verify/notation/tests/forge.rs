@@ -370,6 +370,8 @@ pub(super) struct Token {
     pub digest: Option<Vec<u8>>,
     /// Hash of the signer's certificate that the signed attribute names in place of the first one's.
     pub certificate_hash: Option<Vec<u8>>,
+    /// Name of the signer's certificate.
+    pub signer: Vec<u8>,
 }
 
 impl Token {
@@ -381,6 +383,7 @@ impl Token {
             certificates: vec![Cert::stamp().signed(&TSA)],
             digest: None,
             certificate_hash: None,
+            signer: seq(&[&named("Time"), &int(5)]),
         }
     }
 
@@ -417,7 +420,7 @@ impl Token {
         let signature = key.sign(&set(&[&attributes]));
         let signer = seq(&[
             &int(1),
-            &seq(&[&named("Time"), &int(5)]),
+            &self.signer,
             &sha256,
             &tlv(0xa0, &[&attributes]),
             &seq(&[&oid(SHA256_ECDSA)]),

@@ -448,3 +448,48 @@ fn times_are_written_as_the_form_says() {
         );
     }
 }
+
+/// A change to a recorded envelope, and what notation said to it; see `verdicts.py` there.
+#[derive(serde::Deserialize)]
+struct Recorded {
+    file: String,
+    at: Option<usize>,
+    byte: Option<u8>,
+    find: Option<String>,
+    replace: Option<String>,
+    accepted: bool,
+}
+
+#[test]
+fn nothing_counts_that_notation_refuses() {
+    let stores = recorded_stores();
+    let lines = String::from_utf8(fixture("verdicts.jsonl")).unwrap();
+    let (mut counted, mut stricter) = (0, 0);
+    for line in lines.lines() {
+        let recorded: Recorded = serde_json::from_str(line).unwrap();
+        let mut bytes = fixture(&recorded.file);
+        match (recorded.at, recorded.byte, recorded.find, recorded.replace) {
+            (Some(at), Some(byte), ..) => bytes[at] = byte,
+            (_, _, Some(find), Some(replace)) if !find.is_empty() => {
+                bytes = String::from_utf8(bytes)
+                    .unwrap()
+                    .replacen(&find, &replace, 1)
+                    .into_bytes();
+            }
+            _ => {}
+        }
+        match verify(&bytes, media_type(&recorded.file), &stores, recorded_at()) {
+            Ok(_) => {
+                assert!(recorded.accepted, "{line}");
+                counted += 1;
+            }
+            // Of what notation accepts, only envelopes that could be read in two ways are refused.
+            Err(fault) if recorded.accepted => {
+                assert_eq!(fault.code(), "notation-malformed", "{line}");
+                stricter += 1;
+            }
+            Err(_) => {}
+        }
+    }
+    assert!(counted >= 8 && stricter >= 8, "{counted} {stricter}");
+}

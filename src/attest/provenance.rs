@@ -1,0 +1,324 @@
+//! SLSA provenance, versions 0.2 and 1.
+//!
+//! Formats: <https://slsa.dev/spec/v0.2/provenance> and <https://slsa.dev/spec/v1.0/provenance>.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::details::{MAX_TEXT, PredicateError, bounded};
+use crate::oci::json;
+
+/// Most external parameters.
+pub const MAX_PARAMETERS: usize = 256;
+/// Most sources.
+pub const MAX_SOURCES: usize = 64;
+/// Most materials or resolved dependencies that are looked through.
+pub const MAX_DEPENDENCIES: usize = 16_384;
+/// Most digests of a source.
+const MAX_DIGESTS: usize = 16;
+
+/// Build types whose first resolved dependency is what was built: they record no source among the parameters.
+const FIRST_DEPENDENCY: &str = "https://github.com/slsa-framework/slsa-github-generator/";
+
+const GIT: &str = "git+";
+
+/// What SLSA provenance says about a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provenance {
+    /// Version of its format: `0.2` or `1`.
+    pub version: Version,
+    /// Who built.
+    pub builder: String,
+    /// How the parameters are to be read.
+    pub build_type: String,
+    /// From what: every source that the parameters name, as `repository@reference`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Origin>,
+    /// What whoever asked for the build could choose: top-level names, values as JSON text without the quotes of a
+    /// string; none where the value is longer than [`MAX_TEXT`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, Option<String>>,
+}
+
+/// Versions of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Version {
+    /// 0.2.
+    #[serde(rename = "0.2")]
+    V02,
+    /// 1, 1.1, …
+    #[serde(rename = "1")]
+    V1,
+}
+
+/// A source that a build started from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// Repository and, behind an `@`, reference.
+    pub uri: String,
+    /// Digests by algorithm, `gitCommit` or `sha1` for example.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub digest: BTreeMap<String, String>,
+}
+
+/// A material, a resolved dependency or a configuration source.
+#[derive(Deserialize)]
+struct Resource {
+    uri: Option<String>,
+    #[serde(default)]
+    digest: BTreeMap<String, String>,
+}
+
+impl Provenance {
+    /// Reads a predicate of this version of the predicate type.
+    ///
+    /// # Errors
+    /// See [`PredicateError`].
+    pub fn parse(version: &str, predicate: &[u8]) -> Result<Self, PredicateError> {
+        match version {
+            "v0.2" => parse_v02(predicate),
+            "v1" | "v1.0" | "v1.1" | "v1.2" => parse_v1(predicate),
+            _ => Err(PredicateError::Version("v0.2 and v1")),
+        }
+    }
+}
+
+fn parse_v02(predicate: &[u8]) -> Result<Provenance, PredicateError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Raw {
+        builder: Builder,
+        build_type: Option<String>,
+        invocation: Option<Invocation>,
+        #[serde(default)]
+        materials: Vec<Resource>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Invocation {
+        config_source: Option<Resource>,
+        parameters: Option<Value>,
+    }
+    let raw: Raw = json::parse(predicate)?;
+    let (config, parameters) = raw
+        .invocation
+        .map(|invocation| (invocation.config_source, invocation.parameters))
+        .unwrap_or_default();
+    let mut named = Vec::new();
+    if let Some(Resource { uri: Some(uri), digest }) = config
+        && !uri.is_empty()
+    {
+        named.push(Named {
+            uri,
+            digest: Some(digest).filter(|digest| !digest.is_empty()),
+        });
+    }
+    Ok(Provenance {
+        version: Version::V02,
+        builder: bounded("builder", raw.builder.id)?,
+        build_type: bounded("build type", raw.build_type)?,
+        sources: sources(named, &raw.materials)?,
+        parameters: flatten(parameters)?,
+    })
+}
+
+#[derive(Deserialize)]
+struct Builder {
+    id: Option<String>,
+}
+
+fn parse_v1(predicate: &[u8]) -> Result<Provenance, PredicateError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Raw {
+        build_definition: Definition,
+        run_details: Details,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Definition {
+        build_type: Option<String>,
+        external_parameters: Option<Value>,
+        #[serde(default)]
+        resolved_dependencies: Vec<Resource>,
+    }
+    #[derive(Deserialize)]
+    struct Details {
+        builder: Builder,
+    }
+    let raw: Raw = json::parse(predicate)?;
+    let definition = raw.build_definition;
+    let build_type = bounded("build type", definition.build_type)?;
+    let mut named = definition
+        .external_parameters
+        .as_ref()
+        .map(named_sources)
+        .unwrap_or_default();
+    if named.is_empty()
+        && build_type.starts_with(FIRST_DEPENDENCY)
+        && let Some(uri) = definition
+            .resolved_dependencies
+            .first()
+            .and_then(|first| first.uri.clone())
+    {
+        named.push(Named { uri, digest: None });
+    }
+    Ok(Provenance {
+        version: Version::V1,
+        builder: bounded("builder", raw.run_details.builder.id)?,
+        build_type,
+        sources: sources(named, &definition.resolved_dependencies)?,
+        parameters: flatten(definition.external_parameters)?,
+    })
+}
+
+/// A source that the parameters name.
+struct Named {
+    uri: String,
+    digest: Option<BTreeMap<String, String>>,
+}
+
+/// Where the known build types put their source among the external parameters:
+/// `workflow` (GitHub Actions), `buildConfigSource` and `sourceToBuild` (Google Cloud Build) hold repository and
+/// reference, `configSource` (BuildKit) and `source` (container-based builds) a URI. Whatever of it is there counts.
+fn named_sources(parameters: &Value) -> Vec<Named> {
+    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    let mut named = Vec::new();
+    for key in ["workflow", "buildConfigSource", "sourceToBuild"] {
+        let Some(place) = parameters.get(key) else { continue };
+        let Some(repository) = text(place, "repository") else {
+            continue;
+        };
+        let uri = match text(place, "ref").filter(|reference| !reference.is_empty()) {
+            Some(reference) => format!("{repository}@{reference}"),
+            None => repository,
+        };
+        named.push(Named { uri, digest: None });
+    }
+    for key in ["configSource", "source"] {
+        let Some(place) = parameters.get(key) else { continue };
+        let uri = place.as_str().map(str::to_owned).or_else(|| text(place, "uri"));
+        let digest = place
+            .get("digest")
+            .and_then(|digest| serde_json::from_value(digest.clone()).ok());
+        if let Some(uri) = uri.filter(|uri| !uri.is_empty()) {
+            named.push(Named { uri, digest });
+        }
+    }
+    named
+}
+
+/// The sources in one form, each once, with their digests. What the parameters name counts; only where they name
+/// nothing, every Git repository among the dependencies is one.
+fn sources(named: Vec<Named>, dependencies: &[Resource]) -> Result<Vec<Origin>, PredicateError> {
+    if dependencies.len() > MAX_DEPENDENCIES {
+        return Err(PredicateError::TooMany {
+            what: "dependencies",
+            limit: MAX_DEPENDENCIES,
+        });
+    }
+    let named = if named.is_empty() {
+        dependencies
+            .iter()
+            .filter_map(|dependency| dependency.uri.clone())
+            .filter(|uri| uri.starts_with(GIT))
+            .map(|uri| Named { uri, digest: None })
+            .collect()
+    } else {
+        named
+    };
+    let mut sources: Vec<Origin> = Vec::new();
+    for Named { uri, digest } in named {
+        let uri = bounded("source", Some(normal(&uri)))?;
+        let resolved = dependencies
+            .iter()
+            .find(|dependency| dependency.uri.as_deref().is_some_and(|theirs| normal(theirs) == uri))
+            .map(|dependency| &dependency.digest);
+        let digest = match (digest, resolved) {
+            (Some(claimed), Some(resolved)) if contradict(&claimed, resolved) => {
+                return Err(PredicateError::Contradiction("the digest of its source"));
+            }
+            (Some(claimed), _) => claimed,
+            (None, Some(resolved)) => resolved.clone(),
+            (None, None) => BTreeMap::new(),
+        };
+        if digest.len() > MAX_DIGESTS
+            || digest
+                .iter()
+                .any(|(name, value)| name.len().max(value.len()) > MAX_TEXT)
+        {
+            return Err(PredicateError::TooMany {
+                what: "digests of a source",
+                limit: MAX_DIGESTS,
+            });
+        }
+        if let Some(known) = sources.iter_mut().find(|known| known.uri == uri) {
+            if contradict(&known.digest, &digest) {
+                return Err(PredicateError::Contradiction("the digest of its source"));
+            }
+            known.digest.extend(digest);
+        } else if sources.len() == MAX_SOURCES {
+            return Err(PredicateError::TooMany {
+                what: "sources",
+                limit: MAX_SOURCES,
+            });
+        } else {
+            sources.push(Origin { uri, digest });
+        }
+    }
+    Ok(sources)
+}
+
+fn contradict(one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> bool {
+    one.iter()
+        .any(|(algorithm, value)| other.get(algorithm).is_some_and(|theirs| theirs != value))
+}
+
+/// One form for what build services spell differently: without `git+`, the reference behind `@`.
+fn normal(uri: &str) -> String {
+    let uri = uri.strip_prefix(GIT).unwrap_or(uri);
+    match uri.split_once('#') {
+        // BuildKit writes reference and folder as a fragment.
+        Some((repository, fragment)) if !repository.contains('@') => {
+            let reference = fragment.split(':').next().unwrap_or_default();
+            if reference.is_empty() {
+                repository.to_owned()
+            } else {
+                format!("{repository}@{reference}")
+            }
+        }
+        _ => uri.to_owned(),
+    }
+}
+
+/// The top-level names of the parameters with their values.
+fn flatten(parameters: Option<Value>) -> Result<BTreeMap<String, Option<String>>, PredicateError> {
+    let entries = match parameters {
+        None | Some(Value::Null) => return Ok(BTreeMap::new()),
+        Some(Value::Object(entries)) => entries,
+        // Nothing that a list of names could be compared with.
+        Some(_) => return Err(PredicateError::Missing("parameters by name")),
+    };
+    if entries.len() > MAX_PARAMETERS {
+        return Err(PredicateError::TooMany {
+            what: "parameters",
+            limit: MAX_PARAMETERS,
+        });
+    }
+    let mut flat = BTreeMap::new();
+    for (name, value) in entries {
+        let value = match value {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        if name.len() > MAX_TEXT {
+            return Err(PredicateError::TooLong("parameter"));
+        }
+        flat.insert(name, Some(value).filter(|value| value.len() <= MAX_TEXT));
+    }
+    Ok(flat)
+}

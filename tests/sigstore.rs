@@ -1,0 +1,529 @@
+//! What a private Sigstore signs, right and wrong, verified as Assay does it.
+#![allow(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "all of this program is tests"
+)]
+
+use std::fs::{self, File};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::time::Instant;
+
+use assay::digest::Digest;
+use assay::evidence::{self, Certifier, Question};
+use assay::trust::{HashAlgorithm, Key, Root, RootSource, Status, Use};
+use assay::verify::bundle::Bundle;
+use assay::verify::{Answer, By, Carrier, Claim, Identity, Problem, Proof, Signer, TimeSource, TrustedRoot, Verify};
+use jiff::Timestamp;
+use pki::{Entry, Fault, IDENTITY, ISSUER, SIGNED, Signed, Sigstore, Version};
+use serde_json::{Value, json};
+
+#[allow(dead_code, unreachable_pub, reason = "other programs use the rest")]
+mod pki;
+
+const SUBJECT: &[u8] = b"a manifest";
+const PREDICATE: &str = "https://slsa.dev/provenance/v1";
+
+fn statement() -> String {
+    pki::statement(&hex::encode(pki::sha256(SUBJECT)), PREDICATE)
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_second(SIGNED + 3600).unwrap()
+}
+
+fn root(sigstore: &Sigstore) -> TrustedRoot {
+    root_of(sigstore.trusted_root())
+}
+
+fn root_of(json: String) -> TrustedRoot {
+    let root = Root::new("ours", RootSource::File("trusted_root.json".to_owned()), json);
+    TrustedRoot::new(&root).unwrap().0
+}
+
+/// The way of a bundle as in the evidence cache.
+fn verify(root: &TrustedRoot, bundle: &[u8], by: By<'_>, now: Timestamp) -> Result<Proof, Problem> {
+    let unverified = Bundle::parse(bundle)?.unverified()?;
+    if unverified.certificate().is_some_and(|leaf| !root.may_have_issued(leaf)) {
+        return Err(Problem::RootUnknown);
+    }
+    let subject = Digest::of(SUBJECT);
+    root.verify(&unverified, by, subject, now)
+}
+
+fn keyless(sigstore: &Sigstore, signed: &Signed, version: Version) -> Result<Proof, Problem> {
+    let bundle = signed.bundle(version).to_string();
+    verify(&root(sigstore), bundle.as_bytes(), By::Certificate, now())
+}
+
+fn code(verdict: &Result<Proof, Problem>) -> &'static str {
+    verdict.as_ref().err().map_or("accepted", Problem::code)
+}
+
+fn key(key: &pki::Key) -> Key {
+    Key {
+        id: "release".to_owned(),
+        spki: key.spki(),
+        hash: HashAlgorithm::Sha256,
+        r#use: vec![Use::Image],
+        from: None,
+        until: None,
+        status: Status::Active,
+        digests: Vec::new(),
+    }
+}
+
+#[test]
+fn a_proof_says_who_signed_which_log_holds_it_and_when_it_was() {
+    let sigstore = Sigstore::new();
+    let proof = keyless(&sigstore, &sigstore.keyless().statement(&statement()), Version::V03).unwrap();
+    let Signer::Certificate(certificate) = &proof.signer else {
+        panic!("{proof:?}")
+    };
+    assert_eq!(certificate.root, "ours");
+    assert_eq!(certificate.identity, Identity::Uri(IDENTITY.to_owned()));
+    assert_eq!(certificate.issuer, ISSUER);
+    let claims: Vec<_> = certificate
+        .claims
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    assert_eq!(
+        claims,
+        [
+            ("runner-environment", "github-hosted"),
+            ("source-repository-identifier", "123456"),
+            ("source-repository-owner-identifier", "7890"),
+            ("source-repository-ref", "refs/tags/v1.2.3"),
+            ("source-repository-uri", "https://github.com/acme/app"),
+        ]
+    );
+    let signed = Timestamp::from_second(SIGNED).unwrap();
+    assert_eq!(proof.logs.len(), 1);
+    assert_eq!(proof.logs[0].log, hex::encode(sigstore.rekor.id));
+    assert!(proof.logs[0].included && proof.logs[0].index > 25_000_000);
+    assert_eq!(proof.times.len(), 1);
+    assert_eq!((proof.times[0].source, proof.times[0].time), (TimeSource::Log, signed));
+    assert_eq!(proof.times[0].authority, proof.logs[0].log);
+    assert_eq!((proof.span.from, proof.span.until), (Some(signed), None));
+
+    let second = keyless(
+        &sigstore,
+        &sigstore.keyless().rekor2().statement(&statement()),
+        Version::V03,
+    )
+    .unwrap();
+    assert_eq!(second.logs[0].log, hex::encode(sigstore.rekor2.id));
+    assert!(second.logs[0].included);
+    assert_eq!(
+        (second.times[0].source, second.times[0].authority.as_str()),
+        (TimeSource::Timestamp, "https://timestamp.private.example")
+    );
+}
+
+#[test]
+fn every_kind_of_bundle_verifies() {
+    let sigstore = Sigstore::new();
+    let text = statement();
+    let of = |entry| sigstore.keyless().entry(entry).statement(&text);
+    let promised = sigstore.keyless().promised().statement(&text);
+    for (signed, version, included) in [
+        (of(Entry::Dsse001), Version::V01, true),
+        (of(Entry::Dsse001), Version::V02, true),
+        (of(Entry::Dsse001), Version::V03, true),
+        (of(Entry::Intoto002), Version::V03, true),
+        (promised, Version::V01, false),
+        (sigstore.keyless().message(SUBJECT), Version::V03, true),
+        (sigstore.keyless().rekor2().message(SUBJECT), Version::V03, true),
+        (sigstore.keyless().timestamps(1).statement(&text), Version::V03, true),
+    ] {
+        let proof = keyless(&sigstore, &signed, version).unwrap();
+        assert_eq!((proof.logs.len(), proof.logs[0].included), (1, included), "{version:?}");
+    }
+}
+
+/// Every shape of bundle that holds what a fault can break.
+fn shapes(sigstore: &Sigstore, fault: Fault) -> Vec<(Signed, Version)> {
+    let text = statement();
+    let of = |entry| sigstore.keyless().entry(entry).statement(&text);
+    let mut shapes = Vec::new();
+    let everywhere = Fault::OF_CERTIFICATE.contains(&fault) || Fault::OF_ENTRY.contains(&fault);
+    let envelope = Fault::OF_ENVELOPE.contains(&fault);
+    let (promise, proof) = (Fault::OF_PROMISE.contains(&fault), Fault::OF_PROOF.contains(&fault));
+    if everywhere || envelope || promise {
+        shapes.push((sigstore.keyless().promised().statement(&text), Version::V01));
+        shapes.push((of(Entry::Intoto002), Version::V03));
+    }
+    if everywhere || envelope || promise || proof {
+        shapes.push((of(Entry::Dsse001), Version::V02));
+        shapes.push((of(Entry::Dsse001), Version::V03));
+    }
+    if everywhere || promise || proof {
+        shapes.push((sigstore.keyless().message(SUBJECT), Version::V03));
+    }
+    if !promise {
+        shapes.push((sigstore.keyless().rekor2().statement(&text), Version::V03));
+    }
+    if Fault::OF_TIMESTAMP.contains(&fault) {
+        shapes.push((sigstore.keyless().timestamps(1).statement(&text), Version::V03));
+        shapes.push((
+            sigstore.keyless().unlogged().timestamps(1).statement(&text),
+            Version::V03,
+        ));
+    }
+    shapes
+}
+
+#[test]
+fn what_is_wrong_is_refused_with_its_own_code() {
+    let good = Sigstore::new();
+    let expected = |fault: Fault| -> &[&str] {
+        match fault {
+            Fault::SctMissing | Fault::SctByUnknownLog | Fault::SctOfOtherCertificate | Fault::SctOutsideKeyWindow => {
+                &["certificate-unlogged"]
+            }
+            Fault::LeafIsAuthority
+            | Fault::LeafWithoutKeyUsage
+            | Fault::LeafWithoutDigitalSignature
+            | Fault::LeafWithoutName
+            | Fault::LeafWithTwoNames
+            | Fault::LeafIssuersDisagree
+            | Fault::LeafWithoutIssuer => &["certificate-unacceptable"],
+            Fault::LeafWithoutCodeSigning | Fault::LeafByUnknownAuthority => &["certificate-untrusted"],
+            Fault::LeafSelfSigned | Fault::LeafByLeaf => &["root-unknown"],
+            Fault::LeafExpired | Fault::LeafNotYetValid => &["certificate-expired", "certificate-untrusted"],
+            Fault::IntermediateExpired | Fault::AuthorityOutsideWindow => &["certificate-expired"],
+            Fault::PromiseByOtherKey
+            | Fault::PromiseOfOtherBody
+            | Fault::TimeAltered
+            | Fault::IndexAltered
+            | Fault::LogUnknown
+            | Fault::LogKeyOutsideWindow => &["log-unproved", "log-unknown"],
+            Fault::TimeInFuture => &["log-time"],
+            Fault::IndexNegative => &["bundle-malformed"],
+            Fault::ProofHashAltered | Fault::ProofIndexAltered | Fault::ProofCutShort => &["log-unproved"],
+            Fault::CheckpointByOtherKey | Fault::CheckpointWithOtherHint | Fault::CheckpointByWitnessOnly => {
+                &["log-unproved"]
+            }
+            Fault::CheckpointOfOtherTree => &["log-unproved", "bundle-malformed"],
+            Fault::CheckpointWithoutRoot => &["log-unproved", "bundle-malformed"],
+            Fault::EntryOfOtherPayload => &["log-mismatch", "subject-mismatch"],
+            Fault::EntryOfOtherSignature | Fault::EntryOfOtherSigner => &["log-mismatch"],
+            Fault::TimestampOutsideLeaf => &["certificate-expired", "certificate-untrusted"],
+            Fault::TimestampOverPayload
+            | Fault::TimestampByUnknownAuthority
+            | Fault::TimestampByUnknownAuthorityEmbedded
+            | Fault::TimestampByUselessAuthority
+            | Fault::TimestampOutsideAuthority
+            | Fault::TimestampOutsideWindow
+            | Fault::TimestampRefused => &["timestamp-invalid"],
+            Fault::SignatureAltered
+            | Fault::SignatureByOtherKey
+            | Fault::SignatureWithoutEncoding
+            | Fault::PayloadAltered => &[
+                "signature-invalid",
+                "log-mismatch",
+                "timestamp-invalid",
+                "payload-malformed",
+            ],
+            Fault::SignaturesTwo => &["signature-count"],
+            Fault::PayloadTypeAltered => &["payload-type-unsupported"],
+            other => panic!("{other:?} has no code yet"),
+        }
+    };
+    let all = [
+        &Fault::OF_CERTIFICATE[..],
+        &Fault::OF_PROMISE,
+        &Fault::OF_PROOF,
+        &Fault::OF_ENTRY,
+        &Fault::OF_TIMESTAMP,
+        &Fault::OF_ENVELOPE,
+    ]
+    .concat();
+    let mut wrong = Vec::new();
+    for fault in all {
+        // Only the log's own operator could sign a checkpoint for another origin.
+        if fault == Fault::CheckpointOfOtherOrigin {
+            continue;
+        }
+        let sigstore = good.breaking(fault);
+        for (number, (signed, version)) in shapes(&sigstore, fault).iter().enumerate() {
+            let verdict = keyless(&sigstore, signed, *version);
+            if !expected(fault).contains(&code(&verdict)) {
+                wrong.push(format!(
+                    "{fault:?} {number} {version:?}: {} {verdict:?}",
+                    code(&verdict)
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn nothing_is_counted_twice_and_nothing_is_without_a_limit() {
+    let good = Sigstore::new();
+    for fault in [Fault::EntryTwice, Fault::TimestampTwice, Fault::TimestampsTooMany] {
+        let sigstore = good.breaking(fault);
+        let signed = sigstore.keyless().rekor2().statement(&statement());
+        assert_eq!(
+            code(&keyless(&sigstore, &signed, Version::V03)),
+            "bundle-malformed",
+            "{fault:?}"
+        );
+    }
+    // An entry of the one log that says to be of the other.
+    let mut bundle = good.keyless().rekor2().statement(&statement()).bundle(Version::V03);
+    let entries = bundle["verificationMaterial"]["tlogEntries"].as_array_mut().unwrap();
+    let mut again = entries[0].clone();
+    again["logId"]["keyId"] = pki::base64(&good.rekor.id).into();
+    entries.push(again);
+    let verdict = verify(&root(&good), bundle.to_string().as_bytes(), By::Certificate, now());
+    assert_eq!(code(&verdict), "log-unproved", "{verdict:?}");
+}
+
+#[test]
+fn without_a_log_entry_a_timestamp_gives_the_time_and_the_proof_names_no_log() {
+    let sigstore = Sigstore::new();
+    let signed = sigstore.keyless().unlogged().timestamps(1).statement(&statement());
+    let proof = keyless(&sigstore, &signed, Version::V03).unwrap();
+    assert_eq!((proof.logs.len(), proof.times.len()), (0, 1));
+    let bare = sigstore.keyless().unlogged().statement(&statement());
+    assert_eq!(code(&keyless(&sigstore, &bare, Version::V03)), "bundle-malformed");
+}
+
+#[test]
+fn a_root_without_certificate_logs_asks_for_none_but_one_that_lists_them_does() {
+    let good = Sigstore::new();
+    let unlogged = good.breaking(Fault::SctMissing);
+    let bundle = unlogged
+        .keyless()
+        .unlogged()
+        .timestamps(1)
+        .statement(&statement())
+        .bundle(Version::V03)
+        .to_string();
+    let change = |change: fn(&mut serde_json::Value)| {
+        let mut root: serde_json::Value = serde_json::from_str(&good.trusted_root()).unwrap();
+        change(&mut root);
+        code(&verify(
+            &root_of(root.to_string()),
+            bundle.as_bytes(),
+            By::Certificate,
+            now(),
+        ))
+    };
+    assert_eq!(change(|_| {}), "certificate-unlogged");
+    assert_eq!(change(|root| root["ctlogs"] = serde_json::json!([])), "accepted");
+    // One that is listed and not supported is still listed.
+    let broken = change(|root| root["ctlogs"][0]["publicKey"]["rawBytes"] = "AAAA".into());
+    assert_eq!(broken, "certificate-unlogged");
+}
+
+#[test]
+fn a_time_that_the_node_s_clock_has_not_reached_does_not_count() {
+    let sigstore = Sigstore::new();
+    let bundle = sigstore
+        .keyless()
+        .statement(&statement())
+        .bundle(Version::V03)
+        .to_string();
+    let at = |seconds| {
+        let now = Timestamp::from_second(SIGNED + seconds).unwrap();
+        code(&verify(&root(&sigstore), bundle.as_bytes(), By::Certificate, now))
+    };
+    assert_eq!((at(-1), at(0), at(1)), ("time-future", "accepted", "accepted"));
+}
+
+#[test]
+fn a_key_s_log_entries_and_timestamps_must_verify_and_give_its_times() {
+    let sigstore = Sigstore::new();
+    let pair = pki::Key::new();
+    let trusted = key(&pair);
+    let text = statement();
+    let verify_key = |sigstore: &Sigstore, signed: &Signed, key: &Key| {
+        let bundle = signed.bundle(Version::V03).to_string();
+        verify(&root(sigstore), bundle.as_bytes(), By::Key(key), now())
+    };
+    let logged = verify_key(&sigstore, &sigstore.by_key(&pair).statement(&text), &trusted).unwrap();
+    assert_eq!(logged.signer, Signer::Key("release".to_owned()));
+    assert_eq!((logged.logs.len(), logged.times.len()), (1, 1));
+    let second = verify_key(&sigstore, &sigstore.by_key(&pair).rekor2().message(SUBJECT), &trusted).unwrap();
+    assert_eq!((second.logs.len(), second.times.len()), (1, 1));
+    let stamped = sigstore.by_key(&pair).unlogged().timestamps(1).statement(&text);
+    let stamped = verify_key(&sigstore, &stamped, &trusted).unwrap();
+    assert_eq!((stamped.logs.len(), stamped.times.len()), (0, 1));
+
+    for fault in [
+        Fault::PromiseByOtherKey,
+        Fault::TimeAltered,
+        Fault::ProofHashAltered,
+        Fault::CheckpointByOtherKey,
+        Fault::EntryOfOtherPayload,
+        Fault::EntryOfOtherSignature,
+        Fault::EntryOfOtherSigner,
+    ] {
+        let broken = sigstore.breaking(fault);
+        let verdict = verify_key(&broken, &broken.by_key(&pair).statement(&text), &trusted);
+        assert!(verdict.is_err(), "{fault:?}");
+    }
+    let broken = sigstore.breaking(Fault::TimestampByUnknownAuthority);
+    let verdict = verify_key(&broken, &broken.by_key(&pair).rekor2().statement(&text), &trusted);
+    assert_eq!(code(&verdict), "timestamp-invalid");
+
+    let other = key(&pki::Key::new());
+    let verdict = verify_key(&sigstore, &sigstore.by_key(&pair).statement(&text), &other);
+    assert!(verdict.is_err());
+    let by_certificate = sigstore.keyless().statement(&text);
+    assert!(verify_key(&sigstore, &by_certificate, &trusted).is_err());
+    let sha384 = Key {
+        hash: HashAlgorithm::Sha384,
+        ..trusted
+    };
+    let verdict = verify_key(&sigstore, &sigstore.by_key(&pair).statement(&text), &sha384);
+    assert_eq!(code(&verdict), "key-log-unsupported");
+}
+
+#[test]
+fn a_bundle_counts_under_its_own_root_only() {
+    let (ours, theirs) = (Sigstore::new(), Sigstore::new());
+    let signed = theirs.keyless().statement(&statement());
+    // The authorities have the same names. What is seen first is that the log's promise is by another key.
+    assert_eq!(code(&keyless(&ours, &signed, Version::V03)), "log-unproved");
+}
+
+/// An image layout in which each of these bundles is attached to the subject.
+fn layout(folder: &Path, bundles: impl Iterator<Item = String>) {
+    let blobs = folder.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    let put = |bytes: &[u8], media_type: &str| {
+        let digest = Digest::of(bytes);
+        fs::write(blobs.join(digest.hex()), bytes).unwrap();
+        json!({"mediaType": media_type, "digest": digest.to_string(), "size": bytes.len()})
+    };
+    let config = put(b"{}", "application/vnd.oci.empty.v1+json");
+    let bundle_type = "application/vnd.dev.sigstore.bundle.v0.3+json";
+    let manifest_type = "application/vnd.oci.image.manifest.v1+json";
+    let entries: Vec<Value> = bundles
+        .map(|bundle| {
+            let manifest = json!({
+                "schemaVersion": 2,
+                "mediaType": manifest_type,
+                "artifactType": bundle_type,
+                "config": config,
+                "layers": [put(bundle.as_bytes(), bundle_type)],
+                "subject": {
+                    "mediaType": manifest_type,
+                    "digest": Digest::of(SUBJECT).to_string(),
+                    "size": SUBJECT.len(),
+                },
+            });
+            put(manifest.to_string().as_bytes(), manifest_type)
+        })
+        .collect();
+    let index = json!({"schemaVersion": 2, "manifests": entries});
+    fs::write(folder.join("index.json"), index.to_string()).unwrap();
+}
+
+fn question(sigstore: &Sigstore, keys: Vec<Key>, issuer: &str) -> Question {
+    let source = RootSource::File("trusted_root.json".to_owned());
+    Question {
+        subjects: vec![Digest::of(SUBJECT)],
+        keys,
+        roots: vec![Root::new("ours", source, sigstore.trusted_root())],
+        certifiers: vec![Certifier {
+            root: "ours".to_owned(),
+            issuer: issuer.to_owned(),
+        }],
+        now: now(),
+    }
+}
+
+fn codes(answer: &Answer) -> Vec<&str> {
+    answer.findings.iter().map(|finding| finding.code.as_str()).collect()
+}
+
+#[test]
+fn evidence_is_judged_under_the_roots_of_the_question() {
+    let sigstore = Sigstore::new();
+    let folder = tempfile::tempdir().unwrap();
+    let pair = pki::Key::new();
+    let sign = pki::statement(
+        &hex::encode(pki::sha256(SUBJECT)),
+        "https://sigstore.dev/cosign/sign/v1",
+    );
+    let bundles = [
+        sigstore.keyless().statement(&statement()).bundle(Version::V03),
+        sigstore.by_key(&pair).statement(&sign).bundle(Version::V03),
+    ];
+    layout(folder.path(), bundles.iter().map(Value::to_string));
+    let folder = File::open(folder.path()).unwrap();
+
+    let windowed = Key {
+        from: Timestamp::from_second(SIGNED - 10).ok(),
+        until: Timestamp::from_second(SIGNED + 10).ok(),
+        ..key(&pair)
+    };
+    let all = question(&sigstore, vec![windowed.clone()], ISSUER);
+    let answer = evidence::judge(folder.as_fd(), &all);
+    assert_eq!(codes(&answer), [""; 0]);
+    let said: Vec<_> = answer
+        .facts
+        .iter()
+        .map(|fact| (fact.carrier, fact.claim.clone(), fact.proof.logs.len()))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            (Carrier::BundleCertificate, Claim::Attestation(PREDICATE.to_owned()), 1),
+            (Carrier::BundleKeyLogged, Claim::ImageSignature, 1),
+        ]
+    );
+
+    let late = Key {
+        until: Timestamp::from_second(SIGNED).ok(),
+        ..windowed
+    };
+    let other_issuer = question(&sigstore, vec![late], "https://accounts.example.com");
+    let answer = evidence::judge(folder.as_fd(), &other_issuer);
+    assert_eq!(
+        (answer.facts.len(), codes(&answer)),
+        (0, vec!["signer-unlisted", "key-window"])
+    );
+
+    let mut rootless = question(&sigstore, vec![key(&pair)], ISSUER);
+    rootless.roots.clear();
+    let answer = evidence::judge(folder.as_fd(), &rootless);
+    assert_eq!(
+        (answer.facts.len(), codes(&answer)),
+        (0, vec!["root-unknown", "root-missing"])
+    );
+}
+
+#[test]
+fn ten_thousand_forged_bundles_are_bounded_work() {
+    const FORGED: usize = 10_000;
+    let sigstore = Sigstore::new();
+    let genuine = sigstore.keyless().statement(&statement()).bundle(Version::V03);
+    let forged = |number: usize| {
+        let mut bundle = genuine.clone();
+        // As far as it can be told without a check of a signature, it is genuine.
+        bundle["dsseEnvelope"]["signatures"][0]["keyid"] = number.to_string().into();
+        bundle["verificationMaterial"]["tlogEntries"][0]["logIndex"] = number.to_string().into();
+        bundle.to_string()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let first = std::iter::once(genuine.to_string());
+    layout(folder.path(), first.chain((0..FORGED).map(forged)));
+    let folder = File::open(folder.path()).unwrap();
+    let question = question(&sigstore, Vec::new(), ISSUER);
+    let started = Instant::now();
+    let answer = evidence::judge(folder.as_fd(), &question);
+    println!("{FORGED} forged bundles were judged in {:?}", started.elapsed());
+    assert_eq!(answer.facts.len(), 1);
+    assert_eq!(codes(&answer).last(), Some(&"work-limit"));
+    assert!(answer.is_cut_short());
+}
