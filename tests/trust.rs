@@ -251,8 +251,34 @@ mod tests {
         assert_eq!(id.len(), 12);
         let text = node.done(&["explain", "web"]);
         assert_eq!(node.done(&["explain", &id]), text);
-        let shown = text.replace(&id, "ID");
-        insta::assert_snapshot!(shown, @"");
+        let shown = text
+            .replace(&id, "ID")
+            .replace(MANIFEST, "DIGEST")
+            .replace(&MANIFEST[7..], "HEX");
+        insta::assert_snapshot!(shown, @r#"
+        decision ID of 2026-11-22T05:16:20.327630335Z
+        allowed: signature-verified: signed by release
+          container       k8s.io/web
+          asked for       registry.example/prod/web:1.4
+          rule            "all"
+          policy          generation 1 (DIGEST)
+          image signature
+            carried by    bundle-key DIGEST
+            signed by     key release
+            log entry     42 in log c0d23d6a, included
+            signed at     2026-01-02T03:04:05Z says log c0d23d6a
+            subject       DIGEST
+          manifest        DIGEST
+          configuration   DIGEST
+          layers          chain DIGEST
+          writes go to    /var/lib/containerd/snapshots/7/fs
+        checked again now, without containerd:
+          evidence        0 of 1 blobs are there, unchanged
+                          DIGEST: cannot open blobs/sha256/HEX: No such file or directory (os error 2)
+          policy          another one was activated since
+          verdict         it would be refused today: evidence-cache-empty: a signature by release of DIGEST is required; found instead: the evidence cache is empty: nothing was imported yet (assay evidence import PATH) (evidence-cache-empty)
+          to fix          assay evidence import PATH, with a PATH that holds such a signature
+        "#);
         let json: serde_json::Value = serde_json::from_str(&node.done(&["explain", &id, "-o", "json"])).unwrap();
         assert_eq!(json["id"], id.as_str());
         assert_eq!(json["decision"]["code"], "signature-verified");

@@ -19,7 +19,7 @@ use crate::store::StateDir;
 use crate::trust::clock::{Clock, Mark};
 use crate::trust::edit::{self, EditError, NewKey};
 use crate::trust::update::{self, Place};
-use crate::trust::{self, HashAlgorithm, Key, Root, RootSource, Status, Trust, Use};
+use crate::trust::{self, Builder, HashAlgorithm, Key, Root, RootSource, Status, Trust, Use};
 
 /// Arguments of `assay trust`.
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Show the keys and trusted roots of trust.d, and whether they are in force
+    /// Show the keys, trusted roots, builders and trust stores of trust.d, and whether they are in force
     Show {
         /// What they are written as
         #[arg(long, short, value_enum, default_value_t)]
@@ -294,6 +294,18 @@ struct Shown<'a> {
     in_force: bool,
     keys: Vec<ShownKey<'a>>,
     roots: Vec<ShownRoot<'a>>,
+    builders: &'a [Builder],
+    stores: Vec<ShownStore<'a>>,
+}
+
+/// A trust store of the Notary Project, by how much is in it.
+#[derive(Debug, Serialize)]
+struct ShownStore<'a> {
+    id: &'a str,
+    ca: usize,
+    signing_authority: usize,
+    tsa: usize,
+    crls: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -371,6 +383,18 @@ fn show_trust(config: &Config, output: Output) -> Exit {
             .zip(dates)
             .map(|(root, as_of)| ShownRoot::new(root, as_of))
             .collect(),
+        builders: &trust.builders,
+        stores: trust
+            .notation
+            .iter()
+            .map(|store| ShownStore {
+                id: &store.id,
+                ca: store.ca.len(),
+                signing_authority: store.signing_authority.len(),
+                tsa: store.tsa.len(),
+                crls: store.crls.len(),
+            })
+            .collect(),
     };
     match output {
         Output::Json => match serde_json::to_string_pretty(&shown) {
@@ -390,7 +414,12 @@ fn is_in_force(config: &Config, trust: &Trust) -> bool {
     StateDir::open(&config.state)
         .ok()
         .and_then(|state| load_active(&state).ok())
-        .is_some_and(|(active, _)| active.keys == trust.keys && active.roots == trust.roots)
+        .is_some_and(|(active, _)| {
+            active.keys == trust.keys
+                && active.roots == trust.roots
+                && active.builders == trust.builders
+                && active.notation == trust.notation
+        })
 }
 
 impl<'a> ShownKey<'a> {
@@ -471,8 +500,28 @@ ROOT {}  {}  {}{age}{old}",
             text.push('\n');
             table(&mut text, &rows);
         }
-        if self.keys.is_empty() && self.roots.is_empty() {
-            let _ = writeln!(text, "{} lists neither keys nor roots", place.display());
+        if !self.builders.is_empty() {
+            let mut rows = vec![["BUILDER", "LEVEL", "ID"].map(str::to_owned)];
+            rows.extend(
+                self.builders
+                    .iter()
+                    .map(|builder| [builder.name.clone(), builder.level.to_string(), builder.id.clone()]),
+            );
+            text.push('\n');
+            table(&mut text, &rows);
+        }
+        if !self.stores.is_empty() {
+            let mut rows = vec![["TRUST STORE", "CA", "SIGNING AUTHORITY", "TSA", "CRL"].map(str::to_owned)];
+            rows.extend(self.stores.iter().map(|store| {
+                let [ca, authority, tsa, crls] =
+                    [store.ca, store.signing_authority, store.tsa, store.crls].map(|count| count.to_string());
+                [store.id.to_owned(), ca, authority, tsa, crls]
+            }));
+            text.push('\n');
+            table(&mut text, &rows);
+        }
+        if text.is_empty() {
+            let _ = writeln!(text, "{} lists nobody", place.display());
         }
         text.push_str(if self.in_force {
             "the active policy holds the same"

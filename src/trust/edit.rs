@@ -372,7 +372,24 @@ mod tests {
     fn a_key_is_added_and_comments_stay() {
         let (folder, trust) = folder(TEXT);
         let file = add(&trust, "new", &folder.path().join("new.pub")).unwrap();
-        insta::assert_snapshot!(fs::read_to_string(file).unwrap(), @"");
+        insta::assert_snapshot!(fs::read_to_string(file).unwrap(), @r#"
+        # ours
+        [[key]]
+        id = "release"   # since 2020
+        file = "release.pub"
+        use = ["image"]
+
+        [[key]]
+        id = "new"
+        file = "new.pub"
+        use = ["image", "sbom"]
+        hash = "sha512"
+
+        # theirs
+        [[root]]
+        id = "public-good"
+        builtin = "sigstore"
+        "#);
         assert_eq!(fs::read_to_string(trust.join("new.pub")).unwrap(), ED25519);
         let keys = super::super::load(&trust).unwrap().keys;
         assert_eq!(keys[1].r#use, [Use::Image, Use::Sbom]);
@@ -436,7 +453,23 @@ mod tests {
             |digests: &[Digest]| set_status(&trust, "release", Status::Retired, &digests.iter().copied().collect());
         assert_eq!(retire(&[one]).unwrap().1, 1);
         assert_eq!(retire(&[two]).unwrap().1, 2);
-        insta::assert_snapshot!(fs::read_to_string(trust.join("keys.toml")).unwrap(), @"");
+        insta::assert_snapshot!(fs::read_to_string(trust.join("keys.toml")).unwrap(), @r#"
+        # ours
+        [[key]]
+        id = "release"   # since 2020
+        file = "release.pub"
+        use = ["image"]
+        status = "retired"
+        digests = [
+            "sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b",
+            "sha256:d4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35",
+        ]
+
+        # theirs
+        [[root]]
+        id = "public-good"
+        builtin = "sigstore"
+        "#);
         let key = super::super::load(&trust).unwrap().keys.remove(0);
         assert_eq!((key.status, key.digests.len()), (Status::Retired, 2));
         assert!(matches!(retire(&[one]), Err(EditError::Unchanged(..))));
