@@ -439,6 +439,7 @@ fn question(sigstore: &Sigstore, keys: Vec<Key>, issuer: &str) -> Question {
             issuer: issuer.to_owned(),
         }],
         now: now(),
+        ..Question::default()
     }
 }
 

@@ -370,8 +370,10 @@ impl Desk {
             subjects: subjects.to_vec(),
             keys: self.active.keys.clone(),
             roots: self.active.roots.clone(),
-            // Rules and the deny list name keys only.
-            certifiers: Vec::new(),
+            notation: self.active.notation.clone(),
+            certifiers: self.active.certifiers(),
+            denied: self.active.denied_identities(),
+            conditions: self.active.conditions(),
             now: self.now,
         };
         parser::ask(self.evidence.as_fd(), &question, self.deadline)

@@ -228,6 +228,22 @@ fn accept(reply: &[u8], question: &Question) -> Result<Judged, ParserFault> {
         if let Err(what) = accept_fact(fact, question) {
             return garbage(what);
         }
+        let family = fact.claim.family();
+        if fact
+            .details
+            .as_deref()
+            .is_some_and(|details| Some(details.family()) != family || !details.is_bounded())
+        {
+            return garbage("it reads a predicate as something that it cannot be");
+        }
+        let about = |number: &usize| question.conditions.get(*number).map(|condition| condition.about);
+        if fact
+            .held
+            .iter()
+            .any(|number| about(number).is_none() || about(number) != family)
+        {
+            return garbage("it answers a condition that it was not asked about");
+        }
     }
     for finding in &answer.findings {
         let is_code = |text: &str| {
@@ -264,7 +280,18 @@ fn accept_fact(fact: &Fact, question: &Question) -> Result<(), &'static str> {
             }
         }
         Signer::Certificate(certificate) => accept_certificate(certificate, question)?,
-        Signer::Notation(_) => return Err("it names a trust store that it was not given"),
+        Signer::Notation(signer) => {
+            if !question.notation.iter().any(|store| store.id == signer.store) {
+                return Err("it names a trust store that it was not given");
+            }
+            let texts = [&signer.subject, &signer.revocation_unknown];
+            if signer.subject.is_empty()
+                || fact.claim != Claim::ImageSignature
+                || !texts.into_iter().all(|t| is_text(t))
+            {
+                return Err("it has a signer that cannot be");
+            }
+        }
     }
     let is_log = |log: &str| log.len() == 64 && log.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let logs = &fact.proof.logs;
@@ -289,11 +316,10 @@ fn accept_fact(fact: &Fact, question: &Question) -> Result<(), &'static str> {
 fn accept_certificate(certificate: &Certificate, question: &Question) -> Result<(), &'static str> {
     let is_text = |text: &String| text.len() <= certificate::MAX_TEXT && printable(text) == *text;
     let (Identity::Uri(identity) | Identity::Email(identity)) = &certificate.identity;
-    let certified = |by: &evidence::Certifier| by.root == certificate.root && by.issuer == certificate.issuer;
     if !question.roots.iter().any(|root| root.id == certificate.root) {
         return Err("it names a root that it was not given");
     }
-    if !question.certifiers.iter().any(certified) {
+    if !question.wants(&certificate.root, &certificate.issuer, &certificate.identity) {
         return Err("it names a signer that it was not asked for");
     }
     let is_claim = |name: &String| certificate::claim_names().any(|known| known == name);
@@ -351,11 +377,20 @@ fn answer(layout: BorrowedFd<'_>) -> io::Result<()> {
     io::stdin().take(MAX_QUESTION).read_to_end(&mut question)?;
     let question: Question = serde_json::from_slice(&question)?;
     let mut answer = evidence::judge(layout, &question);
-    // One image can be signed by one key a thousand times; once is as good.
+    // One image can be signed by one key a thousand times; once is as good, where it says and proves the same.
     let mut said = HashSet::new();
-    answer
-        .facts
-        .retain(|fact| said.insert(format!("{:?} {} {:?}", fact.proof, fact.subject, fact.claim)));
+    answer.facts.retain(|fact| {
+        let Fact {
+            evidence: _,
+            carrier,
+            subject,
+            claim,
+            proof,
+            details,
+            held,
+        } = fact;
+        said.insert(format!("{:?}", (carrier, subject, claim, proof, details, held)))
+    });
     answer.findings.truncate(MAX_ENTRIES);
     for finding in &mut answer.findings {
         finding.text = printable(&finding.text).chars().take(MAX_TEXT / 4).collect();
@@ -391,7 +426,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::evidence::Certifier;
+    use crate::evidence::{Certifier, Denied};
     use crate::trust::{Builtin, HashAlgorithm, Key, Root, Status, Use};
     use crate::verify::{Carrier, Finding, LogEntry, Proof, TimeSource, TrustedTime};
 
@@ -479,6 +514,9 @@ mod tests {
             subjects: vec![Digest::of(b"image")],
             keys: vec![key()],
             roots: vec![Root::builtin("public-good", Builtin::Sigstore)],
+            notation: Vec::new(),
+            denied: Denied::default(),
+            conditions: Vec::new(),
             certifiers: vec![Certifier {
                 root: "public-good".to_owned(),
                 issuer: "https://issuer.example".to_owned(),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Provenance, Summary};
+use super::{Family, Provenance, Summary};
 use crate::oci::json;
 
 /// Longest text that is kept of a predicate, in bytes. Anything longer is refused, never cut: a cut text could match
@@ -68,6 +68,26 @@ impl Details {
             Summary::parse(version, predicate).map(|read| Some(Self::Summary(read)))
         } else {
             Ok(None)
+        }
+    }
+}
+
+impl Details {
+    /// What kind of evidence has these.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Provenance(_) => Family::Provenance,
+            Self::Summary(_) => Family::Vsa,
+        }
+    }
+
+    /// Whether it is within the bounds of what [`Details::parse`] gives, whoever made it.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        match self {
+            Self::Provenance(provenance) => provenance.is_bounded(),
+            Self::Summary(summary) => summary.is_bounded(),
         }
     }
 }

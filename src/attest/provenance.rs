@@ -85,6 +85,24 @@ impl Provenance {
             _ => Err(PredicateError::Version("v0.2 and v1")),
         }
     }
+
+    pub(super) fn is_bounded(&self) -> bool {
+        let short = |text: &String| text.len() <= MAX_TEXT;
+        let source = |source: &Origin| {
+            short(&source.uri)
+                && source.digest.len() <= MAX_DIGESTS
+                && source.digest.iter().all(|(name, value)| short(name) && short(value))
+        };
+        short(&self.builder)
+            && short(&self.build_type)
+            && self.sources.len() <= MAX_SOURCES
+            && self.sources.iter().all(source)
+            && self.parameters.len() <= MAX_PARAMETERS
+            && self
+                .parameters
+                .iter()
+                .all(|(name, value)| short(name) && value.iter().all(short))
+    }
 }
 
 fn parse_v02(predicate: &[u8]) -> Result<Provenance, PredicateError> {
@@ -321,4 +339,148 @@ fn flatten(parameters: Option<Value>) -> Result<BTreeMap<String, Option<String>>
         flat.insert(name, Some(value).filter(|value| value.len() <= MAX_TEXT));
     }
     Ok(flat)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(version: &str, predicate: &str) -> Result<Provenance, String> {
+        Provenance::parse(version, predicate.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    fn uris(provenance: &Provenance) -> Vec<&str> {
+        provenance.sources.iter().map(|source| source.uri.as_str()).collect()
+    }
+
+    /// As slsa-github-generator writes it, version 0.2.
+    const V02: &str = r#"{
+        "builder": {"id": "https://github.com/slsa-framework/slsa-github-generator/.github/workflows/generator_container_slsa3.yml@refs/tags/v1.9.0"},
+        "buildType": "https://github.com/slsa-framework/slsa-github-generator/container@v1",
+        "invocation": {
+            "configSource": {"uri": "git+https://github.com/acme/app@refs/tags/v1.0.0", "digest": {"sha1": "aa"}, "entryPoint": ".github/workflows/release.yml"},
+            "parameters": {"inputs": {"debug": true}, "channel": "stable"},
+            "environment": {"github_event_name": "push"}
+        },
+        "metadata": {"completeness": {}},
+        "materials": [{"uri": "git+https://github.com/acme/app@refs/tags/v1.0.0", "digest": {"sha1": "aa"}}]
+    }"#;
+
+    /// As GitHub's attestations write it, version 1.
+    const V1: &str = r#"{
+        "buildDefinition": {
+            "buildType": "https://actions.github.io/buildtypes/workflow/v1",
+            "externalParameters": {"workflow": {"ref": "refs/heads/main", "repository": "https://github.com/acme/app", "path": ".github/workflows/build.yml"}},
+            "internalParameters": {"github": {"event_name": "push"}},
+            "resolvedDependencies": [
+                {"uri": "git+https://github.com/acme/app@refs/heads/main", "digest": {"gitCommit": "bb"}},
+                {"uri": "git+https://github.com/other/submodule@refs/heads/main", "digest": {"gitCommit": "cc"}}
+            ]
+        },
+        "runDetails": {"builder": {"id": "https://github.com/acme/app/.github/workflows/build.yml@refs/heads/main"}, "metadata": {}}
+    }"#;
+
+    #[test]
+    fn both_versions_are_read() {
+        let old = read("v0.2", V02).unwrap();
+        assert_eq!(old.version, Version::V02);
+        assert_eq!(uris(&old), ["https://github.com/acme/app@refs/tags/v1.0.0"]);
+        assert_eq!(old.sources[0].digest["sha1"], "aa");
+        assert_eq!(old.parameters["inputs"].as_deref(), Some(r#"{"debug":true}"#));
+        assert_eq!(old.parameters["channel"].as_deref(), Some("stable"));
+        let new = read("v1", V1).unwrap();
+        assert_eq!(new.version, Version::V1);
+        assert_eq!(uris(&new), ["https://github.com/acme/app@refs/heads/main"]);
+        assert_eq!(new.sources[0].digest["gitCommit"], "bb");
+        assert_eq!(new.parameters.keys().collect::<Vec<_>>(), ["workflow"]);
+        for provenance in [old, new] {
+            assert!(provenance.is_bounded());
+            let json = serde_json::to_string(&provenance).unwrap();
+            assert_eq!(serde_json::from_str::<Provenance>(&json).unwrap(), provenance);
+        }
+    }
+
+    #[test]
+    fn every_build_service_has_its_place_for_the_source() {
+        let of = |build_type: &str, parameters: &str, dependencies: &str| {
+            let predicate = format!(
+                r#"{{"buildDefinition":{{"buildType":"{build_type}","externalParameters":{parameters},"resolvedDependencies":[{dependencies}]}},"runDetails":{{"builder":{{"id":"b"}}}}}}"#
+            );
+            let read = read("v1", &predicate).unwrap();
+            uris(&read).join(" ")
+        };
+        // Google Cloud Build: both places count.
+        assert_eq!(
+            of(
+                "gcb",
+                r#"{"buildConfigSource":{"repository":"https://github.com/acme/app","ref":"refs/heads/main","path":"x"},"sourceToBuild":{"repository":"https://github.com/acme/other","ref":""}}"#,
+                ""
+            ),
+            "https://github.com/acme/app@refs/heads/main https://github.com/acme/other"
+        );
+        // BuildKit: a fragment with a folder.
+        assert_eq!(
+            of(
+                "buildkit",
+                r#"{"configSource":{"uri":"https://github.com/acme/app.git#refs/tags/v1:docker","digest":{"sha1":"aa"}}}"#,
+                ""
+            ),
+            "https://github.com/acme/app.git@refs/tags/v1"
+        );
+        assert_eq!(
+            of(
+                "container-based",
+                r#"{"source":{"uri":"git+https://github.com/acme/app@refs/heads/x"}}"#,
+                ""
+            ),
+            "https://github.com/acme/app@refs/heads/x"
+        );
+        // A generator that records its source as the first dependency only.
+        let dependencies =
+            r#"{"uri":"git+https://github.com/acme/app@refs/heads/main"},{"uri":"git+https://github.com/evil/x"}"#;
+        assert_eq!(
+            of(
+                "https://github.com/slsa-framework/slsa-github-generator/delegator-generic@v0",
+                "{}",
+                dependencies
+            ),
+            "https://github.com/acme/app@refs/heads/main"
+        );
+        // Nothing says which: all repositories count.
+        assert_eq!(
+            of("unknown", "{}", dependencies),
+            "https://github.com/acme/app@refs/heads/main https://github.com/evil/x"
+        );
+        assert_eq!(of("unknown", "{}", r#"{"uri":"pkg:docker/alpine"}"#), "");
+    }
+
+    #[test]
+    fn what_is_no_provenance_is_refused() {
+        let refused = |version: &str, predicate: &str| read(version, predicate).unwrap_err();
+        insta::assert_snapshot!(refused("v0.1", "{}"), @"its predicate type is of a version that is not read, v0.2 and v1 are");
+        insta::assert_snapshot!(refused("v1", ""), @"not acceptable JSON: EOF while parsing a value at line 1 column 0");
+        insta::assert_snapshot!(refused("v0.2", V1), @"not acceptable JSON: missing field `builder` at line 12 column 5");
+        insta::assert_snapshot!(refused("v0.2", r#"{"builder":{},"buildType":"t"}"#), @"it names no builder");
+        insta::assert_snapshot!(refused("v0.2", r#"{"builder":{"id":"b"}}"#), @"it names no build type");
+        insta::assert_snapshot!(refused("v0.2", &V02.replacen("\"sha1\": \"aa\"", "\"sha1\": \"zz\"", 1)), @"it contradicts itself about the digest of its source");
+        insta::assert_snapshot!(refused("v0.2", &V02.replace("https://github.com/acme/app", &format!("https://{}", "a".repeat(MAX_TEXT)))), @"its source has more than 2048 bytes");
+        insta::assert_snapshot!(refused("v0.2", &V02.replace("\"channel\"", "\"inputs\"")), @r#"not acceptable JSON: the key "inputs" appears twice at line 6 column 62"#);
+        let many: Vec<String> = (0..=MAX_PARAMETERS).map(|n| format!("\"p{n}\":1")).collect();
+        let many = format!(
+            r#"{{"builder":{{"id":"b"}},"buildType":"t","invocation":{{"parameters":{{{}}}}}}}"#,
+            many.join(",")
+        );
+        insta::assert_snapshot!(refused("v0.2", &many), @"it has more than 256 parameters");
+        insta::assert_snapshot!(refused("v0.2", r#"{"builder":{"id":"b"},"buildType":"t","invocation":{"parameters":[1]}}"#), @"it names no parameters by name");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0..V1.len()) {
+            prop_assert!(Provenance::parse("v1", &bytes).is_err());
+            let _ = Provenance::parse("v0.2", &V1.as_bytes()[..cut]);
+        }
+    }
 }

@@ -92,6 +92,11 @@ impl Summary {
         })
     }
 
+    pub(super) fn is_bounded(&self) -> bool {
+        let texts = [&self.verifier, &self.resource, &self.policy];
+        self.levels.len() <= MAX_LEVELS && texts.into_iter().chain(&self.levels).all(|text| text.len() <= MAX_TEXT)
+    }
+
     /// Whether it reached a level. A build level includes those below it.
     #[must_use]
     pub fn has_level(&self, wanted: &str) -> bool {
@@ -105,5 +110,76 @@ impl Summary {
                     .zip(split(wanted))
                     .is_some_and(|((track, number), (wanted, least))| track == wanted && number >= least)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V1: &str = r#"{
+        "verifier": {"id": "https://verifier.example", "version": {"x": "1"}},
+        "timeVerified": "2026-11-01T12:00:00Z",
+        "resourceUri": "docker.io/acme/app",
+        "policy": {"uri": "https://verifier.example/policy", "digest": {"sha256": "aa"}},
+        "inputAttestations": [{"uri": "x", "digest": {}}],
+        "verificationResult": "PASSED",
+        "verifiedLevels": ["SLSA_BUILD_LEVEL_3", "ACME_REVIEWED"],
+        "slsaVersion": "1.0"
+    }"#;
+
+    fn read(version: &str, predicate: &str) -> Result<Summary, String> {
+        Summary::parse(version, predicate.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn both_spellings_are_read() {
+        let summary = read("v1", V1).unwrap();
+        assert!(summary.passed && summary.is_bounded());
+        assert_eq!(summary.resource, "docker.io/acme/app");
+        let mut old = V1.to_owned();
+        for (new, underscored) in [
+            ("timeVerified", "time_verified"),
+            ("resourceUri", "resource_uri"),
+            ("verificationResult", "verification_result"),
+            ("verifiedLevels", "verified_levels"),
+        ] {
+            old = old.replace(new, underscored);
+        }
+        assert_eq!(read("v0.2", &old).unwrap(), summary);
+        for result in ["FAILED", "passed", "PASSED ", "x"] {
+            let failed = read("v1", &V1.replace("\"PASSED\"", &format!("\"{result}\""))).unwrap();
+            assert!(!failed.passed, "{result}");
+        }
+    }
+
+    #[test]
+    fn a_build_level_includes_those_below() {
+        let summary = read("v1", V1).unwrap();
+        for level in ["SLSA_BUILD_LEVEL_3", "SLSA_BUILD_LEVEL_1", "ACME_REVIEWED"] {
+            assert!(summary.has_level(level), "{level}");
+        }
+        for level in [
+            "SLSA_BUILD_LEVEL_4",
+            "SLSA_SOURCE_LEVEL_1",
+            "ACME",
+            "SLSA_BUILD_LEVEL_",
+            "",
+        ] {
+            assert!(!summary.has_level(level), "{level}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_summary_is_refused() {
+        let without = |key: &str| read("v1", &V1.replace(&format!("\"{key}\""), "\"other\"")).unwrap_err();
+        insta::assert_snapshot!(without("timeVerified"), @"it names no time of verification");
+        insta::assert_snapshot!(without("resourceUri"), @"it names no resource");
+        insta::assert_snapshot!(without("verificationResult"), @"it names no result");
+        insta::assert_snapshot!(without("verifier"), @"not acceptable JSON: missing field `verifier` at line 10 column 5");
+        insta::assert_snapshot!(read("v0.1", V1).unwrap_err(), @"its predicate type is of a version that is not read, v0.2 and v1 are");
+        insta::assert_snapshot!(read("v1", &V1.replace("2026-11-01T12:00:00Z", "yesterday")).unwrap_err(), @"its time of verification is no RFC 3339 time");
+        // The same thing said in both spellings is said twice.
+        insta::assert_snapshot!(read("v1", &V1.replace("\"slsaVersion\": \"1.0\"", "\"verification_result\": \"PASSED\"")).unwrap_err(), @"not acceptable JSON: duplicate field `verificationResult` at line 9 column 29");
     }
 }

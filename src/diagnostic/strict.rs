@@ -120,6 +120,12 @@ impl<'s> Reader<'s> {
         self.source.at(span)
     }
 
+    /// What the file says there.
+    #[must_use]
+    pub fn text_of(&self, span: &Range<usize>) -> Option<&str> {
+        self.source.text.get(span.clone())
+    }
+
     /// How much was noted so far.
     #[must_use]
     pub fn count_faults(&self) -> usize {

@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::oci::{Descriptor, Manifest, json, shorten};
 use crate::verify::Problem;
 use crate::verify::bundle::{self, Bundle};
-use crate::verify::simple_signing;
+use crate::verify::legacy;
 
 /// Largest statement in bytes, signed or not: BuildKit writes 40 MiB at most, and base64 needs a third more.
 pub const MAX_STATEMENT: u64 = 56 << 20;
@@ -20,7 +20,6 @@ pub const MAX_STATEMENT: u64 = 56 << 20;
 const MAX_NOTATION: u64 = 1 << 20;
 
 const IN_TOTO: &str = "application/vnd.in-toto";
-const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
 const JWS: &str = "application/jose+json";
 const COSE: &str = "application/cose";
 /// Where cosign's older layout keeps the certificate of a signature.
@@ -77,8 +76,8 @@ impl Content {
     pub(super) fn of(layer: &Descriptor) -> Option<Self> {
         let media_type = layer.media_type.as_str();
         match media_type {
-            simple_signing::MEDIA_TYPE => Some(Self::SimpleSigning),
-            DSSE => Some(Self::Envelope),
+            legacy::SIMPLE_SIGNING => Some(Self::SimpleSigning),
+            legacy::ENVELOPE => Some(Self::Envelope),
             JWS => Some(Self::Jws),
             COSE => Some(Self::Cose),
             _ if media_type.starts_with(bundle::MEDIA_TYPE_PREFIX) => Some(Self::Bundle),
@@ -94,7 +93,7 @@ impl Content {
     pub(super) fn limit(self) -> u64 {
         match self {
             Self::Bundle => bundle::MAX_BUNDLE,
-            Self::SimpleSigning => simple_signing::MAX_PAYLOAD,
+            Self::SimpleSigning => legacy::MAX_SIMPLE_SIGNING,
             Self::Envelope | Self::Statement => MAX_STATEMENT,
             Self::Jws | Self::Cose => MAX_NOTATION,
         }

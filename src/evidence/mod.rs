@@ -10,16 +10,15 @@
 use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-
+use crate::attest::{COSIGN_SIGN, Condition, Details, Predicate};
 use crate::digest::Digest;
 use crate::oci::{self, Descriptor, Layout, shorten};
-use crate::trust::{Key, Root};
+use crate::trust::Key;
 use crate::verify::bundle::{self, Bundle};
 use crate::verify::certificate::Leaf;
 use crate::verify::{
-    Answer, By, Claim, Fact, Keyring, Problem, Proof, Signer, TrustedRoot, Unverified, Verify, simple_signing,
+    Answer, By, Carrier, Claim, Fact, Keyring, NotationStore, Problem, Proof, Signer, TrustedRoot, Unverified, Verify,
+    legacy, notation,
 };
 
 mod content;
@@ -28,6 +27,9 @@ mod gc;
 mod import;
 mod inventory;
 mod pull;
+mod question;
+#[cfg(test)]
+mod slsa_verifier;
 mod source;
 mod subjects;
 #[cfg(test)]
@@ -39,6 +41,7 @@ pub use gc::{Cleared, GcError, Unneeded, gc};
 pub use import::{ImportError, Item, Report, SkipReason, Skipped, import};
 pub use inventory::{Inventory, KnownImage, Piece, Wanted, inventory};
 pub use pull::{Fault, Obstacle, Progress, Pull, PullError, Pulled, PulledImage, pull};
+pub use question::{Certifier, Denied, Question};
 pub use source::SourceError;
 
 /// Annotation of an entry of the layout's index: the digests that the payloads behind it name, separated by
@@ -62,38 +65,14 @@ pub const MAX_DEFERRED: u64 = 64 << 20;
 pub const MAX_WORK: usize = 1024;
 /// Most of that for the signatures of one manifest, so that one with many leaves something to the others.
 pub const MAX_WORK_OF_MANIFEST: usize = 128;
+/// What a signature of the Notary Project costs of that: its chain, its timestamp's, and revocation lists.
+const NOTATION_WORK: usize = 16;
 /// Most facts of one answer.
 pub const MAX_FACTS: usize = 256;
 /// Most findings that are listed.
 pub const MAX_FINDINGS: usize = 32;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
-
-/// What is asked about the evidence in a layout.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Question {
-    /// Manifests, indexes and configurations that signatures may be about.
-    pub subjects: Vec<Digest>,
-    /// Keys whose signatures may count.
-    pub keys: Vec<Key>,
-    /// Roots under which certificates, log entries and timestamps may count.
-    pub roots: Vec<Root>,
-    /// Who certifies the signers that policy names; certificates by others are not even verified.
-    pub certifiers: Vec<Certifier>,
-    /// The node's own time.
-    pub now: Timestamp,
-}
-
-/// Who certifies a signer that policy names.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Certifier {
-    /// Identifier of the root.
-    pub root: String,
-    /// Who vouches for the identity.
-    pub issuer: String,
-}
 
 /// Which signatures and attestations in the layout are about one of the subjects and made by someone who may count.
 ///
@@ -125,10 +104,18 @@ pub fn judge(layout: BorrowedFd<'_>, question: &Question) -> Answer {
             Err(problem) => findings.push(problem.finding(None)),
         }
     }
+    let mut stores = Vec::new();
+    for store in &question.notation {
+        match NotationStore::new(store) {
+            Ok(store) => stores.push(store),
+            Err(problem) => findings.push(problem.finding(None)),
+        }
+    }
     let mut judge = Judge {
         layout: Layout::new(layout),
         keyring,
         roots,
+        stores,
         question,
         subjects: question.subjects.iter().copied().collect(),
         answer: Answer {
@@ -213,6 +200,7 @@ struct Judge<'a> {
     layout: Layout<BorrowedFd<'a>>,
     keyring: Keyring<'a>,
     roots: Vec<TrustedRoot>,
+    stores: Vec<NotationStore>,
     question: &'a Question,
     subjects: HashSet<Digest>,
     answer: Answer,
@@ -338,16 +326,18 @@ impl Judge<'_> {
             return Err(Problem::WorkLimit("signatures"));
         }
         self.spend(layer)?;
-        let unverified = self
-            .layout
-            .blob(layer, kind.limit())
-            .map_err(Problem::Evidence)
-            .and_then(|bytes| match kind {
-                Kind::Bundle => Bundle::parse(&bytes)?.unverified(),
-                Kind::SimpleSigning => simple_signing::parse(layer, bytes),
-            });
+        let blob = self.layout.blob(layer, kind.limit()).map_err(Problem::Evidence);
+        let unverified = blob.and_then(|bytes| match kind {
+            Kind::Bundle => Bundle::parse(&bytes)?.unverified().map(Either::Signature),
+            Kind::SimpleSigning => legacy::simple_signing(layer, bytes).map(Either::Signature),
+            Kind::Envelope => legacy::envelope(layer, &bytes).map(Either::Signature),
+            Kind::Notation => Ok(Either::Notation(bytes)),
+        });
         let unverified = match unverified {
-            Ok(unverified) => unverified,
+            Ok(Either::Signature(unverified)) => unverified,
+            Ok(Either::Notation(envelope)) => {
+                return self.notation(manifest.digest, link, &envelope, &layer.media_type);
+            }
             Err(problem) => {
                 if !matches!(link, Link::Other) {
                     self.finding(manifest.digest, &problem);
@@ -393,10 +383,7 @@ impl Judge<'_> {
             self.finding(manifest, &Problem::RootUnknown);
             return Ok(());
         }
-        let wanted = |root: &TrustedRoot| {
-            let mut certifiers = self.question.certifiers.iter();
-            certifiers.any(|certifier| certifier.issuer == leaf.issuer() && certifier.root == root.id())
-        };
+        let wanted = |root: &TrustedRoot| self.question.wants(root.id(), leaf.issuer(), leaf.identity());
         let roots: Vec<usize> = roots
             .into_iter()
             .filter(|&at| self.roots.get(at).is_some_and(wanted))
@@ -409,21 +396,22 @@ impl Judge<'_> {
             self.finding(manifest, &problem);
             return Ok(());
         }
+        let mut proved = Vec::new();
         for at in roots {
             for &subject in about {
                 if !self.work.spend(manifest, unverified.work()) {
-                    return Ok(());
+                    return self.facts(manifest, unverified, proved);
                 }
                 let Some(root) = self.roots.get(at) else {
                     continue;
                 };
                 match root.verify(unverified, By::Certificate, subject, self.question.now) {
-                    Ok(proof) => self.fact(fact(manifest, unverified, subject, proof))?,
+                    Ok(proof) => proved.push((subject, proof)),
                     Err(problem) => self.finding(manifest, &problem),
                 }
             }
         }
-        Ok(())
+        self.facts(manifest, unverified, proved)
     }
 
     /// Judges a signature by `key`, which is known to be the key's.
@@ -438,15 +426,74 @@ impl Judge<'_> {
         };
         match self.keyring.standing(key, unverified.claim(), &proof.times, about) {
             Ok((key, subjects)) => {
-                for subject in subjects {
-                    let proof = Proof {
-                        signer: Signer::Key(key.id.clone()),
-                        ..proof.clone()
-                    };
-                    self.fact(fact(manifest, unverified, subject, proof))?;
-                }
+                let proof = Proof {
+                    signer: Signer::Key(key.id.clone()),
+                    ..proof
+                };
+                let proved = subjects.into_iter().map(|subject| (subject, proof.clone())).collect();
+                self.facts(manifest, unverified, proved)
             }
-            Err(problem) => self.finding(manifest, &problem),
+            Err(problem) => {
+                self.finding(manifest, &problem);
+                Ok(())
+            }
+        }
+    }
+
+    /// Keeps what was proved about each subject, with what the predicate says.
+    fn facts(&mut self, evidence: Digest, verified: &Unverified, proved: Vec<(Digest, Proof)>) -> Bounded {
+        if proved.is_empty() {
+            return Ok(());
+        }
+        let Some((details, held)) = self.read(evidence, verified) else {
+            return Ok(());
+        };
+        for (subject, proof) in proved {
+            self.fact(Fact {
+                evidence,
+                carrier: verified.carrier(),
+                subject,
+                claim: verified.claim().clone(),
+                proof,
+                details: details.clone().map(Box::new),
+                held: held.clone(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Verifies a signature of the Notary Project under each trust store.
+    fn notation(&mut self, manifest: Digest, link: Link, envelope: &[u8], media_type: &str) -> Bounded {
+        if self.stores.is_empty() {
+            self.finding(manifest, &Problem::StoreMissing);
+            return Ok(());
+        }
+        for at in 0..self.stores.len() {
+            if !self.work.spend(manifest, NOTATION_WORK) {
+                return Ok(());
+            }
+            let Some(store) = self.stores.get(at) else {
+                continue;
+            };
+            match store.verify(envelope, media_type, self.question.now) {
+                Ok((target, proof)) if self.subjects.contains(&target.digest) => self.fact(Fact {
+                    evidence: manifest,
+                    carrier: Carrier::Notation,
+                    subject: target.digest,
+                    claim: Claim::ImageSignature,
+                    proof,
+                    details: None,
+                    held: Vec::new(),
+                })?,
+                Ok((target, _)) => {
+                    if let Link::Ours(attached) = link {
+                        let signed = target.digest;
+                        self.finding(manifest, &Problem::SubjectMismatch { attached, signed });
+                    }
+                    return Ok(());
+                }
+                Err(problem) => self.finding(manifest, &problem),
+            }
         }
         Ok(())
     }
@@ -513,6 +560,48 @@ impl Judge<'_> {
         }
     }
 
+    /// What the predicate of something that verified says, and which conditions hold for it. One that is not what its
+    /// type says is no evidence at all.
+    fn read(&mut self, evidence: Digest, verified: &Unverified) -> Option<(Option<Details>, Vec<usize>)> {
+        let predicate_type = match verified.claim() {
+            Claim::ImageSignature => COSIGN_SIGN,
+            Claim::Attestation(predicate_type) => predicate_type,
+        };
+        let details = match Details::parse(predicate_type, verified.predicate()) {
+            Ok(details) => details,
+            Err(error) => {
+                self.finding(evidence, &Problem::Predicate(error));
+                return None;
+            }
+        };
+        let family = verified.claim().family();
+        let about: Vec<(usize, &Condition)> = self
+            .question
+            .conditions
+            .iter()
+            .enumerate()
+            .filter(|(_, condition)| Some(condition.about) == family)
+            .collect();
+        if about.is_empty() {
+            return Some((details, Vec::new()));
+        }
+        let predicate = Predicate::parse(predicate_type, verified.predicate());
+        let mut held = Vec::new();
+        for (number, condition) in about {
+            let cel = shorten(&condition.cel);
+            let answer = predicate
+                .as_ref()
+                .map_err(Clone::clone)
+                .and_then(|predicate| condition.holds(predicate));
+            match answer {
+                Ok(true) => held.push(number),
+                Ok(false) => self.finding(evidence, &Problem::ConditionFalse(cel)),
+                Err(error) => self.finding(evidence, &Problem::Condition { cel, error }),
+            }
+        }
+        Some((details, held))
+    }
+
     /// Counts a document that is about to be read; false when it was read before.
     fn open(&mut self, descriptor: &Descriptor) -> Result<bool, Problem> {
         if !self.opened.insert(descriptor.digest) {
@@ -542,8 +631,10 @@ impl Judge<'_> {
                 && fact.proof.logs.iter().all(|entry| known.logs.contains(entry))
                 && fact.proof.times.iter().all(|time| known.times.contains(time))
         };
-        let says_the_same =
-            |known: &Fact| (known.subject, &known.claim) == (fact.subject, &fact.claim) && proves_as_much(&known.proof);
+        let says_the_same = |known: &Fact| {
+            (known.subject, &known.claim, &known.held) == (fact.subject, &fact.claim, &fact.held)
+                && proves_as_much(&known.proof)
+        };
         if fact.claim == Claim::ImageSignature && self.answer.facts.iter().any(says_the_same) {
             return Ok(());
         }
@@ -582,18 +673,6 @@ impl Judge<'_> {
     }
 }
 
-fn fact(evidence: Digest, unverified: &Unverified, subject: Digest, proof: Proof) -> Fact {
-    Fact {
-        evidence,
-        carrier: unverified.carrier(),
-        subject,
-        claim: unverified.claim().clone(),
-        proof,
-        details: None,
-        held: Vec::new(),
-    }
-}
-
 /// The digest in a tag by which cosign and the referrers tag schema attach things: `sha256-<hex>`, and more
 /// after a dot.
 fn tagged_digest(tag: &str) -> Option<Digest> {
@@ -602,17 +681,30 @@ fn tagged_digest(tag: &str) -> Option<Digest> {
     format!("sha256:{hex}").parse().ok()
 }
 
+/// A signature as it was read.
+enum Either {
+    Signature(Unverified),
+    /// An envelope of the Notary Project, which is read as it is verified.
+    Notation(Vec<u8>),
+}
+
 /// Layers that hold signatures.
 #[derive(Clone, Copy)]
 enum Kind {
     Bundle,
     SimpleSigning,
+    Envelope,
+    Notation,
 }
 
 impl Kind {
     fn of(layer: &Descriptor) -> Option<Self> {
-        if layer.media_type == simple_signing::MEDIA_TYPE {
+        if layer.media_type == legacy::SIMPLE_SIGNING {
             Some(Self::SimpleSigning)
+        } else if layer.media_type == legacy::ENVELOPE {
+            Some(Self::Envelope)
+        } else if matches!(layer.media_type.as_str(), notation::JWS | notation::COSE) {
+            Some(Self::Notation)
         } else if layer.media_type.starts_with(bundle::MEDIA_TYPE_PREFIX) {
             Some(Self::Bundle)
         } else {
@@ -623,7 +715,9 @@ impl Kind {
     fn limit(self) -> u64 {
         match self {
             Self::Bundle => bundle::MAX_BUNDLE,
-            Self::SimpleSigning => simple_signing::MAX_PAYLOAD,
+            Self::SimpleSigning => legacy::MAX_SIMPLE_SIGNING,
+            Self::Envelope => legacy::MAX_ENVELOPE,
+            Self::Notation => notation::MAX_ENVELOPE as u64,
         }
     }
 }

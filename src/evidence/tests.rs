@@ -2,6 +2,7 @@ use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
@@ -17,7 +18,10 @@ fn question(keys: &[Key], subjects: &[Digest]) -> Question {
         subjects: subjects.to_vec(),
         keys: keys.to_vec(),
         roots: Vec::new(),
+        notation: Vec::new(),
         certifiers: Vec::new(),
+        denied: Denied::default(),
+        conditions: Vec::new(),
         now: Timestamp::now(),
     }
 }
@@ -187,13 +191,14 @@ fn what_cosign_saved_is_found_though_no_index_lists_it() {
     let predicates = [
         "https://cyclonedx.org/bom",
         "https://openvex.dev/ns",
-        "https://slsa.dev/provenance/v1",
         "https://spdx.dev/Document",
     ];
     assert_eq!(
         facts(&answer),
         predicates.map(|predicate| ("p256".to_owned(), predicate.to_owned()))
     );
+    // The recorded provenance is empty: signed, and no evidence of anything.
+    assert_eq!(codes(&answer), ["predicate-malformed"]);
     // An SBOM is not vouched for by a key that only signs images.
     let image_only = Key {
         r#use: vec![Use::Image],
@@ -211,14 +216,22 @@ fn cosigns_older_layout_is_found() {
     let answer = cache.judge(&keys(), &[recorded("manifest")]);
     assert_eq!(
         facts(&answer),
-        ["p256", "rsa2048"].map(|key| (key.to_owned(), "image".to_owned()))
+        [
+            ("p256", "https://spdx.dev/Document"),
+            ("p256", "image"),
+            ("rsa2048", "image")
+        ]
+        .map(|(key, claim)| (key.to_owned(), claim.to_owned()))
     );
-    assert!(answer.facts.iter().all(|fact| fact.carrier == Carrier::SimpleSigning));
+    assert!(answer.facts.iter().all(|fact| match fact.claim {
+        Claim::ImageSignature => fact.carrier == Carrier::SimpleSigning,
+        Claim::Attestation(_) => fact.carrier == Carrier::Envelope,
+    }));
 }
 
 #[test]
 fn layouts_that_other_tools_filled_are_judged_as_they_are() {
-    for (name, count) in [("oras", 6), ("cosign-save-legacy", 2)] {
+    for (name, count) in [("oras", 6), ("cosign-save-legacy", 3)] {
         let folder = File::open(fixtures().join(name)).unwrap();
         let answer = judge(folder.as_fd(), &question(&keys(), &[recorded("manifest")]));
         assert_eq!((answer.facts.len(), answer.findings), (count, vec![]), "{name}");
@@ -513,7 +526,7 @@ fn a_damaged_cache_refuses_and_is_mended_by_the_next_import() {
             std::fs::read_to_string(cache.dir.path().join("index.json.corrupt")).unwrap(),
             index
         );
-        assert_eq!(cache.judge(&keys(), &subject).facts.len(), 10, "{index}");
+        assert_eq!(cache.judge(&keys(), &subject).facts.len(), 9, "{index}");
     }
 }
 
@@ -731,7 +744,9 @@ fn a_good_signature_is_found_among_thousands_of_bad_ones() {
 /// A simple-signing manifest with recorded payload and signature in the last layer, behind `bogus` forged ones.
 fn simple_signatures(cache: &Cache, bogus: usize, genuine: bool) -> Value {
     let legacy = Cache::filled(&["cosign-save-legacy"]);
-    let fact = legacy.judge(&[key("p256")], &[recorded("manifest")]).facts.remove(0);
+    let mut facts = legacy.judge(&[key("p256")], &[recorded("manifest")]).facts;
+    facts.retain(|fact| fact.carrier == Carrier::SimpleSigning);
+    let fact = facts.remove(0);
     let manifest: Value = serde_json::from_slice(&std::fs::read(legacy.blob(fact.evidence)).unwrap()).unwrap();
     let layer = manifest["layers"]
         .as_array()
@@ -760,7 +775,7 @@ fn simple_signatures(cache: &Cache, bogus: usize, genuine: bool) -> Value {
     if genuine {
         layers.push(layer);
     }
-    let layer_type = simple_signing::MEDIA_TYPE;
+    let layer_type = legacy::SIMPLE_SIGNING;
     cache.manifest(layer_type, &payload, &json!({"layers": layers}))
 }
 
@@ -966,7 +981,7 @@ fn evidence_about_other_images_changes_no_list_of_this_one() {
     let payload = format!(
         r#"{{"critical":{{"identity":{{"docker-reference":""}},"image":{{"docker-manifest-digest":"{other}"}},"type":"cosign container image signature"}}}}"#
     );
-    let entry = source.manifest(simple_signing::MEDIA_TYPE, payload.as_bytes(), &json!({}));
+    let entry = source.manifest(legacy::SIMPLE_SIGNING, payload.as_bytes(), &json!({}));
     source.index(&[entry]);
     assert_eq!(
         import(&cache.dir, &[source.dir.path().to_owned()])

@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::pattern::InvalidPattern;
 use super::{InvalidName, Rule, SignerPattern, Table as Evidence};
-use crate::attest::Family;
+use crate::attest::{self, Family};
 use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::trust::{Key, Status};
@@ -194,7 +194,27 @@ pub(super) fn invalid_entry(reader: &mut Reader<'_>, text: &Spanned<String>) {
     );
 }
 
-pub(super) fn check_condition(_reader: &mut Reader<'_>, _condition: &Spanned<String>) {}
+pub(super) fn check_condition(reader: &mut Reader<'_>, condition: &Spanned<String>) {
+    let Err(fault) = attest::check_condition(condition.get_ref()) else {
+        return;
+    };
+    let whole = condition.span();
+    // Bytes of the expression are bytes of the file only where nothing is escaped.
+    let span = reader
+        .text_of(&whole)
+        .and_then(|text| text.find(condition.get_ref().as_str()))
+        .map_or(whole.clone(), |at| {
+            let start = whole.start + at + fault.at.start;
+            start..(whole.start + at + fault.at.end).max(start)
+        });
+    reader.fault(
+        Code::InvalidCondition,
+        span,
+        format!("`where` cannot be used: {}", fault.message),
+        "",
+        "CEL over `predicate` and `predicate_type`, predicate.builder.id == \"…\" for example",
+    );
+}
 
 /// What a rule names that trust does not hold.
 pub(super) fn trust_unknown(what: &str, id: &str, place: Place, known: &[&str]) -> Diagnostic {

@@ -12,6 +12,7 @@ use super::{
 use crate::attest::{self, CYCLONEDX, Condition, Details, SPDX, Summary};
 use crate::diagnostic::printable;
 use crate::digest::Digest;
+use crate::oci::shorten;
 use crate::trust::{Builder, BuilderSigner, TextPattern};
 use crate::verify::{Answer, Certificate, Claim, Fact, Finding, Identity, NotationSigner, Signer, Span};
 
@@ -23,6 +24,9 @@ const MAX_FINDING: usize = 200;
 
 /// Characters of a digest that are enough to find the evidence: `sha256:` and twelve digits.
 const SHORT_DIGEST: usize = 19;
+
+/// How the codes of findings about conditions start.
+const CONDITION: &str = "where-";
 
 /// How far clocks may be apart before a time counts as lying in the future.
 const SKEW: SignedDuration = SignedDuration::from_mins(5);
@@ -294,8 +298,15 @@ impl<'a> Court<'a> {
             return Err(self.explain(table, &short, fact, shortfall, import));
         }
         let missing = format!("{wanted} of {shown} is required");
-        if let Some(finding) = self.answer.findings.first() {
-            let reason = format!("{missing}; found instead: {}", tell(&self.answer.findings));
+        // What conditions say is about evidence that is there, of another kind than this.
+        let findings: Vec<&Finding> = self
+            .answer
+            .findings
+            .iter()
+            .filter(|finding| !finding.code.starts_with(CONDITION))
+            .collect();
+        if let Some(finding) = findings.first() {
+            let reason = format!("{missing}; found instead: {}", tell(&findings));
             return Err(refuse(
                 &printable(&finding.code),
                 reason,
@@ -331,14 +342,17 @@ impl<'a> Court<'a> {
             return refuse(shortfall.code(), reason, import);
         }
         // The parser said more about a condition than whether it holds.
-        let said = self.answer.findings.iter().find(|finding| {
-            matches!(shortfall, Shortfall::Condition(_))
-                && finding.evidence == Some(fact.evidence)
-                && finding.code.starts_with("where-")
+        let said = self.answer.findings.iter().find(|finding| match shortfall {
+            Shortfall::Condition(cel) => {
+                finding.evidence == Some(fact.evidence)
+                    && finding.code.starts_with(CONDITION)
+                    && finding.text.contains(&shorten(cel))
+            }
+            _ => false,
         });
         let code = said.map_or_else(|| shortfall.code().to_owned(), |finding| finding.code.clone());
         let found = match said {
-            Some(finding) => tell(std::slice::from_ref(finding)),
+            Some(finding) => tell(&[finding]),
             None => shortfall.to_string(),
         };
         let reason = format!(
@@ -379,9 +393,7 @@ impl<'a> Court<'a> {
         match (&table.asks, details) {
             (Asks::Signature | Asks::Vex, _) => {}
             (Asks::Sbom(format), _) => check_format(*format, &fact.claim)?,
-            (Asks::Provenance(asks), Some(Details::Provenance(says))) => {
-                self.check_provenance(asks, says, fact, table)?
-            }
+            (Asks::Provenance(asks), Some(Details::Provenance(says))) => self.check_provenance(asks, says, fact)?,
             (Asks::Vsa(asks), Some(Details::Summary(says))) => {
                 self.check_summary(asks, says)?;
                 if let Some(max_age) = table.max_age {
@@ -417,13 +429,7 @@ impl<'a> Court<'a> {
         }
     }
 
-    fn check_provenance(
-        &self,
-        asks: &Provenance,
-        says: &attest::Provenance,
-        fact: &Fact,
-        _table: &Table,
-    ) -> Result<(), Shortfall> {
+    fn check_provenance(&self, asks: &Provenance, says: &attest::Provenance, fact: &Fact) -> Result<(), Shortfall> {
         if !asks.builder.is_empty() {
             let builders = self
                 .active
@@ -685,7 +691,7 @@ fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
     distinct
 }
 
-fn tell(findings: &[Finding]) -> String {
+fn tell(findings: &[&Finding]) -> String {
     let mut told: Vec<String> = findings
         .iter()
         .take(MAX_FINDINGS)
@@ -711,7 +717,7 @@ mod tests {
 
     use super::*;
     use crate::policy::{
-        Attributes, DeniedEntry, Deny, ImageName, ImagePattern, Kind, Match, Mode, NamespacePattern, Restart,
+        Attributes, DeniedEntry, Deny, ImageName, ImagePattern, Kind, Match, Mode, NamespacePattern, Parameter, Restart,
     };
     use crate::verify::{Carrier, LogEntry, Proof, TimeSource, TrustedTime};
 
@@ -946,6 +952,464 @@ mod tests {
         assert_eq!(active.denied(&other, &[signed("stolen", "manifest")]), None);
     }
 
+    fn provenance(asks: Provenance) -> Table {
+        table(Asks::Provenance(Box::new(asks)), &[])
+    }
+
+    const GENERATOR: &str = "https://github.com/generator/x/.github/workflows/slsa.yml";
+    const ISSUER: &str = "https://token.actions.githubusercontent.com";
+
+    fn certificate(identity: &str) -> Certificate {
+        Certificate {
+            root: "public-good".to_owned(),
+            identity: Identity::Uri(identity.to_owned()),
+            issuer: ISSUER.to_owned(),
+            claims: [("source-repository-identifier", "42"), ("build-trigger", "push")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            fingerprint: digest("certificate"),
+        }
+    }
+
+    fn by(signer: Certificate, fact: Fact) -> Fact {
+        let proof = Proof {
+            signer: Signer::Certificate(Box::new(signer)),
+            ..fact.proof.clone()
+        };
+        Fact { proof, ..fact }
+    }
+
+    /// Provenance by the generator at a release.
+    fn built() -> (Fact, attest::Provenance) {
+        let id = format!("{GENERATOR}@refs/tags/v1.2.3");
+        let says = attest::Provenance {
+            version: attest::Version::V02,
+            builder: id.clone(),
+            build_type: "container@v1".to_owned(),
+            sources: vec![attest::Origin {
+                uri: "https://github.com/acme/app@refs/tags/v1".to_owned(),
+                digest: Default::default(),
+            }],
+            parameters: [("channel".to_owned(), Some("stable".to_owned()))].into(),
+        };
+        let claim = Claim::Attestation("https://slsa.dev/provenance/v0.2".to_owned());
+        (by(certificate(&id), fact("", "manifest", claim)), says)
+    }
+
+    fn saying(fact: Fact, says: attest::Provenance) -> Fact {
+        Fact {
+            details: Some(Box::new(Details::Provenance(says))),
+            ..fact
+        }
+    }
+
+    /// A policy with a generator of level 3, and what it asks of provenance by it.
+    fn generator() -> (Active, Provenance) {
+        let mut active = active(vec![], Deny::default());
+        active.builders = vec![Builder {
+            name: "generator".to_owned(),
+            id: GENERATOR.to_owned(),
+            reference: Some("refs/tags/v<semver>".to_owned().try_into().unwrap()),
+            signer: BuilderSigner::Certificate {
+                issuer: ISSUER.to_owned(),
+                root: "public-good".to_owned(),
+                identity: None,
+            },
+            level: 3,
+            build_types: vec!["container@v1".to_owned()],
+        }];
+        let asks = Provenance {
+            builder: vec!["generator".to_owned()],
+            level: Some(3),
+            source: vec![TextPattern::owned("https://github.com/acme/app@refs/tags/*").unwrap()],
+            ..Provenance::default()
+        };
+        (active, asks)
+    }
+
+    #[test]
+    fn provenance_counts_by_its_builder_source_and_parameters() {
+        let (active, asks) = generator();
+        let (good, says) = built();
+        let judge = |asks: &Provenance, fact: Fact| {
+            told(&evaluate_under(
+                &active,
+                &rule(vec![provenance(asks.clone())], &[]),
+                vec![fact],
+                vec![],
+                NOW,
+            ))
+        };
+        insta::assert_snapshot!(judge(&asks, saying(good.clone(), says.clone())), @"attestation-verified: provenance by https://github.com/generator/x/.github/workflows/slsa.yml@refs/tags/v1.2.3 (issuer https://token.actions.githubusercontent.com, root public-good);");
+        let with = |change: &dyn Fn(&mut attest::Provenance)| {
+            let mut says = says.clone();
+            change(&mut says);
+            judge(&asks, saying(good.clone(), says))
+        };
+        insta::assert_snapshot!(with(&|says| says.builder = "https://builder.example".to_owned()), @"builder-not-wanted: provenance from builder generator at level 3 of <manifest> is required; that by https://github.com/generator/x/.github/workflows/slsa.yml@refs/tags/v1.2.3 (issuer https://token.actions.githubusercontent.com, root public-good) does not count: it names the builder https://builder.example; have the image built by a builder that the rule names; or add this one to trust.d and to the rule and run: assay policy apply");
+        insta::assert_snapshot!(with(&|says| says.builder = format!("{GENERATOR}@refs/heads/main")), @"builder-ref: provenance from builder generator at level 3 of <manifest> is required; that by https://github.com/generator/x/.github/workflows/slsa.yml@refs/tags/v1.2.3 (issuer https://token.actions.githubusercontent.com, root public-good) does not count: it names the builder https://github.com/generator/x/.github/workflows/slsa.yml@refs/heads/main, whose reference trust.d does not accept; have the image built by a builder that the rule names; or add this one to trust.d and to the rule and run: assay policy apply");
+        insta::assert_snapshot!(with(&|says| says.builder = format!("{GENERATOR}@refs/tags/v9.9.9")), @"builder-not-signer: provenance from builder generator at level 3 of <manifest> is required; that by https://github.com/generator/x/.github/workflows/slsa.yml@refs/tags/v1.2.3 (issuer https://token.actions.githubusercontent.com, root public-good) does not count: it names the builder https://github.com/generator/x/.github/workflows/slsa.yml@refs/tags/v9.9.9, which did not sign it; use an image whose provenance its own builder signed; treat this one as forged");
+        insta::assert_snapshot!(with(&|says| says.build_type = "generic@v1".to_owned()), @"build-type-not-wanted: provenance from builder generator at level 3 of <manifest> is required; that by https://github.com/generator/x/.github/workflows/slsa.yml@refs/tags/v1.2.3 (issuer https://token.actions.githubusercontent.com, root public-good) does not count: its build type is generic@v1; have the image built in a way that the rule allows, or add the build type to the rule and to the builder's build_types and run: assay policy apply");
+        insta::assert_snapshot!(with(&|says| says.sources[0].uri = "https://github.com/acme/app@refs/heads/x".to_owned()), @"source-not-wanted: provenance from builder generator at level 3 of <manifest> is required; that by https://github.com/generator/x/.github/workflows/slsa.yml@refs/tags/v1.2.3 (issuer https://token.actions.githubusercontent.com, root public-good) does not count: it was built from https://github.com/acme/app@refs/heads/x; use an image built from a source that the rule lists, or add the source to the rule and run: assay policy apply");
+        insta::assert_snapshot!(with(&|says| says.sources.clear()), @"source-missing: provenance from builder generator at level 3 of <manifest> is required; that by https://github.com/generator/x/.github/workflows/slsa.yml@refs/tags/v1.2.3 (issuer https://token.actions.githubusercontent.com, root public-good) does not count: it names no source; use an image built from a source that the rule lists, or add the source to the rule and run: assay policy apply");
+        insta::assert_snapshot!(with(&|says| says.sources.push(attest::Origin { uri: "https://github.com/evil/x@refs/tags/v1".to_owned(), digest: Default::default() })), @"source-not-wanted: provenance from builder generator at level 3 of <manifest> is required; that by https://github.com/generator/x/.github/workflows/slsa.yml@refs/tags/v1.2.3 (issuer https://token.actions.githubusercontent.com, root public-good) does not count: it was built from https://github.com/evil/x@refs/tags/v1; use an image built from a source that the rule lists, or add the source to the rule and run: assay policy apply");
+        insta::assert_snapshot!(judge(&asks, good.clone()), @"predicate-unread: provenance from builder generator at level 3 of <manifest> is required; that by https://github.com/generator/x/.github/workflows/slsa.yml@refs/tags/v1.2.3 (issuer https://token.actions.githubusercontent.com, root public-good) does not count: its predicate was not read; report it; the evidence was not read as a whole");
+        let stranger = by(
+            certificate("https://github.com/evil/x/.github/workflows/slsa.yml@refs/tags/v1.2.3"),
+            good.clone(),
+        );
+        insta::assert_snapshot!(judge(&asks, saying(stranger, says.clone())), @"builder-not-signer: provenance from builder generator at level 3 of <manifest> is required; that by https://github.com/evil/x/.github/workflows/slsa.yml@refs/tags/v1.2.3 (issuer https://token.actions.githubusercontent.com, root public-good) does not count: it names the builder https://github.com/generator/x/.github/workflows/slsa.yml@refs/tags/v1.2.3, which did not sign it; use an image whose provenance its own builder signed; treat this one as forged");
+        for forged in [
+            Certificate {
+                issuer: "https://issuer.example".to_owned(),
+                ..certificate(&says.builder)
+            },
+            Certificate {
+                root: "private".to_owned(),
+                ..certificate(&says.builder)
+            },
+            Certificate {
+                identity: Identity::Email(says.builder.clone()),
+                ..certificate(&says.builder)
+            },
+        ] {
+            let told = judge(&asks, saying(by(forged, good.clone()), says.clone()));
+            assert!(told.starts_with("builder-not-signer"), "{told}");
+        }
+        let higher = Provenance {
+            level: Some(4),
+            ..asks.clone()
+        };
+        insta::assert_snapshot!(judge(&higher, saying(good.clone(), says.clone())), @"builder-level: provenance from builder generator at level 4 of <manifest> is required; that by https://github.com/generator/x/.github/workflows/slsa.yml@refs/tags/v1.2.3 (issuer https://token.actions.githubusercontent.com, root public-good) does not count: trust.d gives its builder generator only level 3; have the image built by a builder that the rule names; or add this one to trust.d and to the rule and run: assay policy apply");
+        let parameters = |list: &[(&str, Option<&str>)]| Provenance {
+            parameters: Some(
+                list.iter()
+                    .map(|(name, value)| Parameter {
+                        name: (*name).to_owned(),
+                        value: value.map(str::to_owned),
+                    })
+                    .collect(),
+            ),
+            ..asks.clone()
+        };
+        insta::assert_snapshot!(judge(&parameters(&[]), saying(good.clone(), says.clone())), @"parameter-not-allowed: provenance from builder generator at level 3 of <manifest> is required; that by https://github.com/generator/x/.github/workflows/slsa.yml@refs/tags/v1.2.3 (issuer https://token.actions.githubusercontent.com, root public-good) does not count: it was built with the parameter channel; have the image built without it, or add it to parameters in the rule and run: assay policy apply");
+        insta::assert_snapshot!(judge(&parameters(&[("channel", Some("beta"))]), saying(good.clone(), says.clone())), @"parameter-value: provenance from builder generator at level 3 of <manifest> is required; that by https://github.com/generator/x/.github/workflows/slsa.yml@refs/tags/v1.2.3 (issuer https://token.actions.githubusercontent.com, root public-good) does not count: it was built with the parameter channel=stable; have the image built without it, or add it to parameters in the rule and run: assay policy apply");
+        for list in [
+            &[("channel", None)][..],
+            &[("channel", Some("beta")), ("channel", Some("stable"))],
+        ] {
+            assert!(judge(&parameters(list), saying(good.clone(), says.clone())).starts_with("attestation-verified"));
+        }
+        // A pattern without a reference is for all of them.
+        let any_reference = Provenance {
+            source: vec![TextPattern::owned("https://github.com/acme/*").unwrap()],
+            ..asks.clone()
+        };
+        assert!(judge(&any_reference, saying(good, says)).starts_with("attestation-verified"));
+    }
+
+    fn summary() -> Summary {
+        Summary {
+            verifier: "https://verifier.example".to_owned(),
+            time: NOW - SignedDuration::from_hours(48),
+            resource: "docker.io/acme/web".to_owned(),
+            policy: "https://verifier.example/policy".to_owned(),
+            passed: true,
+            levels: vec!["SLSA_BUILD_LEVEL_3".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_summary_counts_when_all_of_it_is_as_expected() {
+        let asks = Vsa {
+            verifier: vec!["https://verifier.example".to_owned()],
+            levels: vec!["SLSA_BUILD_LEVEL_2".to_owned()],
+            resource: vec![],
+            mirror: vec![mirror::Mirror::new("registry.example/mirror/**", "docker.io/**").unwrap()],
+            policy: vec![],
+        };
+        let judge = |asks: &Vsa, says: Summary, key: &str| {
+            let claim = Claim::Attestation("https://slsa.dev/verification_summary/v1".to_owned());
+            let fact = Fact {
+                details: Some(Box::new(Details::Summary(says))),
+                ..fact(key, "manifest", claim)
+            };
+            let rule = rule(vec![table(Asks::Vsa(Box::new(asks.clone())), &["verifier"])], &[]);
+            told(&evaluate(&rule, vec![fact], vec![]))
+        };
+        insta::assert_snapshot!(judge(&asks, summary(), "verifier"), @"attestation-verified: verification summary by verifier;");
+        insta::assert_snapshot!(judge(&asks, summary(), "stranger"), @"signer-not-wanted: a verification summary by verifier of <manifest> is required, and there is only that by stranger; assay evidence import PATH, with a PATH that holds such a verification summary");
+        insta::assert_snapshot!(judge(&asks, Summary { verifier: "https://evil.example".to_owned(), ..summary() }, "verifier"), @"vsa-verifier: a verification summary by verifier of <manifest> is required; that by verifier does not count: its verifier is https://evil.example; import a summary that the rule is about, or correct the rule's [[rule.vsa]] and run: assay policy apply");
+        insta::assert_snapshot!(judge(&asks, Summary { resource: "docker.io/acme/other".to_owned(), ..summary() }, "verifier"), @"vsa-resource: a verification summary by verifier of <manifest> is required; that by verifier does not count: it is about docker.io/acme/other; import a summary that the rule is about, or correct the rule's [[rule.vsa]] and run: assay policy apply");
+        insta::assert_snapshot!(judge(&asks, Summary { passed: false, ..summary() }, "verifier"), @"vsa-failed: a verification summary by verifier of <manifest> is required; that by verifier does not count: the verification did not pass; use an image that passed the verification at that level");
+        insta::assert_snapshot!(judge(&asks, Summary { levels: vec!["SLSA_BUILD_LEVEL_1".to_owned()], ..summary() }, "verifier"), @"vsa-level: a verification summary by verifier of <manifest> is required; that by verifier does not count: SLSA_BUILD_LEVEL_2 is asked for, and it reached only SLSA_BUILD_LEVEL_1; use an image that passed the verification at that level");
+        insta::assert_snapshot!(judge(&asks, Summary { time: NOW + SignedDuration::from_hours(1), ..summary() }, "verifier"), @"time-in-future: a verification summary by verifier of <manifest> is required; that by verifier does not count: it is of 2027-01-15T09:00:00Z, which has not come yet; check this node's clock");
+        let strict = Vsa {
+            policy: vec!["https://verifier.example/strict".to_owned()],
+            ..asks.clone()
+        };
+        insta::assert_snapshot!(judge(&strict, summary(), "verifier"), @"vsa-policy: a verification summary by verifier of <manifest> is required; that by verifier does not count: it was verified by the policy https://verifier.example/policy; import a summary that the rule is about, or correct the rule's [[rule.vsa]] and run: assay policy apply");
+        let unmapped = Vsa {
+            mirror: vec![],
+            ..asks.clone()
+        };
+        assert!(judge(&unmapped, summary(), "verifier").starts_with("vsa-resource"));
+        let listed = Vsa {
+            mirror: vec![],
+            resource: vec![TextPattern::owned("docker.io/acme/*").unwrap()],
+            ..asks
+        };
+        assert!(judge(&listed, summary(), "verifier").starts_with("attestation-verified"));
+    }
+
+    fn stamped(fact: Fact, time: Timestamp) -> Fact {
+        let mut fact = fact;
+        fact.proof.times.push(TrustedTime {
+            source: TimeSource::Log,
+            authority: "log".to_owned(),
+            time,
+        });
+        fact
+    }
+
+    fn logged(fact: Fact, log: &str, included: bool) -> Fact {
+        let mut fact = fact;
+        fact.proof.logs.push(LogEntry {
+            log: log.to_owned(),
+            index: 7,
+            included,
+        });
+        fact
+    }
+
+    #[test]
+    fn age_counts_by_the_first_trusted_time_and_logs_by_inclusion() {
+        let old = Table {
+            max_age: Some(24 * 3600),
+            ..signature(&["release"], 1, Subject::Either)
+        };
+        let day = rule(vec![old], &[]);
+        let at = |hours: i64| NOW - SignedDuration::from_hours(hours);
+        insta::assert_snapshot!(refused(&day, vec![signed("release", "manifest")], vec![]), @"time-missing: a signature by release of <manifest> is required; that by release does not count: nobody that is trusted says when it was signed, so that its age is not known; have it signed with a transparency log or a timestamp authority and import that, or remove max_age from the rule and run: assay policy apply");
+        insta::assert_snapshot!(refused(&day, vec![stamped(stamped(signed("release", "manifest"), at(1)), at(25))], vec![]), @"evidence-too-old: a signature by release of <manifest> is required; that by release does not count: it is of 2027-01-14T07:00:00Z, and the rule accepts nothing older than 24h; build and sign the image anew, and import its evidence: assay evidence import PATH");
+        insta::assert_snapshot!(refused(&day, vec![stamped(signed("release", "manifest"), at(-1))], vec![]), @"time-in-future: a signature by release of <manifest> is required; that by release does not count: it is of 2027-01-15T09:00:00Z, which has not come yet; check this node's clock");
+        let young = evaluate(&day, vec![stamped(signed("release", "manifest"), at(23))], vec![]);
+        assert!(young.allow);
+        assert_eq!(young.span.until, Some(NOW + SignedDuration::from_hours(1)));
+        let logs = |logs: usize| {
+            rule(
+                vec![Table {
+                    logs,
+                    ..signature(&["release"], 1, Subject::Either)
+                }],
+                &[],
+            )
+        };
+        insta::assert_snapshot!(refused(&logs(1), vec![signed("release", "manifest")], vec![]), @r#"log-missing: a signature by release of <manifest> is required; that by release does not count: it has no entry in a transparency log; have it signed with a transparency log and import that, or set log = "optional" in the rule and run: assay policy apply"#);
+        insta::assert_snapshot!(refused(&logs(1), vec![logged(signed("release", "manifest"), "a", false)], vec![]), @r#"log-promise-only: a signature by release of <manifest> is required; that by release does not count: a transparency log only promised to include it, and inclusion is not proved; have it signed with a transparency log and import that, or set log = "optional" in the rule and run: assay policy apply"#);
+        let twice = logged(logged(signed("release", "manifest"), "a", true), "a", true);
+        insta::assert_snapshot!(refused(&logs(2), vec![twice.clone()], vec![]), @r#"log-too-few: a signature by release of <manifest> is required; that by release does not count: 1 different transparency log(s) include it, and the rule asks for 2; have it signed with a transparency log and import that, or set log = "optional" in the rule and run: assay policy apply"#);
+        assert!(evaluate(&logs(1), vec![twice.clone()], vec![]).allow);
+        assert!(evaluate(&logs(2), vec![logged(twice, "b", true)], vec![]).allow);
+        let mut later = signed("release", "manifest");
+        later.proof.span.from = Some(NOW + SignedDuration::from_hours(1));
+        insta::assert_snapshot!(refused(&rule(vec![signature(&["release"], 1, Subject::Either)], &[]), vec![later], vec![]), @"evidence-not-in-force: a signature by release of <manifest> is required; that by release does not count: it holds only from 2027-01-15T09:00:00Z on; check this node's clock, or import evidence that holds now: assay evidence import PATH");
+    }
+
+    #[test]
+    fn a_certificate_counts_with_its_identity_issuer_root_and_claims() {
+        let pattern = |change: &dyn Fn(&mut CertificatePattern)| {
+            let mut pattern = CertificatePattern {
+                identity: IdentityPattern::Uri(
+                    TextPattern::owned("https://github.com/acme/app/.github/workflows/release.yml@refs/tags/*")
+                        .unwrap(),
+                ),
+                issuer: ISSUER.to_owned(),
+                root: "public-good".to_owned(),
+                claims: Default::default(),
+            };
+            change(&mut pattern);
+            let any = vec![SignerPattern::Certificate(Box::new(pattern))];
+            rule(
+                vec![Table {
+                    any,
+                    ..signature(&[], 1, Subject::Either)
+                }],
+                &[],
+            )
+        };
+        let identity = "https://github.com/acme/app/.github/workflows/release.yml@refs/tags/v1";
+        let signed_by = |signer: Certificate| by(signer, signed("", "manifest"));
+        let plain = pattern(&|_| {});
+        assert!(evaluate(&plain, vec![signed_by(certificate(identity))], vec![]).allow);
+        for other in [
+            certificate("https://github.com/acme/app/.github/workflows/release.yml@refs/heads/main"),
+            certificate("https://github.com/Acme/app/.github/workflows/release.yml@refs/tags/v1"),
+            Certificate {
+                identity: Identity::Email(identity.to_owned()),
+                ..certificate(identity)
+            },
+            Certificate {
+                issuer: format!("{ISSUER}/"),
+                ..certificate(identity)
+            },
+            Certificate {
+                root: "private".to_owned(),
+                ..certificate(identity)
+            },
+        ] {
+            let outcome = evaluate(&plain, vec![signed_by(other)], vec![]);
+            assert_eq!(
+                (outcome.allow, outcome.code.as_str()),
+                (false, "signer-not-wanted"),
+                "{}",
+                outcome.reason
+            );
+        }
+        let claim = |name: &str, value: &str| {
+            let value = TextPattern::exact(value).unwrap();
+            pattern(&|pattern| drop(pattern.claims.insert(name.to_owned(), value.clone())))
+        };
+        let facts = || vec![signed_by(certificate(identity))];
+        assert!(evaluate(&claim("source-repository-identifier", "42"), facts(), vec![]).allow);
+        assert!(!evaluate(&claim("source-repository-identifier", "43"), facts(), vec![]).allow);
+        assert!(!evaluate(&claim("runner-environment", "github-hosted"), facts(), vec![]).allow);
+        // One identity is one signer, however many roots know it.
+        let both = Table {
+            any: vec![
+                SignerPattern::Certificate(Box::new(CertificatePattern {
+                    root: "private".to_owned(),
+                    ..match &plain.tables[0].any[0] {
+                        SignerPattern::Certificate(pattern) => (**pattern).clone(),
+                        _ => unreachable!(),
+                    }
+                })),
+                plain.tables[0].any[0].clone(),
+            ],
+            threshold: 2,
+            ..plain.tables[0].clone()
+        };
+        let twice = vec![
+            signed_by(certificate(identity)),
+            signed_by(Certificate {
+                root: "private".to_owned(),
+                ..certificate(identity)
+            }),
+        ];
+        assert_eq!(
+            evaluate(&rule(vec![both], &[]), twice, vec![]).code,
+            "signature-too-few"
+        );
+    }
+
+    #[test]
+    fn a_condition_counts_only_where_the_parser_said_that_it_holds() {
+        let cel = "predicate.bomFormat == 'CycloneDX'";
+        let sbom = Table {
+            condition: Some(cel.to_owned()),
+            ..table(Asks::Sbom(Some(SbomFormat::CycloneDx)), &["release"])
+        };
+        let rule = rule(vec![sbom, signature(&["release"], 1, Subject::Either)], &[]);
+        let policy = active(vec![rule.clone()], Deny::default());
+        let about = |predicate: &str, held: Vec<usize>| Fact {
+            held,
+            ..fact("release", "manifest", Claim::Attestation(predicate.to_owned()))
+        };
+        let judge = |sbom: Fact, findings: Vec<Finding>| {
+            told(&evaluate_under(
+                &policy,
+                &rule,
+                vec![signed("release", "manifest"), sbom],
+                findings,
+                NOW,
+            ))
+        };
+        insta::assert_snapshot!(judge(about("https://cyclonedx.org/bom", vec![0]), vec![]), @"signature-verified: SBOM by release; signed by release;");
+        insta::assert_snapshot!(judge(about("https://cyclonedx.org/bom", vec![]), vec![]), @"where-false: an SBOM by release of <manifest> is required; that by release does not count: where = predicate.bomFormat == 'CycloneDX' does not hold for it; use an image for which the condition holds, or correct it and run: assay policy apply");
+        insta::assert_snapshot!(judge(about("https://cyclonedx.org/bom", vec![1]), vec![Finding { evidence: Some(digest("evidence")), code: "where-error".to_owned(), text: format!("where = {cel} has no answer for its predicate: the field bomFormat is missing") }]), @"where-error: an SBOM by release of <manifest> is required; that by release does not count: where = predicate.bomFormat == 'CycloneDX' has no answer for its predicate: the field bomFormat is missing (where-error in sha256:ee8250fb76e0); use an image for which the condition holds, or correct it and run: assay policy apply");
+        insta::assert_snapshot!(judge(about("https://spdx.dev/Document", vec![0]), vec![]), @"sbom-format: an SBOM by release of <manifest> is required; that by release does not count: it is of type https://spdx.dev/Document, and the rule asks for CycloneDX; have an SBOM of that format attested, or change format in the rule and run: assay policy apply");
+        insta::assert_snapshot!(judge(about("https://openvex.dev/ns", vec![0]), vec![]), @"sbom-missing: an SBOM by release of <manifest> is required, and what release signed is something else; assay evidence import PATH, with a PATH that holds such an SBOM");
+    }
+
+    #[test]
+    fn a_notation_signer_counts_by_its_subject_store_and_revocation() {
+        let pattern = |revocation: Revocation| {
+            let any = vec![SignerPattern::Notation(Box::new(NotationPattern {
+                subject: "C=US, ST=WA, O=acme".to_owned().try_into().unwrap(),
+                store: "acme".to_owned(),
+                revocation,
+            }))];
+            rule(
+                vec![Table {
+                    any,
+                    ..signature(&[], 1, Subject::Either)
+                }],
+                &[],
+            )
+        };
+        let signer = |store: &str, subject: &str, unknown: &str| {
+            let mut fact = signed("", "manifest");
+            fact.proof.signer = Signer::Notation(Box::new(NotationSigner {
+                store: store.to_owned(),
+                subject: subject.to_owned(),
+                fingerprint: digest("certificate"),
+                revocation_unknown: unknown.to_owned(),
+            }));
+            vec![fact]
+        };
+        let required = pattern(Revocation::Required);
+        assert!(evaluate(&required, signer("acme", "CN=release,O=acme,ST=WA,C=US", ""), vec![]).allow);
+        insta::assert_snapshot!(refused(&required, signer("acme", "CN=release,O=acme,ST=WA,C=US", "only OCSP is offered"), vec![]), @"revocation-unknown: a signature by C=US, ST=WA, O=acme (trust store acme) of <manifest> is required; that by CN=release,O=acme,ST=WA,C=US (trust store acme) does not count: it is not known whether its certificates were revoked: only OCSP is offered; put current revocation lists into crl of the trust store in trust.d and run: assay policy apply");
+        assert!(
+            evaluate(
+                &pattern(Revocation::Optional),
+                signer("acme", "O=acme,ST=WA,C=US", "only OCSP is offered"),
+                vec![]
+            )
+            .allow
+        );
+        insta::assert_snapshot!(refused(&required, signer("other", "O=acme,ST=WA,C=US", ""), vec![]), @"signer-not-wanted: a signature by C=US, ST=WA, O=acme (trust store acme) of <manifest> is required, and there is only that by O=acme,ST=WA,C=US (trust store other); assay evidence import PATH, with a PATH that holds such a signature");
+        assert!(!evaluate(&required, signer("acme", "O=evil,ST=WA,C=US", ""), vec![]).allow);
+    }
+
+    #[test]
+    fn the_revocation_list_knows_identities_and_log_entries() {
+        let image = [digest("manifest")];
+        let listed = active(
+            vec![],
+            Deny {
+                identity: vec![TextPattern::owned("https://github.com/evil/*").unwrap()],
+                email: vec!["mallory@example.com".to_owned()],
+                log: vec![DeniedEntry {
+                    log: "a".to_owned(),
+                    index: 7,
+                }],
+                ..Deny::default()
+            },
+        );
+        let denied = |fact: Fact| {
+            listed
+                .denied(&image, &[signed("release", "manifest"), fact])
+                .map(|outcome| told(&outcome))
+        };
+        insta::assert_snapshot!(denied(by(certificate("https://github.com/evil/x"), signed("", "manifest"))).unwrap(), @"identity-denied: <manifest> is signed by https://github.com/evil/x (issuer https://token.actions.githubusercontent.com, root public-good), and this identity is on the deny list; use another image; an administrator lifts it by removing the [[deny]] entry and running: assay policy apply");
+        let mallory = Certificate {
+            identity: Identity::Email("mallory@example.com".to_owned()),
+            ..certificate("")
+        };
+        insta::assert_snapshot!(denied(by(mallory, signed("", "manifest"))).unwrap(), @"identity-denied: <manifest> is signed by mallory@example.com (issuer https://token.actions.githubusercontent.com, root public-good), and this identity is on the deny list; use another image; an administrator lifts it by removing the [[deny]] entry and running: assay policy apply");
+        insta::assert_snapshot!(denied(logged(signed("release", "manifest"), "a", false)).unwrap(), @"log-entry-denied: <manifest> is signed by release, and the log entry a:7 is on the deny list; use another image; an administrator lifts it by removing the [[deny]] entry and running: assay policy apply");
+        assert_eq!(denied(logged(signed("release", "manifest"), "b", true)), None);
+        assert_eq!(
+            denied(by(certificate("https://github.com/acme/x"), signed("", "manifest"))),
+            None
+        );
+        assert_eq!(
+            denied(by(certificate("https://github.com/evil/x"), signed("", "other"))),
+            None
+        );
+    }
+
     fn any_key() -> impl Strategy<Value = String> {
         prop::sample::select(vec!["a", "b", "c", "d"]).prop_map(str::to_owned)
     }
@@ -977,6 +1441,25 @@ mod tests {
                     Claim::ImageSignature
                 },
             )
+        })
+    }
+
+    fn any_timed_fact() -> impl Strategy<Value = Fact> {
+        let seconds = || prop::option::of(-100_000..100_000_i64);
+        (any_fact(), seconds(), seconds(), seconds(), 0..3_usize).prop_map(|(fact, from, until, time, logs)| {
+            let at = |seconds: i64| NOW + SignedDuration::from_secs(seconds);
+            let mut fact = match time {
+                Some(seconds) => stamped(fact, at(seconds)),
+                None => fact,
+            };
+            fact.proof.span = Span {
+                from: from.map(at),
+                until: until.map(at),
+            };
+            for log in 0..logs {
+                fact = logged(fact, &format!("log {log}"), true);
+            }
+            fact
         })
     }
 
@@ -1081,6 +1564,69 @@ mod tests {
             prop_assert!(after.used.iter().all(|fact| all.contains(fact)));
             prop_assert!(!after.allow || !rule.requires_nothing());
             prop_assert!(!after.reason.contains('\n'));
+        }
+
+        #[test]
+        fn no_evidence_lifts_a_denial(
+            facts in prop::collection::vec(any_fact(), 0..6),
+            more in prop::collection::vec(any_fact(), 0..6),
+            key in any_key(),
+            denied in any_digest(),
+        ) {
+            let active = active(vec![], Deny { digest: vec![denied], key: vec![key], ..Deny::default() });
+            let digests = [digest("manifest"), digest("index")];
+            if active.denied(&digests, &facts).is_some() {
+                let all: Vec<Fact> = more.iter().chain(&facts).chain(&more).cloned().collect();
+                prop_assert!(active.denied(&digests, &all).is_some());
+            }
+        }
+
+        #[test]
+        fn a_stricter_rule_never_allows_more(
+            rule in any_rule(),
+            table in any_signature(),
+            facts in prop::collection::vec(any_timed_fact(), 0..6),
+            stricter in 0..5_u8,
+        ) {
+            let mut strict = rule.clone();
+            match (stricter, strict.tables.first_mut()) {
+                (0, Some(first)) => first.threshold += 1,
+                (1, Some(first)) => first.logs += 1,
+                (2, Some(first)) => first.max_age = Some(3600),
+                (3, Some(first)) => first.condition = Some("false".to_owned()),
+                _ => strict.tables.push(table),
+            }
+            if evaluate(&strict, facts.clone(), vec![]).allow {
+                prop_assert!(evaluate(&rule, facts, vec![]).allow || rule.requires_nothing());
+            }
+        }
+
+        #[test]
+        fn an_allow_outlives_no_fact_that_it_rests_on(
+            rule in any_rule(),
+            facts in prop::collection::vec(any_timed_fact(), 0..6),
+            max_age in prop::option::of(1..200_000_i64),
+        ) {
+            let mut rule = rule;
+            for table in &mut rule.tables {
+                table.max_age = max_age;
+            }
+            let outcome = evaluate(&rule, facts, vec![]);
+            if outcome.allow {
+                prop_assert!(outcome.span.contains(NOW));
+                for fact in &outcome.used {
+                    prop_assert_eq!(outcome.span.and(fact.proof.span), outcome.span);
+                }
+                // At the end of its span at the latest, the facts that it rests on are not enough any more or still are
+                // when asked again; before it, they always are.
+                if let Some(until) = outcome.span.until {
+                    let before = until - SignedDuration::from_secs(1);
+                    if before >= NOW {
+                        let policy = active(vec![rule.clone()], Deny::default());
+                        prop_assert!(evaluate_under(&policy, &rule, outcome.used, vec![], before).allow);
+                    }
+                }
+            }
         }
 
         #[test]

@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::attest::Condition;
 use crate::digest::Digest;
-use crate::trust::{Builder, Key, Root, SourceFile, TextPattern, TrustStore};
+use crate::evidence::{Certifier, Denied};
+use crate::trust::{Builder, BuilderSigner, Key, Root, SourceFile, TextPattern, TrustStore};
 
 pub use check::{Checked, check};
 pub use evaluate::{Image, Outcome};
@@ -291,6 +292,43 @@ impl Deny {
 }
 
 impl Active {
+    /// Who certifies the signers that the rules and the builders name.
+    #[must_use]
+    pub fn certifiers(&self) -> Vec<Certifier> {
+        let mut certifiers: Vec<Certifier> = Vec::new();
+        let signers = self
+            .rules
+            .iter()
+            .flat_map(|rule| &rule.tables)
+            .flat_map(|table| &table.any);
+        for signer in signers {
+            if let SignerPattern::Certificate(pattern) = signer {
+                certifiers.push(Certifier {
+                    root: pattern.root.clone(),
+                    issuer: pattern.issuer.clone(),
+                });
+            }
+        }
+        for builder in &self.builders {
+            if let BuilderSigner::Certificate { issuer, root, .. } = &builder.signer {
+                certifiers.push(Certifier {
+                    root: root.clone(),
+                    issuer: issuer.clone(),
+                });
+            }
+        }
+        certifiers
+    }
+
+    /// Signers that the deny list names by who they are.
+    #[must_use]
+    pub fn denied_identities(&self) -> Denied {
+        Denied {
+            uris: self.deny.identity.clone(),
+            emails: self.deny.email.clone(),
+        }
+    }
+
     /// The conditions of all rules, each once. A fact names those that hold for it by their number here.
     #[must_use]
     pub fn conditions(&self) -> Vec<Condition> {

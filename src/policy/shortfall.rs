@@ -242,7 +242,7 @@ impl fmt::Display for Shortfall {
             }
             Self::LogTooFew(have, wanted) => write!(
                 f,
-                "{have} different transparency log(s) include it, and the rule asks for {wanted}"
+                "{have} of the {wanted} different transparency logs that the rule asks for include it"
             ),
             Self::TimeMissing => {
                 f.write_str("nobody that is trusted says when it was signed, so that its age is not known")

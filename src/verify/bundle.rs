@@ -23,9 +23,13 @@ use crate::oci::{json, shorten};
 pub const MEDIA_TYPES: [&str; 4] = [
     "application/vnd.dev.sigstore.bundle.v0.3+json",
     "application/vnd.dev.sigstore.bundle+json;version=0.3",
-    "application/vnd.dev.sigstore.bundle+json;version=0.2",
-    "application/vnd.dev.sigstore.bundle+json;version=0.1",
+    MEDIA_TYPE_V02,
+    MEDIA_TYPE_V01,
 ];
+/// Media type of version 0.2, in which a timestamp can stand alone.
+pub(super) const MEDIA_TYPE_V02: &str = "application/vnd.dev.sigstore.bundle+json;version=0.2";
+/// Media type of version 0.1, in which the promise of a log can stand alone.
+pub(super) const MEDIA_TYPE_V01: &str = "application/vnd.dev.sigstore.bundle+json;version=0.1";
 /// What the media types of all versions of the bundle start with.
 pub const MEDIA_TYPE_PREFIX: &str = "application/vnd.dev.sigstore.bundle";
 /// Largest bundle in bytes.
@@ -37,7 +41,7 @@ pub const MAX_TIMESTAMPS: usize = 32;
 /// Most certificates of a bundle.
 const MAX_CERTIFICATES: usize = 4;
 /// Largest certificate in bytes.
-const MAX_CERTIFICATE: usize = 32 << 10;
+pub(super) const MAX_CERTIFICATE: usize = 32 << 10;
 
 const IN_TOTO: &str = "application/vnd.in-toto+json";
 
@@ -186,6 +190,7 @@ impl Bundle {
             signature: content.signature,
             bundle: (carrier != Carrier::BundleKey).then_some(text),
             maker,
+            intoto: None,
             work,
         })
     }

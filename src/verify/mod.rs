@@ -14,9 +14,13 @@ pub mod certificate;
 mod fact;
 pub mod key;
 mod keyring;
+pub mod legacy;
+mod notary;
 pub mod notation;
+#[cfg(test)]
+#[path = "../../tests/pki/mod.rs"]
+pub(crate) mod pki;
 pub mod sigstore;
-pub mod simple_signing;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -24,6 +28,7 @@ use certificate::Leaf;
 pub use fact::{Certificate, Fact, Identity, LogEntry, NotationSigner, Proof, Signer, Span, TimeSource, TrustedTime};
 use key::Message;
 pub use keyring::Keyring;
+pub use notary::NotationStore;
 pub use sigstore::{By, TrustedRoot, Verify};
 
 /// How a signature was carried.
@@ -38,6 +43,10 @@ pub enum Carrier {
     BundleCertificate,
     /// A simple-signing payload with its signature in an annotation (cosign's older layout).
     SimpleSigning,
+    /// An envelope with what vouches for it in annotations (cosign's older layout).
+    Envelope,
+    /// An envelope of the Notary Project.
+    Notation,
 }
 
 impl fmt::Display for Carrier {
@@ -47,6 +56,8 @@ impl fmt::Display for Carrier {
             Self::BundleKeyLogged => "bundle-key-logged",
             Self::BundleCertificate => "bundle-certificate",
             Self::SimpleSigning => "simple-signing",
+            Self::Envelope => "envelope",
+            Self::Notation => "notation",
         })
     }
 }
@@ -107,6 +118,8 @@ pub struct Unverified {
     signature: Vec<u8>,
     /// The bundle that it was read from, where more than the signature has to be verified.
     bundle: Option<String>,
+    /// A log entry that this bundle cannot hold.
+    intoto: Option<Box<legacy::Intoto>>,
     /// How much work that is at worst, in signature checks or so.
     work: usize,
 }
@@ -249,9 +262,6 @@ pub enum Problem {
     /// A certificate that is too large.
     #[error("it has a certificate of {0} bytes, more than any has")]
     CertificateTooLarge(usize),
-    /// Signed with a certificate, in a form that this version does not verify.
-    #[error("it is signed with a certificate, which this version does not verify in cosign's older layout")]
-    CertificateUnsupported,
     /// A trusted root does not accept it.
     #[error("under the root '{root}': {refusal}")]
     Sigstore {
@@ -274,6 +284,23 @@ pub enum Problem {
         /// The issuer in its certificate.
         issuer: String,
     },
+    /// A signature of the Notary Project does not count.
+    #[error("{0}")]
+    Notation(notation::Fault),
+    /// A signature of the Notary Project is of something else than an image.
+    #[error("it signs something of type '{0}', which is no image")]
+    NotationTarget(String),
+    /// There is no trust store to verify signatures of the Notary Project under.
+    #[error("it is a signature of the Notary Project, and trust.d has no [[notation]] to verify it under")]
+    StoreMissing,
+    /// A trust store of trust.d cannot be used.
+    #[error("the trust store '{store}' in trust.d cannot be used: {error}")]
+    StoreUnusable {
+        /// Identifier of the store.
+        store: String,
+        /// Why.
+        error: notation::StoreError,
+    },
     /// A root of trust.d cannot be used.
     #[error("the root '{root}' in trust.d cannot be used: {reason}")]
     RootUnusable {
@@ -290,12 +317,18 @@ pub enum Problem {
         /// What is left out, and why.
         left_out: crate::trust::root::LeftOut,
     },
-    /// It has a transparency-log entry, which would have to be verified too.
-    #[error("it holds a transparency-log entry, which this version does not verify in cosign's older layout")]
-    LogEntry,
-    /// It has a timestamp, which would have to be verified too.
-    #[error("it holds a timestamp, which this version does not verify in cosign's older layout")]
-    Timestamp,
+    /// The blob is no envelope.
+    #[error("its envelope is malformed: {0}")]
+    Envelope(json::Error),
+    /// An annotation with a log entry or a timestamp cannot be read.
+    #[error("the log entry or the timestamp in its annotations is malformed: {0}")]
+    Annotation(json::Error),
+    /// The body of a log entry cannot be read.
+    #[error("the body of its log entry is malformed: {0}")]
+    LogBody(json::Error),
+    /// A log entry of another kind.
+    #[error("it has a log entry of the kind '{0}', which this version does not verify")]
+    LogEntryKind(String),
     /// Not base64 in its canonical form, or of the wrong length.
     #[error("its {0} is not canonical base64 of the right length")]
     Base64(&'static str),
@@ -322,6 +355,17 @@ pub enum Problem {
     /// The predicate is not what its type says.
     #[error("its predicate is not acceptable: {0}")]
     Predicate(attest::PredicateError),
+    /// A condition of a rule does not hold.
+    #[error("where = {0} does not hold for its predicate")]
+    ConditionFalse(String),
+    /// A condition of a rule has no answer.
+    #[error("where = {cel} has no answer for its predicate: {error}")]
+    Condition {
+        /// The expression, shortened.
+        cel: String,
+        /// Why.
+        error: attest::ConditionError,
+    },
     /// No key use covers the predicate.
     #[error("it is an attestation of type '{0}', which no key use covers")]
     PredicateUnsupported(String),
@@ -407,15 +451,20 @@ impl Problem {
             | Self::NoKey => "bundle-malformed",
             Self::BundleVersion(_) => "bundle-version-unsupported",
             Self::Certificate(_) | Self::CertificateTooLarge(_) => "certificate-unacceptable",
-            Self::CertificateUnsupported => "certificate-unsupported",
             Self::Sigstore { refusal, .. } => refusal.code(),
             Self::RootUnknown => "root-unknown",
             Self::RootMissing => "root-missing",
+            Self::Notation(fault) => fault.code(),
+            Self::NotationTarget(_) => "notation-target",
+            Self::StoreMissing => "store-missing",
+            Self::StoreUnusable { .. } => "store-unusable",
             Self::SignerUnlisted { .. } => "signer-unlisted",
             Self::RootUnusable { .. } => "root-unusable",
             Self::RootEntry { .. } => "root-entry",
-            Self::LogEntry => "log-entry-unsupported",
-            Self::Timestamp => "timestamp-unsupported",
+            Self::Envelope(_) => "envelope-malformed",
+            Self::Annotation(_) => "annotation-malformed",
+            Self::LogBody(_) => "log-entry-malformed",
+            Self::LogEntryKind(_) => "log-entry-unsupported",
             Self::Base64(_) => "base64-invalid",
             Self::PayloadType(_) => "payload-type-unsupported",
             Self::SignatureCount(_) => "signature-count",
@@ -423,6 +472,8 @@ impl Problem {
             Self::Payload(_) => "payload-malformed",
             Self::SubjectMismatch { .. } => "subject-mismatch",
             Self::Predicate(_) => "predicate-malformed",
+            Self::ConditionFalse(_) => "where-false",
+            Self::Condition { .. } => "where-error",
             Self::PredicateUnsupported(_) => "predicate-unsupported",
             Self::KeyUnknown(_) => "key-unknown",
             Self::SignatureInvalid(_) => "signature-invalid",

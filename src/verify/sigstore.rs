@@ -12,8 +12,8 @@ use sigstore_verify::crypto::{Checkpoint, Keyring};
 use sigstore_verify::error::{CertificateError, TimestampError, TransparencyLogError};
 use sigstore_verify::trust_root::TsaAuthority;
 use sigstore_verify::types::bundle::{TransparencyLogEntry, VerificationMaterialContent};
-use sigstore_verify::types::{Bundle, DerPublicKey, KindVersion, Sha256Hash, SignatureContent};
-use sigstore_verify::{Error, PublicKeyVerificationPolicy, VerificationPolicy, Verifier, tsa};
+use sigstore_verify::types::{Artifact, Bundle, DerPublicKey, KindVersion, Sha256Hash, SignatureContent};
+use sigstore_verify::{Error, PublicKeyVerificationPolicy, VerificationPolicy, Verifier, trust_root, tsa};
 use x509_cert::Certificate as X509;
 use x509_cert::der::{Decode as _, Encode as _};
 
@@ -127,6 +127,8 @@ impl Refusal {
 /// A trusted root, ready to verify with.
 pub struct TrustedRoot {
     id: String,
+    /// What the verifier was made from.
+    listed: trust_root::TrustedRoot,
     verifier: Verifier,
     logs: Keyring,
     authorities: Vec<(String, TsaAuthority)>,
@@ -201,6 +203,7 @@ impl TrustedRoot {
             names,
             lists_logs,
             lists_certificate_logs,
+            listed: usable,
         };
         Ok((prepared, left_out))
     }
@@ -334,7 +337,20 @@ impl Verify for TrustedRoot {
             certificates.truncate(1);
         }
         same(evidence, &bundle).map_err(refused)?;
-        let digest = Sha256Hash::from_hex(&subject.hex()).map_err(|error| refused(Refusal::Subject(said(&error))))?;
+        let restated = evidence
+            .intoto
+            .as_ref()
+            .map(|entry| entry.restate(&mut bundle, &self.listed, &self.logs))
+            .transpose()
+            .map_err(refused)?;
+        let verifier = restated.as_ref().unwrap_or(&self.verifier);
+        let artifact = match (&bundle.content, &evidence.message) {
+            // The message is known and names its subject, as simple signing does.
+            (SignatureContent::MessageSignature(_), Message::Bytes(message)) => Artifact::from(message.as_slice()),
+            _ => Artifact::from(
+                Sha256Hash::from_hex(&subject.hex()).map_err(|error| refused(Refusal::Subject(said(&error))))?,
+            ),
+        };
         let logged = !bundle.verification_material.tlog_entries.is_empty();
         let signer = match (by, &evidence.maker) {
             (By::Certificate, Maker::Certificate(leaf)) => {
@@ -346,8 +362,8 @@ impl Verify for TrustedRoot {
                 if !self.lists_certificate_logs {
                     policy = policy.skip_sct();
                 }
-                self.verifier
-                    .verify(digest, &bundle, &policy)
+                verifier
+                    .verify(artifact, &bundle, &policy)
                     .map_err(|error| refused(refusal(&error)))?;
                 Signer::Certificate(Box::new(leaf.certified(&self.id)))
             }
@@ -357,8 +373,8 @@ impl Verify for TrustedRoot {
                 if !logged {
                     policy = policy.skip_tlog_unsafe();
                 }
-                self.verifier
-                    .verify(digest, &bundle, &policy)
+                verifier
+                    .verify(artifact, &bundle, &policy)
                     .map_err(|error| refused(refusal(&error)))?;
                 Signer::Key(key.id.clone())
             }
@@ -407,7 +423,11 @@ fn same(evidence: &Unverified, bundle: &Bundle) -> Result<(), Refusal> {
             }
             &envelope.signature.sig
         }
-        (Message::Sha256(digest), SignatureContent::MessageSignature(message)) => {
+        (signed, SignatureContent::MessageSignature(message)) => {
+            let digest = match signed {
+                Message::Bytes(bytes) => Digest::of(bytes),
+                Message::Sha256(digest) => *digest,
+            };
             let read = message.message_digest.as_ref().map(|read| read.digest.to_hex());
             if read != Some(digest.hex()) {
                 return Err(Refusal::Ambiguous("message digests"));
