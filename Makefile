@@ -1,5 +1,8 @@
 .PHONY: fmt lint build test vm-test demo bench setup
 
+# A time that has passed wherever the program runs. That of the commit: the same commit gives the same program.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+
 RELEASE = $(shell rustc --print host-tuple)/release
 
 # Debian packages, containerd 1.6, 1.7 and 2, images: what is missing is fetched and built, once.
@@ -16,7 +19,7 @@ lint: setup
 
 # The static target gets its own folder from cargo; the programs are put where people look for them.
 build: setup
-	cargo build --release
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo build --release
 	@# The resident shim must stay small: nothing that only `assay` needs may end up in it.
 	@! grep --text --only-matching --max-count=1 -e tonic -e aws_lc -e reqwest -e miette -e sigstore target/$(RELEASE)/containerd-shim-assay-v1
 	@mkdir -p target/release
@@ -33,4 +36,4 @@ demo: build
 	@tests/demo/run target/release
 
 bench: setup
-	cargo bench --bench shim
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo bench --bench shim

@@ -144,6 +144,10 @@ codes! {
     KeyInactive = "key-inactive",
     /// More signers are asked for than there are.
     Threshold = "threshold",
+    /// A trusted root that was not refreshed for long.
+    RootOld = "root-old",
+    /// A refreshed trusted root that cannot be used.
+    RootDamaged = "root-damaged",
 }
 
 impl fmt::Display for Code {

@@ -4,7 +4,7 @@
 //! at most as many bytes as its caller names.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -252,40 +252,8 @@ impl StateDir {
     }
 
     fn replace(&self, name: &str, bytes: &[u8], durable: bool) -> Result<(), Error> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
         plain(name)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (temporary, path, fd) = loop {
-            let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-            let temporary = format!("{TEMPORARY_PREFIX}{}-{count}", std::process::id());
-            let path = self.path.join(&temporary);
-            match rustix::fs::openat(&self.fd, &temporary, flags, Mode::from_raw_mode(FILE_MODE)) {
-                Ok(fd) => break (temporary, path, fd),
-                // Left by a crashed process that had the same id.
-                Err(Errno::EXIST) => {}
-                Err(e) => return Err(Error::io("create", &path, e)),
-            }
-        };
-        let mut file = File::from(fd);
-        let written = file
-            .write_all(bytes)
-            .map_err(|e| Error::std("write", &path, &e))
-            .and_then(|()| {
-                if durable {
-                    rustix::fs::fsync(&file).map_err(|e| Error::io("sync", &path, e))
-                } else {
-                    Ok(())
-                }
-            })
-            .and_then(|()| {
-                rustix::fs::renameat(&self.fd, &temporary, &self.fd, name)
-                    .map_err(|e| Error::io("replace", &self.path.join(name), e))
-            });
-        if written.is_err() {
-            // The first error is the one to report.
-            let _ = rustix::fs::unlinkat(&self.fd, &temporary, AtFlags::empty());
-        }
-        written
+        write_in(&self.fd, &self.path, name, bytes, FILE_MODE, durable)
     }
 
     /// Makes all names in this directory durable.
@@ -306,6 +274,54 @@ impl StateDir {
         rustix::fs::renameat(&self.fd, from, &self.fd, to)
             .map_err(|e| Error::io("rename", &self.path.join(from), e))?;
         self.sync()
+    }
+
+    /// Hands each line of the log `name` to `line`, in order and without its line break; nothing when there is no such
+    /// log. Lines of more than `limit` bytes are skipped. Answers how many were.
+    ///
+    /// # Errors
+    /// A file that is not regular, or a failing system call.
+    pub fn lines(&self, name: &str, limit: usize, mut line: impl FnMut(&[u8])) -> Result<usize, Error> {
+        plain(name)?;
+        let path = self.path.join(name);
+        let fd = match open_beneath(self.as_fd(), &path, Path::new(name), OFlags::NONBLOCK) {
+            Ok(fd) => fd,
+            Err(error) if error.is_missing() => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        let stat = rustix::fs::fstat(&fd).map_err(|e| Error::io("read the state of", &path, e))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Error::NotFile { path });
+        }
+        let mut reader = BufReader::new(File::from(fd));
+        let (mut bytes, mut skipped, mut too_long) = (Vec::new(), 0, false);
+        loop {
+            let part = reader.fill_buf().map_err(|e| Error::std("read", &path, &e))?;
+            let (used, ends) = match part.iter().position(|byte| *byte == b'\n') {
+                Some(at) => (at + 1, true),
+                None => (part.len(), part.is_empty()),
+            };
+            let text = part.get(..used).unwrap_or_default();
+            let text = text.strip_suffix(b"\n").unwrap_or(text);
+            too_long |= bytes.len() + text.len() > limit;
+            if !too_long {
+                bytes.extend_from_slice(text);
+            }
+            reader.consume(used);
+            if !ends {
+                continue;
+            }
+            if too_long {
+                skipped += 1;
+            } else if !bytes.is_empty() {
+                line(&bytes);
+            }
+            if used == 0 {
+                return Ok(skipped);
+            }
+            bytes.clear();
+            too_long = false;
+        }
     }
 
     /// Size of the file `name` in bytes; 0 when it is not there.
@@ -558,6 +574,65 @@ impl From<&Stat> for Stamp {
 #[derive(Debug)]
 pub struct Lock {
     _fd: OwnedFd,
+}
+
+/// Replaces a file that belongs to an administrator, as [`StateDir::write`] does in a directory of Assay's own. A new
+/// file gets the mode `mode`, one that is replaced keeps its own.
+///
+/// # Errors
+/// A failing system call; the old file is then still in place.
+pub fn replace(path: &Path, bytes: &[u8], mode: RawMode) -> Result<(), Error> {
+    let invalid = || Error::Name {
+        name: path.display().to_string().chars().take(80).collect(),
+    };
+    let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(invalid)?;
+    plain(name)?;
+    let folder = path.parent().ok_or_else(invalid)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(folder, flags, Mode::empty()).map_err(|e| Error::io("open", folder, e))?;
+    let mode = match rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => stat.st_mode & 0o777,
+        Ok(_) => return Err(Error::NotFile { path: path.to_owned() }),
+        Err(Errno::NOENT) => mode,
+        Err(e) => return Err(Error::io("read the state of", path, e)),
+    };
+    write_in(&fd, folder, name, bytes, mode, true)?;
+    rustix::fs::fsync(&fd).map_err(|e| Error::io("sync", folder, e))
+}
+
+fn write_in(dir: &OwnedFd, folder: &Path, name: &str, bytes: &[u8], mode: RawMode, durable: bool) -> Result<(), Error> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let (temporary, path, fd) = loop {
+        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let temporary = format!("{TEMPORARY_PREFIX}{}-{count}", std::process::id());
+        let path = folder.join(&temporary);
+        match rustix::fs::openat(dir, &temporary, flags, Mode::from_raw_mode(mode)) {
+            Ok(fd) => break (temporary, path, fd),
+            // Left by a crashed process that had the same id.
+            Err(Errno::EXIST) => {}
+            Err(e) => return Err(Error::io("create", &path, e)),
+        }
+    };
+    let mut file = File::from(fd);
+    let written = file
+        .write_all(bytes)
+        .map_err(|e| Error::std("write", &path, &e))
+        .and_then(|()| {
+            if durable {
+                rustix::fs::fsync(&file).map_err(|e| Error::io("sync", &path, e))
+            } else {
+                Ok(())
+            }
+        })
+        .and_then(|()| {
+            rustix::fs::renameat(dir, &temporary, dir, name).map_err(|e| Error::io("replace", &folder.join(name), e))
+        });
+    if written.is_err() {
+        // The first error is the one to report.
+        let _ = rustix::fs::unlinkat(dir, &temporary, AtFlags::empty());
+    }
+    written
 }
 
 /// The bytes of the file `name` below the directory `dir`, at most `limit` of them. The path is resolved
@@ -883,6 +958,32 @@ mod tests {
         // A line larger than the limit still has its place.
         dir.append("log", &"x".repeat(50), 21).unwrap();
         assert_eq!(dir.read("log", 99).unwrap().unwrap().len(), 51);
+    }
+
+    #[test]
+    fn a_log_is_read_line_by_line() {
+        let (_keep, dir) = directory();
+        let read = |limit| {
+            let mut lines = Vec::new();
+            let skipped = dir.lines("log", limit, |line| {
+                lines.push(String::from_utf8_lossy(line).into_owned())
+            });
+            (lines, skipped.unwrap())
+        };
+        assert_eq!(read(9), (vec![], 0));
+        let long = "x".repeat(20_000);
+        dir.write("log", format!("one\n\n{long}\ntwo\n{long}\nhalf").as_bytes())
+            .unwrap();
+        let short = ["one", "two", "half"].map(str::to_owned);
+        assert_eq!(read(9), (short.to_vec(), 2));
+        assert_eq!(read(19_999).1, 2);
+        assert_eq!(read(20_000).0.len(), 5);
+        dir.write("log", long.as_bytes()).unwrap();
+        assert_eq!(read(9), (vec![], 1));
+        symlink("log", dir.path().join("link")).unwrap();
+        assert!(dir.lines("link", 9, |_| ()).is_err());
+        dir.subdir("d").unwrap();
+        assert!(dir.lines("d", 9, |_| ()).is_err());
     }
 
     #[test]

@@ -1,30 +1,36 @@
 //! The way of one request: policy, identity, evidence, ruling, log.
 
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
+use serde::Serialize;
 
+use super::log::LOG;
 use super::memo::Inputs;
 use super::parser::{self, ParserFault};
 use super::ruling::{self, Case, Ruling};
 use super::trail;
-use super::{Decision, InvalidRequest, Request, VERSION, Verdict};
+use super::{Basis, Decision, InvalidRequest, Request, VERSION, Verdict, Volume};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostics, printable};
 use crate::digest::Digest;
 use crate::identity::{self, Fault, Identity, Image, Question, Trail, Upper};
+use crate::oci::Layout;
 use crate::policy::activate::{LoadError, load_active};
 use crate::policy::{Active, Kind};
 use crate::store::{self, StateDir};
+use crate::trust::clock::Clock;
+use crate::verify::TimeSource;
 
-/// Name of the decision log below `state`.
-pub const LOG: &str = "decisions.jsonl";
 /// Size at which the decision log is rotated, in bytes. One older log is kept.
 const MAX_LOG: u64 = 64 << 20;
 /// Folder of the evidence cache below `state`.
 const EVIDENCE: &str = "evidence";
+/// Largest blob of evidence that is read again, in bytes.
+const MAX_BLOB: u64 = 64 << 20;
 /// Most hooks, and most devices, that a decision lists.
 const MAX_LISTED: usize = 64;
 
@@ -121,9 +127,9 @@ pub fn reject(invalid: &InvalidRequest) -> Decision {
 fn decide(config: &Config, request: &Request, started: Instant, decision: &mut Decision) -> Result<(), Obstacle> {
     // The shim's own patience is `admit_timeout`; a refusal from here says more than its.
     let deadline = started + config.admit_timeout / 10 * 9;
-    let mut clock = Clock(started);
+    let mut watch = Stopwatch(started);
     let desk = Desk::open(config, deadline)?;
-    clock.note(decision, "policy");
+    watch.note(decision, "policy");
     let name = trail::name(request);
     let run = desk.run.as_ref().zip(name.as_deref());
     let known = run.map(|(run, name)| trail::recall(run, name)).unwrap_or_default();
@@ -133,20 +139,22 @@ fn decide(config: &Config, request: &Request, started: Instant, decision: &mut D
         let _ = trail::keep(run, name, &identity.trail);
     }
     describe(decision, &identity);
-    clock.note(decision, "identity");
-    let mut repeated = None;
-    let ruling = desk.rule_on(request, &identity, &mut repeated);
-    apply(decision, ruling);
-    decision.repeated = repeated == Some(true);
-    clock.note(decision, "evidence");
-    desk.record(decision).map_err(Obstacle::Log)
+    decision.basis = Some(desk.basis(request, &identity));
+    watch.note(decision, "identity");
+    let mut used = Used::default();
+    let ruling = desk.rule_on(request, &identity, &mut used);
+    apply(decision, ruling, used);
+    watch.note(decision, "evidence");
+    desk.record(decision).map_err(Obstacle::Log)?;
+    desk.advance_clock(decision);
+    Ok(())
 }
 
 /// Judges an image in containerd's store as a container in `kubernetes_namespace` would be, without one: nothing is
 /// mounted, so nothing is bound to a snapshot, and nothing is recorded.
 #[must_use]
 pub fn verify(
-    config: &Config,
+    config: Result<&Config, &Diagnostics>,
     containerd: &str,
     namespace: &str,
     name: &str,
@@ -155,14 +163,15 @@ pub fn verify(
     let started = Instant::now();
     let mut decision = blank(namespace, "");
     decision.name = printable(name).into_owned();
-    let deadline = started + config.admit_timeout;
-    let mut clock = Clock(started);
+    let mut watch = Stopwatch(started);
     let mut decide = || {
+        let config = config.map_err(|faults| Obstacle::Config(first(faults)))?;
+        let deadline = started + config.admit_timeout;
         let desk = Desk::open(config, deadline)?;
-        clock.note(&mut decision, "policy");
+        watch.note(&mut decision, "policy");
         let image = block_on(deadline, started, identity::image(containerd, namespace, name))?;
         decision.image = Some(shown(&image));
-        clock.note(&mut decision, "identity");
+        watch.note(&mut decision, "identity");
         let case = Case {
             name,
             kubernetes_namespace,
@@ -171,19 +180,92 @@ pub fn verify(
             image: Some(&image),
             fault: None,
             upper: Upper::Empty,
-            now: desk.now,
             seen: &[],
+            clock: desk.clock,
         };
-        let mut repeated = None;
-        apply(&mut decision, desk.rule(&case, &mut repeated));
-        decision.repeated = repeated == Some(true);
-        clock.note(&mut decision, "evidence");
+        decision.basis = Some(desk.blank_basis(Kind::Container, kubernetes_namespace));
+        let mut used = Used::default();
+        let ruling = desk.rule(&case, &mut used);
+        apply(&mut decision, ruling, used);
+        watch.note(&mut decision, "evidence");
         Ok(())
     };
     if let Err(obstacle) = decide() {
         refuse(&mut decision, &obstacle);
     }
     decision
+}
+
+/// What became of a recorded allow: whether its evidence is still there, and what would be decided now.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Recheck {
+    /// Blobs of the evidence cache that are not what they were, and why.
+    pub lost: Vec<(Digest, String)>,
+    /// Whether the active policy is the one of the decision.
+    pub same_policy: bool,
+    /// What would be decided now about the same image.
+    pub decision: Decision,
+}
+
+/// Judges what `recorded` was about again: its evidence is read anew, by a parser, under the policy that is active now.
+/// containerd is not asked, nothing is recorded, and nothing that was remembered counts. `None` where the record does
+/// not say what was decided about.
+#[must_use]
+pub fn recheck(config: &Config, recorded: &Decision) -> Option<Recheck> {
+    let (basis, image) = (recorded.basis.as_ref()?, recorded.image.as_ref()?);
+    let started = Instant::now();
+    let mut decision = blank(&recorded.namespace, &recorded.container);
+    decision.name.clone_from(&recorded.name);
+    decision.image = Some(image.clone());
+    let mut lost = Vec::new();
+    let mut same_policy = false;
+    let decided = guard(|| {
+        let mut desk = Desk::open(config, started + config.admit_timeout)?;
+        desk.run = None;
+        same_policy = desk.policy == basis.policy;
+        lost = desk.lost(&basis.blobs);
+        let root = Case {
+            name: &recorded.name,
+            kubernetes_namespace: basis.kubernetes_namespace.as_deref(),
+            namespace: &recorded.namespace,
+            kind: basis.kind,
+            image: Some(image),
+            fault: None,
+            upper: Upper::Empty,
+            seen: &[],
+            clock: desk.clock,
+        };
+        decision.basis = Some(Basis {
+            upper: basis.upper.clone(),
+            volumes: basis.volumes.clone(),
+            ..desk.blank_basis(basis.kind, basis.kubernetes_namespace.as_deref())
+        });
+        let mut used = Used::default();
+        let mut ruling = desk.rule(&root, &mut used);
+        for volume in &basis.volumes {
+            if ruling.verdict == Verdict::Refuse {
+                break;
+            }
+            let name = volume.image.as_ref().map_or("", |image| image.name.as_str());
+            let case = Case {
+                name,
+                kind: Kind::Volume,
+                image: volume.image.as_ref(),
+                ..root
+            };
+            ruling = with_volume(ruling, &volume.destination, name, desk.rule(&case, &mut used));
+        }
+        apply(&mut decision, ruling, used);
+        Ok(())
+    });
+    if let Err(obstacle) = decided {
+        refuse(&mut decision, &obstacle);
+    }
+    Some(Recheck {
+        lost,
+        same_policy,
+        decision,
+    })
 }
 
 /// Everything that a ruling needs beside the case.
@@ -194,8 +276,8 @@ struct Desk {
     evidence: StateDir,
     active: Active,
     policy: Digest,
+    clock: Clock,
     deadline: Instant,
-    now: Timestamp,
 }
 
 impl Desk {
@@ -205,32 +287,28 @@ impl Desk {
         Ok(Self {
             evidence: state.subdir(EVIDENCE).map_err(Obstacle::State)?,
             run: StateDir::open(&config.run).ok(),
+            clock: Clock::read(&state),
             state,
             active,
             policy,
             deadline,
-            now: Timestamp::now(),
         })
     }
 
     /// The root file system first, then each image volume; one refusal is enough.
-    fn rule_on(&self, request: &Request, identity: &Identity, repeated: &mut Option<bool>) -> Ruling {
+    fn rule_on(&self, request: &Request, identity: &Identity, used: &mut Used) -> Ruling {
         let root = Case {
             name: &identity.record.image,
             kubernetes_namespace: identity.record.kubernetes_namespace.as_deref(),
             namespace: &request.namespace,
-            kind: if identity.record.sandbox {
-                Kind::Sandbox
-            } else {
-                Kind::Container
-            },
+            kind: kind(identity),
             image: identity.root.as_ref().ok(),
             fault: identity.root.as_ref().err().or(identity.volumes.as_ref().err()),
             upper: identity.upper,
-            now: self.now,
             seen: &identity.seen,
+            clock: self.clock,
         };
-        let mut ruling = self.rule(&root, repeated);
+        let mut ruling = self.rule(&root, used);
         for volume in identity.volumes.iter().flatten() {
             if ruling.verdict == Verdict::Refuse {
                 break;
@@ -244,32 +322,14 @@ impl Desk {
                 seen: &[],
                 ..root
             };
-            let of_volume = self.rule(&case, repeated);
-            ruling.audit.extend(of_volume.audit);
-            ruling.evidence.extend(of_volume.evidence);
-            if of_volume.verdict == Verdict::Refuse {
-                let name = if volume.name.is_empty() {
-                    String::new()
-                } else {
-                    format!(" ({})", printable(&volume.name))
-                };
-                ruling = Ruling {
-                    reason: format!(
-                        "its image volume at {}{name}: {}",
-                        printable(&volume.destination),
-                        of_volume.reason
-                    ),
-                    audit: ruling.audit,
-                    evidence: ruling.evidence,
-                    ..of_volume
-                };
-            }
+            let of_volume = self.rule(&case, used);
+            ruling = with_volume(ruling, &volume.destination, &volume.name, of_volume);
         }
         ruling
     }
 
-    /// Rules on one case. `repeated` becomes true when all answers were remembered ones.
-    fn rule(&self, case: &Case<'_>, repeated: &mut Option<bool>) -> Ruling {
+    /// Rules on one case.
+    fn rule(&self, case: &Case<'_>, used: &mut Used) -> Ruling {
         let mut fresh = None;
         let ruling = ruling::rule(&self.active, case, &mut |subjects| {
             let inputs = Inputs::new(self.policy, &self.evidence, subjects);
@@ -277,13 +337,15 @@ impl Desk {
                 .run
                 .as_ref()
                 .zip(inputs.as_ref())
-                .and_then(|(run, inputs)| inputs.recall(run, &self.evidence, self.now));
-            *repeated = Some(recalled.is_some() && repeated.unwrap_or(true));
-            if let Some(answer) = recalled {
-                return Ok(answer);
+                .and_then(|(run, inputs)| inputs.recall(run, &self.evidence, self.clock.now));
+            used.repeated = Some(recalled.is_some() && used.repeated.unwrap_or(true));
+            if let Some(judged) = recalled {
+                used.blobs.extend(judged.blobs);
+                return Ok(judged.answer);
             }
             let asked = SystemTime::now();
             let judged = self.ask(subjects)?;
+            used.blobs.extend(&judged.blobs);
             let answer = judged.answer.clone();
             fresh = inputs.map(|inputs| (inputs, judged, asked));
             Ok(answer)
@@ -291,19 +353,116 @@ impl Desk {
         // A refusal is decided anew each time, so that evidence that arrives is seen at once.
         if let (Verdict::Allow, Some((inputs, judged, asked)), Some(run)) = (ruling.verdict, fresh, &self.run) {
             // An answer that cannot be kept is asked for again; nothing else depends on it.
-            let _ = inputs.keep(run, &self.evidence, &judged.answer, &judged.blobs, asked);
+            let _ = inputs.keep(run, &self.evidence, &judged, asked);
         }
         ruling
     }
 
     fn ask(&self, subjects: &[Digest]) -> Result<parser::Judged, ParserFault> {
         use std::os::fd::AsFd as _;
-        let question = self.active.question(subjects, self.now);
+        let question = self.active.question(subjects, self.clock.now);
         parser::ask(self.evidence.as_fd(), &question, self.deadline)
+    }
+
+    /// The blobs that cannot be read any more, or are not what they were.
+    fn lost(&self, blobs: &[Digest]) -> Vec<(Digest, String)> {
+        use std::os::fd::AsFd as _;
+        let layout = Layout::new(self.evidence.as_fd());
+        let read = |blob: &Digest| layout.blob_by_digest(*blob, MAX_BLOB).err();
+        blobs
+            .iter()
+            .filter_map(|blob| read(blob).map(|error| (*blob, printable(&error.to_string()).into_owned())))
+            .collect()
     }
 
     fn record(&self, decision: &Decision) -> Result<(), store::Error> {
         self.state.append(LOG, &decision.json(), MAX_LOG)
+    }
+
+    /// What an allow rests on was vouched for at times that have passed.
+    fn advance_clock(&self, decision: &Decision) {
+        if decision.verdict != Verdict::Allow || decision.repeated {
+            return;
+        }
+        let times = decision.evidence.iter().flat_map(|fact| &fact.proof.times);
+        if let Some(latest) = times.max_by_key(|time| time.time) {
+            let source = match latest.source {
+                TimeSource::Log => "a transparency log",
+                TimeSource::Timestamp => "a timestamp authority",
+            };
+            // The decision is made and recorded; the next one that learns a time tries again.
+            let _ = self.clock.advance(&self.state, latest.time, source);
+        }
+    }
+
+    fn blank_basis(&self, kind: Kind, kubernetes_namespace: Option<&str>) -> Basis {
+        Basis {
+            generation: self.active.generation,
+            policy: self.policy,
+            roots: self
+                .active
+                .roots
+                .iter()
+                .map(|root| (root.id.clone(), root.digest))
+                .collect(),
+            kind,
+            kubernetes_namespace: kubernetes_namespace.map(|name| printable(name).into_owned()),
+            upper: None,
+            volumes: Vec::new(),
+            blobs: Vec::new(),
+        }
+    }
+
+    fn basis(&self, request: &Request, identity: &Identity) -> Basis {
+        let upper = request.rootfs.iter().find_map(|mount| mount.option("upperdir"));
+        let volumes = identity.volumes.iter().flatten().take(MAX_LISTED);
+        Basis {
+            upper: upper.map(|path| printable(path).into_owned()),
+            volumes: volumes
+                .map(|volume| Volume {
+                    destination: printable(&volume.destination).into_owned(),
+                    image: volume.image.as_ref().ok().map(|image| {
+                        shown(&Image {
+                            name: volume.name.clone(),
+                            ..image.clone()
+                        })
+                    }),
+                })
+                .collect(),
+            ..self.blank_basis(kind(identity), identity.record.kubernetes_namespace.as_deref())
+        }
+    }
+}
+
+/// What a decision used to come about.
+#[derive(Default)]
+struct Used {
+    /// Whether all answers were remembered ones; `None` when nothing was asked.
+    repeated: Option<bool>,
+    blobs: BTreeSet<Digest>,
+}
+
+/// The ruling on a container with one more image volume.
+fn with_volume(mut ruling: Ruling, destination: &str, name: &str, of_volume: Ruling) -> Ruling {
+    ruling.audit.extend(of_volume.audit);
+    ruling.evidence.extend(of_volume.evidence);
+    if of_volume.verdict == Verdict::Allow {
+        return ruling;
+    }
+    let name = if name.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", printable(name))
+    };
+    Ruling {
+        reason: format!(
+            "its image volume at {}{name}: {}",
+            printable(destination),
+            of_volume.reason
+        ),
+        audit: ruling.audit,
+        evidence: ruling.evidence,
+        ..of_volume
     }
 }
 
@@ -357,6 +516,15 @@ fn blank(namespace: &str, container: &str) -> Decision {
         devices: Vec::new(),
         repeated: false,
         phases: Vec::new(),
+        basis: None,
+    }
+}
+
+fn kind(identity: &Identity) -> Kind {
+    if identity.record.sandbox {
+        Kind::Sandbox
+    } else {
+        Kind::Container
     }
 }
 
@@ -380,7 +548,11 @@ fn shown(image: &Image) -> Image {
     }
 }
 
-fn apply(decision: &mut Decision, ruling: Ruling) {
+fn apply(decision: &mut Decision, ruling: Ruling, used: Used) {
+    decision.repeated = used.repeated == Some(true);
+    if let (Some(basis), Verdict::Allow) = (&mut decision.basis, ruling.verdict) {
+        basis.blobs = used.blobs.into_iter().collect();
+    }
     decision.verdict = ruling.verdict;
     decision.code = ruling.code;
     decision.reason = ruling.reason;
@@ -415,9 +587,9 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// Notes how long each phase took.
-struct Clock(Instant);
+struct Stopwatch(Instant);
 
-impl Clock {
+impl Stopwatch {
     fn note(&mut self, decision: &mut Decision, phase: &str) {
         let now = Instant::now();
         let micros = now.duration_since(self.0).as_micros();

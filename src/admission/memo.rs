@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use rustix::fs::AtFlags;
 use serde::{Deserialize, Serialize};
 
+use super::parser::Judged;
 use crate::digest::Digest;
 use crate::evidence;
 use crate::store::{self, Stamp, StateDir};
@@ -88,14 +89,19 @@ impl Inputs {
     }
 
     /// The answer to the same question, when nothing it rests on has changed.
-    pub(super) fn recall(&self, run: &StateDir, evidence: &StateDir, now: Timestamp) -> Option<Answer> {
+    pub(super) fn recall(&self, run: &StateDir, evidence: &StateDir, now: Timestamp) -> Option<Judged> {
         // Anything unreadable is forgotten: asking again is always right.
         let bytes = run.subdir(DIRECTORY).ok()?.read(&self.name()?, MAX_MEMO).ok()??;
         let memo: Memo = serde_json::from_slice(&bytes).ok()?;
         let unchanged = |known: &File| known.stamp.is_some() && look(evidence, &known.name) == *known;
         let holds = memo.answer.facts.iter().all(|fact| fact.proof.span.contains(now));
-        (memo.inputs == *self && holds && memo.lists == self.lists(evidence) && memo.blobs.iter().all(unchanged))
-            .then_some(memo.answer)
+        let digest = |file: &File| format!("sha256:{}", file.name.rsplit('/').next()?).parse().ok();
+        (memo.inputs == *self && holds && memo.lists == self.lists(evidence) && memo.blobs.iter().all(unchanged)).then(
+            || Judged {
+                blobs: memo.blobs.iter().filter_map(digest).collect(),
+                answer: memo.answer,
+            },
+        )
     }
 
     /// Keeps an answer, unless a file it rests on may have changed since `asked`.
@@ -103,8 +109,7 @@ impl Inputs {
         self,
         run: &StateDir,
         evidence: &StateDir,
-        answer: &Answer,
-        blobs: &[Digest],
+        Judged { answer, blobs }: &Judged,
         asked: SystemTime,
     ) -> Result<(), store::Error> {
         let lists = self.lists(evidence);
@@ -207,10 +212,16 @@ mod tests {
     }
 
     fn keep(place: &Place, asked: SystemTime) {
-        let blobs = [Digest::of(b"blob")];
         inputs(place)
-            .keep(&place.run, &place.evidence, &answer(), &blobs, asked)
+            .keep(&place.run, &place.evidence, &judged(answer()), asked)
             .unwrap();
+    }
+
+    fn judged(answer: Answer) -> Judged {
+        Judged {
+            answer,
+            blobs: vec![Digest::of(b"blob")],
+        }
     }
 
     fn now() -> Timestamp {
@@ -228,7 +239,7 @@ mod tests {
         keep(&place, later());
         assert_eq!(
             inputs(&place).recall(&place.run, &place.evidence, now()),
-            Some(answer())
+            Some(judged(answer()))
         );
     }
 
@@ -243,7 +254,7 @@ mod tests {
         };
         let inputs = || inputs(&place);
         inputs()
-            .keep(&place.run, &place.evidence, &answer, &[Digest::of(b"blob")], later())
+            .keep(&place.run, &place.evidence, &judged(answer), later())
             .unwrap();
         for (time, recalled) in [
             (now() - Duration::from_secs(1), false),

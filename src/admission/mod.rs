@@ -19,19 +19,26 @@
 
 mod broker;
 pub mod history;
+pub mod log;
 mod memo;
 pub mod parser;
 pub mod rehearsal;
 mod ruling;
 pub mod sandbox;
+mod timely;
 mod trail;
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
+use crate::policy::Kind;
 use crate::verify::Fact;
 
 pub use crate::identity::{Image, Mount};
-pub use broker::{LOG, admit, reject, verify};
+pub use broker::{Recheck, admit, recheck, reject, verify};
+pub use log::LOG;
 
 /// Version of the [`Request`] and [`Decision`] documents. A reader refuses any other.
 pub const VERSION: u32 = 1;
@@ -118,6 +125,47 @@ pub struct Decision {
     pub repeated: bool,
     /// Time spent by phase in microseconds, in the order in which the phases ran.
     pub phases: Vec<(String, u64)>,
+    /// What it was made from; `None` where not even the active policy was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<Basis>,
+}
+
+/// What a decision was made from, beside the image and the evidence: enough to make it again without the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Basis {
+    /// Generation of the active policy.
+    pub generation: u64,
+    /// Digest of the active policy's document, which holds rules, keys and trusted roots.
+    pub policy: Digest,
+    /// Digests of the trusted roots, by their identifiers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub roots: BTreeMap<String, Digest>,
+    /// What kind of container it is.
+    pub kind: Kind,
+    /// Kubernetes namespace of the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes_namespace: Option<String>,
+    /// Directory that takes what the container writes, above the layers of the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upper: Option<String>,
+    /// Image volumes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+    /// Blobs of the evidence cache that an allow rests on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blobs: Vec<Digest>,
+}
+
+/// An image volume of a decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// Where the container sees it.
+    pub destination: String,
+    /// The image that it was proved to be, under the name that the pod's author wrote.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<Image>,
 }
 
 /// The word of an audit rule.

@@ -41,7 +41,8 @@ const NO_SANDBOX: u8 = 71;
 const NO_PIPE: u8 = 74;
 
 /// A checked answer.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Judged {
     /// What verified and what did not.
     pub answer: Answer,

@@ -18,6 +18,7 @@ use crate::evidence;
 use crate::identity::{Image, Upper};
 use crate::oci::{self, Layout, Manifest};
 use crate::policy::{Active, Kind};
+use crate::trust::clock::Clock;
 
 const KEYS: &[&str] = &[
     "name",
@@ -196,7 +197,8 @@ impl Test {
             image: Some(&image),
             fault: None,
             upper: Upper::Empty,
-            now,
+            // A pipeline has no mark of its own: its clock is taken as it is.
+            clock: Clock { now, mark: Some(now) },
             seen: &[],
         };
         let ruling = ruling::rule(active, &case, &mut |subjects| {

@@ -2,14 +2,14 @@
 //!
 //! The same for the root file system of a container, for an image volume, and for an image that is only looked at.
 
-use jiff::Timestamp;
-
 use super::parser::ParserFault;
+use super::timely::Timely;
 use super::{Audit, Verdict};
 use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::identity::{Fault, Image, Upper};
 use crate::policy::{self, Active, Attributes, ImageName, Kind, Mode, Outcome, Restart, Rule};
+use crate::trust::clock::Clock;
 use crate::verify::{Answer, Fact};
 
 /// What is ruled on.
@@ -25,10 +25,9 @@ pub(super) struct Case<'a> {
     /// Why something about it could not be proved. There is one wherever `image` is missing.
     pub(super) fault: Option<&'a Fault>,
     pub(super) upper: Upper,
-    /// When it is ruled on.
-    pub(super) now: Timestamp,
     /// Digests of what its records name, where `image` is missing.
     pub(super) seen: &'a [Digest],
+    pub(super) clock: Clock,
 }
 
 /// What came of it.
@@ -46,7 +45,7 @@ pub(super) struct Ruling {
 }
 
 impl Ruling {
-    fn refuse(code: &str, reason: String, fix: &str, policy: bool) -> Self {
+    pub(super) fn refuse(code: &str, reason: String, fix: &str, policy: bool) -> Self {
         Self {
             verdict: Verdict::Refuse,
             code: code.to_owned(),
@@ -164,11 +163,17 @@ pub(super) fn rule(
             Err(fault) => return Ruling::parser(fault),
         }
     }
+    // Only now: what is revoked stays revoked, whatever the clock says.
+    let timely = answer.as_ref().ok().and_then(|answer| Timely::new(answer, case.clock));
+    let word = |rule: &Rule| match &timely {
+        Some(timely) => timely.word(|answer| word(active, rule, case, Ok(answer))),
+        None => word(active, rule, case, answer.as_ref()),
+    };
     let audit: Vec<Audit> = selection
         .audits
         .iter()
         .map(|rule| {
-            let said = word(active, rule, case, &answer);
+            let said = word(rule);
             Audit {
                 rule: rule.name.clone(),
                 verdict: said.verdict,
@@ -178,7 +183,7 @@ pub(super) fn rule(
         })
         .collect();
     let ruling = match selection.decisive {
-        Some(rule) if rule.mode == Mode::Enforce => word(active, rule, case, &answer).by(rule),
+        Some(rule) if rule.mode == Mode::Enforce => word(rule).by(rule),
         Some(rule) => Ruling::allow("rule-off", "the rule switches checking off".to_owned()).by(rule),
         None => {
             let refusals = audit.iter().filter(|audit| audit.verdict == Verdict::Refuse).count();
@@ -197,7 +202,7 @@ pub(super) fn rule(
 }
 
 /// What a rule says under `enforce`.
-fn word(active: &Active, rule: &Rule, case: &Case<'_>, answer: &Result<Answer, ParserFault>) -> Ruling {
+fn word(active: &Active, rule: &Rule, case: &Case<'_>, answer: Result<&Answer, &ParserFault>) -> Ruling {
     if let Some(fault) = case.fault {
         return Ruling::fault(fault);
     }
@@ -236,7 +241,7 @@ fn word(active: &Active, rule: &Rule, case: &Case<'_>, answer: &Result<Answer, P
         config: &image.config,
         name: (!case.name.is_empty()).then_some(case.name),
     };
-    rule.evaluate(active, &asked, answer, case.now).into()
+    rule.evaluate(active, &asked, answer, case.clock.now).into()
 }
 
 fn no_rule(case: &Case<'_>) -> Ruling {
@@ -279,10 +284,12 @@ pub(super) fn digests(image: &Image) -> Vec<Digest> {
 mod tests {
     use std::time::Duration;
 
+    use jiff::Timestamp;
+
     use super::*;
     use crate::policy::activate;
     use crate::policy::{Asks, Deny, Match, SignerPattern, Subject, Table};
-    use crate::verify::{Carrier, Claim, Fact, Proof};
+    use crate::verify::{Carrier, Claim, Fact, Proof, Span, TimeSource, TrustedTime};
 
     fn image() -> Image {
         Image {
@@ -294,6 +301,11 @@ mod tests {
         }
     }
 
+    const CLOCK: Clock = Clock {
+        now: Timestamp::constant(1_700_000_000, 0),
+        mark: Some(Timestamp::UNIX_EPOCH),
+    };
+
     fn case(image: Option<&Image>) -> Case<'_> {
         Case {
             name: "example.com/app:1",
@@ -303,8 +315,8 @@ mod tests {
             image,
             fault: None,
             upper: Upper::Empty,
-            now: Timestamp::UNIX_EPOCH,
             seen: &[],
+            clock: CLOCK,
         }
     }
 
@@ -516,6 +528,111 @@ mod tests {
             let ruling = rule(&active(vec![enforced]), &case, &mut |_| Ok(answer()));
             assert_eq!(said(&ruling), (allow, code));
         }
+    }
+
+    fn vouched(times: &[i64], from: Option<i64>, until: Option<i64>) -> Answer {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let mut answer = answer();
+        answer.facts[0].proof.times = times
+            .iter()
+            .map(|second| TrustedTime {
+                source: TimeSource::Log,
+                authority: "log".to_owned(),
+                time: at(*second),
+            })
+            .collect();
+        answer.facts[0].proof.span = Span {
+            from: from.map(at),
+            until: until.map(at),
+        };
+        answer
+    }
+
+    fn at(now: i64, mark: Option<i64>) -> Clock {
+        Clock {
+            now: Timestamp::from_second(now).unwrap(),
+            mark: mark.map(|mark| Timestamp::from_second(mark).unwrap()),
+        }
+    }
+
+    #[test]
+    fn what_depends_on_time_counts_only_by_a_clock_that_can_be_right() {
+        let image = image();
+        let tolerance = crate::trust::clock::TOLERANCE.as_secs();
+        let key_only = answer();
+        let logged = vouched(&[1000], None, None);
+        let current = vouched(&[], Some(1000), Some(3000));
+        for (given, clock, code) in [
+            (&key_only, at(0, Some(1_000_000)), "signature-verified"),
+            (&key_only, at(2000, None), "signature-verified"),
+            (&logged, at(2000, Some(0)), "signature-verified"),
+            (&logged, at(2000, Some(2000 + tolerance)), "signature-verified"),
+            (&logged, at(2000, Some(2001 + tolerance)), "clock-behind"),
+            (&logged, at(2000, None), "clock-unreadable"),
+            (&logged, at(1000 - tolerance, Some(0)), "signature-verified"),
+            (&logged, at(999 - tolerance, Some(0)), "time-in-future"),
+            (&current, at(2000, Some(1_000_000)), "clock-behind"),
+        ] {
+            let case = Case {
+                clock,
+                ..case(Some(&image))
+            };
+            let ruling = rule(&active(vec![signed_by(Mode::Enforce, "release")]), &case, &mut |_| {
+                Ok(given.clone())
+            });
+            assert_eq!(said(&ruling), (code == "signature-verified", code), "{clock:?}");
+            // An audit rule says the same and lets it run.
+            let ruling = rule(&active(vec![signed_by(Mode::Audit, "release")]), &case, &mut |_| {
+                Ok(given.clone())
+            });
+            assert_eq!(
+                (said(&ruling), ruling.audit[0].code.as_str()),
+                ((true, "audit-only"), code)
+            );
+        }
+    }
+
+    #[test]
+    fn a_wrong_clock_hides_no_revoked_key_and_no_other_reason() {
+        let image = image();
+        let case = Case {
+            clock: at(0, Some(1_000_000)),
+            ..case(Some(&image))
+        };
+        let logged = vouched(&[1000], None, None);
+        let mut revoked = active(vec![signed_by(Mode::Off, "release")]);
+        revoked.deny.key = vec!["release".to_owned()];
+        let ruling = rule(&revoked, &case, &mut |_| Ok(logged.clone()));
+        assert_eq!(said(&ruling), (false, "key-denied"));
+        let other = active(vec![signed_by(Mode::Enforce, "other")]);
+        let ruling = rule(&other, &case, &mut |_| Ok(logged.clone()));
+        assert_eq!(said(&ruling), (false, "signature-missing"));
+        // The same signature by a key that no time plays a part in still counts.
+        let mut both = logged.clone();
+        both.facts.extend(answer().facts);
+        let ruling = rule(&active(vec![signed_by(Mode::Enforce, "release")]), &case, &mut |_| {
+            Ok(both.clone())
+        });
+        assert_eq!(said(&ruling), (true, "signature-verified"));
+        assert_eq!(ruling.evidence, answer().facts);
+    }
+
+    #[test]
+    fn a_refusal_for_the_time_says_what_to_set() {
+        let image = image();
+        let active = active(vec![signed_by(Mode::Enforce, "release")]);
+        let ruling = |answer: Answer, clock| {
+            let case = Case {
+                clock,
+                ..case(Some(&image))
+            };
+            let ruling = rule(&active, &case, &mut |_| Ok(answer.clone()));
+            assert!(!ruling.policy);
+            format!("{}; to fix: {}", ruling.reason, ruling.fix)
+        };
+        insta::assert_snapshot!(ruling(vouched(&[1000], None, None), at(2000, Some(100_000))), @"this node's clock says 1970-01-01T00:33:20Z, and 1970-01-02T03:46:40Z has passed already; what is needed holds only for a time, which cannot be judged with such a clock; to fix: set this node's clock; if it is right and ran ahead before, an administrator runs: assay trust clock --reset");
+        insta::assert_snapshot!(ruling(vouched(&[100_000], None, None), at(2000, Some(0))), @"what is needed is said to be of 1970-01-02T03:46:40Z, which has not come: this node's clock says 1970-01-01T00:33:20Z; to fix: set this node's clock");
+        insta::assert_snapshot!(ruling(vouched(&[1000], None, None), at(2000, None)), @"what is needed holds only for a time, and Assay's record of the latest known time is damaged, so the clock of this node cannot be judged; to fix: an administrator runs: assay trust clock --reset");
     }
 
     #[test]

@@ -29,6 +29,10 @@ enum Command {
     Verify(cli::verify::Args),
     /// Fill the cache of signatures and attestations
     Evidence(cli::evidence::Args),
+    /// Explain a decision, the latest decision about a container, or a code
+    Explain(cli::explain::Args),
+    /// Show and change whom this node trusts
+    Trust(cli::trust::Args),
     /// Check the rules in policy.d and the keys in trust.d, or put them in force
     #[command(subcommand)]
     Policy(Policy),
@@ -68,6 +72,9 @@ fn run(command: Command) -> ExitCode {
     if let Command::Admit = command {
         return cli::admit::run().report();
     }
+    if let Command::Verify(arguments) = &command {
+        return cli::verify::run(arguments, Config::load().as_ref()).report();
+    }
     // Asks about nothing that is this node's.
     if let Command::VerifyBundle(arguments) = &command {
         return cli::verify_bundle::run(arguments).report();
@@ -86,8 +93,10 @@ fn run(command: Command) -> ExitCode {
     let exit = match command {
         Command::Admit => cli::admit::run(),
         Command::VerifyBundle(arguments) => cli::verify_bundle::run(&arguments),
-        Command::Verify(arguments) => cli::verify::run(&arguments, &config),
+        Command::Verify(arguments) => cli::verify::run(&arguments, Ok(&config)),
         Command::Evidence(arguments) => cli::evidence::run(&arguments, &config),
+        Command::Explain(arguments) => cli::explain::run(&arguments, &config),
+        Command::Trust(arguments) => cli::trust::run(&arguments, &config),
         Command::Policy(Policy::Apply) => cli::policy::apply(&config),
         Command::Policy(Policy::Check { output }) => cli::policy::check(&config, output),
         Command::Policy(Policy::Test { file }) => cli::policy::test(&config, &file),

@@ -12,7 +12,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use jiff::{Span, SpanRelativeTo};
 use serde::Serialize;
 
-use super::{Exit, Output, complain, print};
+use super::{Exit, Output, complain, count, print};
 use crate::admission::history;
 use crate::config::Config;
 use crate::diagnostic::inert;
@@ -459,11 +459,6 @@ fn said(cleared: &Cleared, dry_run: bool) -> String {
         HumanBytes(cleared.bytes)
     ));
     lines.join("\n")
-}
-
-fn count(number: usize, what: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {what}{plural}")
 }
 
 fn fail(error: &dyn std::error::Error) -> Exit {

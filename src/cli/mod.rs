@@ -3,7 +3,9 @@
 
 pub mod admit;
 pub mod evidence;
+pub mod explain;
 pub mod policy;
+pub mod trust;
 pub mod verify;
 pub mod verify_bundle;
 
@@ -66,6 +68,12 @@ pub fn print(text: impl fmt::Display) {
 /// Writes a message for the person at the terminal.
 pub fn complain(text: impl fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// `1 rule`, `2 rules`.
+fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 /// Writes diagnostics: drawn on a terminal, as plain text elsewhere.

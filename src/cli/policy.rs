@@ -5,11 +5,12 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Exit, Output, Record, complain, print, show};
+use super::{Exit, Output, Record, complain, count, print, show};
 use crate::admission::rehearsal;
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
-use crate::policy::activate::{ActivateError, activate};
+use crate::policy::activate::{ActivateError, activate, refresh_roots};
+use crate::store::StateDir;
 
 /// Puts policy and trust in force.
 #[must_use]
@@ -53,7 +54,12 @@ struct Report<'a> {
 /// Checks policy and trust without putting them in force.
 #[must_use]
 pub fn check(config: &Config, output: Output) -> Exit {
-    let checked = crate::policy::check(&config.policy, &config.trust);
+    let mut checked = crate::policy::check(&config.policy, &config.trust);
+    if let (Ok(checked), true) = (&mut checked, config.state.exists())
+        && let Ok(state) = StateDir::open(&config.state)
+    {
+        refresh_roots(&state, checked);
+    }
     let (sound, diagnostics): (bool, &[Diagnostic]) = match &checked {
         Ok(checked) => (true, &checked.warnings),
         Err(diagnostics) => (false, diagnostics),
@@ -131,9 +137,4 @@ pub fn test(config: &Config, file: &Path) -> Exit {
     }
     print(format_args!("{}, {failed} failed", count(tests.len(), "test")));
     if failed == 0 { Exit::Done } else { Exit::Failed }
-}
-
-fn count(number: usize, what: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {what}{plural}")
 }

@@ -1,20 +1,23 @@
 //! `assay verify`: the verdict about an image without starting anything.
 
-use super::{Exit, Output, print};
+use clap::builder::NonEmptyStringValueParser;
+
+use super::{Exit, Output, complain, print, show};
 use crate::admission::{self, Decision, Verdict};
 use crate::config::Config;
+use crate::diagnostic::Diagnostics;
 
 /// Arguments of `assay verify`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Images in containerd's store, by the name that a pod would use
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required = true, value_name = "IMAGE", value_parser = NonEmptyStringValueParser::new())]
     images: Vec<String>,
     /// containerd namespace that holds them
-    #[arg(long, default_value = "k8s.io", value_name = "NAME")]
+    #[arg(long, default_value = "k8s.io", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     namespace: String,
     /// containerd's socket
-    #[arg(long, default_value = "/run/containerd/containerd.sock", value_name = "PATH")]
+    #[arg(long, default_value = "/run/containerd/containerd.sock", value_name = "PATH", value_parser = socket)]
     address: String,
     /// Kubernetes namespace of the pod whose rules apply
     #[arg(long, value_name = "NAME")]
@@ -24,12 +27,23 @@ pub struct Args {
     output: Output,
 }
 
+fn socket(path: &str) -> Result<String, &'static str> {
+    let absolute = path.strip_prefix("unix://").unwrap_or(path).starts_with('/');
+    absolute
+        .then(|| path.to_owned())
+        .ok_or("expected the absolute path of a socket")
+}
+
 /// What a person has to know about every verdict of this command.
 const NOTE: &str = "  no container was looked at: its snapshot and mounts are compared with the image when it starts";
 
 /// Judges each image as a container made from it would be judged. Ends with the exit code of the first that is refused.
 #[must_use]
-pub fn run(args: &Args, config: &Config) -> Exit {
+pub fn run(args: &Args, config: Result<&Config, &Diagnostics>) -> Exit {
+    if let (Err(faults), Output::Text) = (config, args.output) {
+        show(&faults.0);
+        return Exit::Failed;
+    }
     let mut exit = Exit::Done;
     for image in &args.images {
         let kubernetes = args.kubernetes_namespace.as_deref();
@@ -40,6 +54,11 @@ pub fn run(args: &Args, config: &Config) -> Exit {
         }
         if exit == Exit::Done {
             exit = code(&decision);
+        }
+        // What another user cannot read looks broken to them.
+        if exit == Exit::Corrupt && !rustix::process::geteuid().is_root() {
+            complain("assay verify reads what only root may read: run it as root");
+            exit = Exit::Failed;
         }
     }
     exit
@@ -101,6 +120,10 @@ fn code(decision: &Decision) -> Exit {
         "no-rule" | "digest-denied" | "key-denied" | "digest-not-listed" | "nothing-required" | "policy-missing" => {
             Exit::Denied
         }
+        // The signature may be sound; whom this node trusts, and for what, decides.
+        "key-unknown" | "key-use" | "key-retired" | "key-distrusted" | "key-window" | "key-hash" | "key-unusable"
+        | "signer-not-wanted" => Exit::Denied,
+        "clock-unreadable" => Exit::Corrupt,
         "containerd-failed" | "identity-timeout" | "parser-timeout" | "parser-start" | "config-invalid" => Exit::Failed,
         // What is left is said about a signature that is there.
         _ if decision.policy => Exit::SignatureInvalid,
@@ -154,6 +177,7 @@ mod tests {
             devices: Vec::new(),
             repeated: false,
             phases: Vec::new(),
+            basis: None,
         }
     }
 
@@ -163,7 +187,9 @@ mod tests {
             ("signature-verified", false, Exit::Done),
             ("signature-missing", true, Exit::EvidenceMissing),
             ("signature-invalid", true, Exit::SignatureInvalid),
-            ("key-unknown", true, Exit::SignatureInvalid),
+            ("key-unknown", true, Exit::Denied),
+            ("key-window", true, Exit::Denied),
+            ("clock-behind", false, Exit::Failed),
             ("no-rule", true, Exit::Denied),
             ("image-unknown", false, Exit::NotFound),
             ("containerd-unreachable", false, Exit::Unsupported),

@@ -7,9 +7,10 @@ use jiff::Timestamp;
 
 use super::{Active, Checked, check};
 use crate::config::Config;
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
 use crate::digest::Digest;
 use crate::store::{self, StateDir};
+use crate::trust::update;
 
 /// Version of the [`Active`] document.
 pub const VERSION: u32 = 2;
@@ -98,8 +99,10 @@ impl LoadError {
 /// # Errors
 /// Any fault in the sources, and a state directory that cannot be used. What was in force stays in force.
 pub fn activate(config: &Config) -> Result<Activated, ActivateError> {
-    let checked = check(&config.policy, &config.trust).map_err(Diagnostics)?;
-    let directory = StateDir::open(&config.state)?.subdir(DIRECTORY)?;
+    let mut checked = check(&config.policy, &config.trust).map_err(Diagnostics)?;
+    let state = StateDir::open(&config.state)?;
+    refresh_roots(&state, &mut checked);
+    let directory = state.subdir(DIRECTORY)?;
     let _lock = directory.lock(LOCK)?;
     let (before, set_aside) = match read(&directory) {
         Ok((before, _)) => (Some(before), None),
@@ -131,6 +134,50 @@ pub fn activate(config: &Config) -> Result<Activated, ActivateError> {
     }
     directory.write(FILE, &bytes)?;
     Ok(activated)
+}
+
+/// Puts the trusted roots as they were refreshed last into the place of those that are part of this program, and warns
+/// of those that are old.
+pub fn refresh_roots(state: &StateDir, checked: &mut Checked) {
+    for root in &mut checked.roots {
+        match update::current(state, root) {
+            Ok((current, as_of)) => {
+                *root = current;
+                checked.warnings.extend(as_of.and_then(|as_of| old(&root.id, as_of)));
+            }
+            Err(error) => checked.warnings.push(warning(
+                Code::RootDamaged,
+                format!(
+                    "the root `{}` was refreshed, and what came of it cannot be used: {error}; the one of this program \
+                     counts",
+                    root.id
+                ),
+                "run: assay trust update",
+            )),
+        }
+    }
+}
+
+fn warning(code: Code, message: String, help: &str) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Warning,
+        ..Diagnostic::without_place(code, message, help)
+    }
+}
+
+fn old(id: &str, as_of: Timestamp) -> Option<Diagnostic> {
+    let age = Timestamp::now().duration_since(as_of);
+    (age >= update::OLD).then(|| {
+        warning(
+            Code::RootOld,
+            format!(
+                "the trusted root `{id}` was last known to be current {} days ago",
+                age.as_hours() / 24
+            ),
+            "run: assay trust update (without a network: --from a mirror of the TUF repository); a root from a file is \
+             refreshed by replacing the file",
+        )
+    })
 }
 
 fn says_the_same(active: &Active, checked: &Checked) -> bool {

@@ -121,6 +121,7 @@ impl Admission {
             evidence: Vec::new(),
             repeated: false,
             phases: Vec::new(),
+            basis: None,
         })
     }
 

@@ -4,12 +4,16 @@
 //! `schema` is what may be written in `trust.d`, `diags` what is said when it is wrong.
 
 mod builder;
+pub mod clock;
 pub(crate) mod diags;
+pub mod edit;
+pub mod listing;
 mod notation;
 mod pattern;
 mod public_key;
 pub mod root;
 mod schema;
+pub mod update;
 
 use std::path::Path;
 
@@ -130,4 +134,48 @@ pub struct Key {
     /// Digests of manifests and indexes for which its signatures count even after it was retired.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub digests: Vec<Digest>,
+}
+
+/// The name that `names` gives `wanted`.
+fn name_of<T: PartialEq>(names: &'static [(&'static str, T)], wanted: &T) -> &'static str {
+    names
+        .iter()
+        .find(|(_, value)| value == wanted)
+        .map_or("", |(name, _)| *name)
+}
+
+impl Use {
+    /// As it is written in `trust.d`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        name_of(schema::USES, &self)
+    }
+
+    /// Every use, with its name.
+    #[must_use]
+    pub fn all() -> &'static [(&'static str, Self)] {
+        schema::USES
+    }
+}
+
+impl HashAlgorithm {
+    /// As it is written in `trust.d`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        name_of(schema::HASHES, &self)
+    }
+
+    /// Every hash, with its name.
+    #[must_use]
+    pub fn all() -> &'static [(&'static str, Self)] {
+        schema::HASHES
+    }
+}
+
+impl Status {
+    /// As it is written in `trust.d`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        name_of(schema::STATES, &self)
+    }
 }

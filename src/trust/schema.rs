@@ -19,13 +19,13 @@ const TOP_KEYS: &[&str] = &["key", "root", "builder", "notation"];
 const KEY_KEYS: &[&str] = &["id", "file", "hash", "use", "from", "until", "status", "digests"];
 const ROOT_KEYS: &[&str] = &["id", "builtin", "file"];
 
-const HASHES: &[(&str, HashAlgorithm)] = &[
+pub(super) const HASHES: &[(&str, HashAlgorithm)] = &[
     ("sha256", HashAlgorithm::Sha256),
     ("sha384", HashAlgorithm::Sha384),
     ("sha512", HashAlgorithm::Sha512),
 ];
 
-const USES: &[(&str, Use)] = &[
+pub(super) const USES: &[(&str, Use)] = &[
     ("image", Use::Image),
     ("provenance", Use::Provenance),
     ("sbom", Use::Sbom),
@@ -35,7 +35,7 @@ const USES: &[(&str, Use)] = &[
     ("profile", Use::Profile),
 ];
 
-const STATES: &[(&str, Status)] = &[
+pub(super) const STATES: &[(&str, Status)] = &[
     ("active", Status::Active),
     ("retired", Status::Retired),
     ("distrusted", Status::Distrusted),
@@ -260,7 +260,7 @@ fn parse_digests(reader: &mut Reader<'_>, table: &mut Table<'_>, status: Status)
         .collect()
 }
 
-fn is_valid_id(id: &str) -> bool {
+pub(super) fn is_valid_id(id: &str) -> bool {
     id.len() <= MAX_ID && id.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
 }
 

@@ -1,0 +1,126 @@
+//! Reading the decision log.
+//!
+//! A line is found by its own digest, so that an identifier that someone noted down stands for exactly what was written
+//! then.
+
+use super::{Decision, MAX_DECISION};
+use crate::digest::Digest;
+use crate::store::{self, StateDir};
+
+/// Name of the decision log below `state`.
+pub const LOG: &str = "decisions.jsonl";
+/// Name of the older decision log below `state`.
+const OLDER_LOG: &str = "decisions.jsonl.1";
+/// Longest identifier of a decision that is shown, in hexadecimal digits.
+const SHOWN_ID: usize = 12;
+/// Shortest start of an identifier or of a container id that is looked for.
+pub const MIN_PREFIX: usize = 8;
+
+/// A line of the decision log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// SHA-256 of the line, hexadecimal.
+    id: String,
+    /// What it says.
+    pub decision: Decision,
+}
+
+/// What of the log could not be read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// Lines that are no decision of this version.
+    pub lines: usize,
+}
+
+impl Entry {
+    /// The start of the line's digest, which is enough to find it again.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.id.get(..SHOWN_ID).unwrap_or(&self.id)
+    }
+}
+
+/// Hands every decision that was recorded to `entry`, the oldest first.
+///
+/// # Errors
+/// A log that cannot be read.
+pub fn read(state: &StateDir, mut entry: impl FnMut(Entry)) -> Result<Unread, store::Error> {
+    let mut unread = Unread::default();
+    let limit = usize::try_from(MAX_DECISION).unwrap_or(usize::MAX);
+    for name in [OLDER_LOG, LOG] {
+        let mut lines = 0;
+        let skipped = state.lines(name, limit, |line| match serde_json::from_slice(line) {
+            Ok(decision) => entry(Entry {
+                id: Digest::of(line).hex(),
+                decision,
+            }),
+            Err(_) => lines += 1,
+        })?;
+        unread.lines += lines + skipped;
+    }
+    Ok(unread)
+}
+
+/// The latest decision whose identifier starts with `wanted`, or that is about a container of that id (or an id that
+/// starts so, of which at least [`MIN_PREFIX`] characters are given).
+///
+/// # Errors
+/// A log that cannot be read.
+pub fn find(state: &StateDir, wanted: &str) -> Result<(Option<Entry>, Unread), store::Error> {
+    let starts = |text: &str| wanted.len() >= MIN_PREFIX && text.starts_with(wanted);
+    let mut found = None;
+    let unread = read(state, |entry| {
+        let container = &entry.decision.container;
+        if starts(&entry.id) || starts(container) || (!wanted.is_empty() && container == wanted) {
+            found = Some(entry);
+        }
+    })?;
+    Ok((found, unread))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::{VERSION, Verdict};
+
+    fn decision(container: &str, code: &str) -> Decision {
+        let refused = super::super::reject(&super::super::Request::parse(b"{").unwrap_err());
+        Decision {
+            version: VERSION,
+            verdict: Verdict::Refuse,
+            container: container.to_owned(),
+            code: code.to_owned(),
+            ..refused
+        }
+    }
+
+    #[test]
+    fn a_decision_is_found_by_its_digest_or_by_its_container() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&folder.path().canonicalize().unwrap().join("state")).unwrap();
+        assert_eq!(find(&state, "web").unwrap(), (None, Unread::default()));
+        let long = "f00dfeed".repeat(8);
+        for (name, container, code) in [
+            (OLDER_LOG, "web", "first"),
+            (LOG, "web", "second"),
+            (LOG, "other", "third"),
+            (LOG, &long, "fourth"),
+        ] {
+            state.append(name, &decision(container, code).json(), 1 << 20).unwrap();
+        }
+        state.append(LOG, "{\"version\":1}", 1 << 20).unwrap();
+        let code = |wanted: &str| find(&state, wanted).unwrap().0.map(|entry| entry.decision.code);
+        assert_eq!(code("web").as_deref(), Some("second"));
+        assert_eq!(code("we"), None);
+        assert_eq!(code(""), None);
+        assert_eq!(code(&long[..13]).as_deref(), Some("fourth"));
+        assert_eq!(code(&long[..7]), None);
+        let mut ids = Vec::new();
+        let unread = read(&state, |entry| ids.push((entry.id().to_owned(), entry.decision.code))).unwrap();
+        assert_eq!((ids.len(), unread.lines), (4, 1));
+        for (id, said) in ids {
+            assert_eq!(id.len(), SHOWN_ID);
+            assert_eq!(code(&id), Some(said));
+        }
+    }
+}
