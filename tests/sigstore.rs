@@ -20,11 +20,10 @@ use jiff::Timestamp;
 use pki::{Entry, Fault, IDENTITY, ISSUER, SIGNED, Signed, Sigstore, Version};
 use serde_json::{Value, json};
 
-#[allow(dead_code, unreachable_pub, reason = "other programs use the rest")]
 mod pki;
 
 const SUBJECT: &[u8] = b"a manifest";
-const PREDICATE: &str = "https://slsa.dev/provenance/v1";
+const PREDICATE: &str = "https://spdx.dev/Document";
 
 fn statement() -> String {
     pki::statement(&hex::encode(pki::sha256(SUBJECT)), PREDICATE)

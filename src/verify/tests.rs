@@ -989,15 +989,16 @@ fn what_a_person_reads() {
     bundle-malformed: its Sigstore bundle holds neither a certificate nor the name of a public key
     certificate-unacceptable: its signing certificate is not acceptable: it names no identity
     certificate-unacceptable: it has a certificate of 40000 bytes, more than any has
-    certificate-unsupported: it is signed with a certificate, which this version does not verify in cosign's older layout
     log-unknown: under the root 'public-good': its log entry is of a log that the root does not list: unknown transparency log AAAA
     root-unknown: no root in trust.d has an authority that could have issued its certificate
     root-missing: it holds a log entry or a timestamp, and trust.d has no root to verify them under
     signer-unlisted: it claims to be signed by https://github.com/acme/app/.github/workflows/release.yml@refs/tags/v1 (issuer https://token.actions.githubusercontent.com), whom no rule names; that was not verified
     root-unusable: the root 'ours' in trust.d cannot be used: none of its entries can be used
     root-entry: the root 'ours' in trust.d: its transparency log 1 (https://rekor.example) is left out: its key is of ECDSA P-521
-    log-entry-unsupported: it holds a transparency-log entry, which this version does not verify in cosign's older layout
-    timestamp-unsupported: it holds a timestamp, which this version does not verify in cosign's older layout
+    envelope-malformed: its envelope is malformed: not acceptable JSON: EOF while parsing an object at line 1 column 1
+    annotation-malformed: the log entry or the timestamp in its annotations is malformed: not acceptable JSON: EOF while parsing an object at line 1 column 1
+    log-entry-malformed: the body of its log entry is malformed: not acceptable JSON: EOF while parsing an object at line 1 column 1
+    log-entry-unsupported: it has a log entry of the kind 'rekord 0.0.1', which this version does not verify
     base64-invalid: its payload is not canonical base64 of the right length
     payload-type-unsupported: its envelope holds 'application/json', expected application/vnd.in-toto+json
     signature-count: it has 2 signatures, expected exactly one
