@@ -97,13 +97,22 @@ fn text(decision: &Decision) -> String {
     lines.join("\n")
 }
 
+/// Kinds of evidence, as codes name them.
+const KINDS: [&str; 5] = ["signature", "provenance", "vsa", "sbom", "vex"];
+
 /// The exit code that scripts see.
 fn code(decision: &Decision) -> Exit {
     if decision.verdict == Verdict::Allow {
         return Exit::Done;
     }
     match decision.code.as_str() {
-        "signature-missing" | "signature-too-few" | "evidence-cache-empty" | "evidence-missing" => {
+        "evidence-cache-empty" | "evidence-missing" | "evidence-too-old" | "log-missing" | "time-missing" => {
+            Exit::EvidenceMissing
+        }
+        code if code.ends_with("-missing") && KINDS.contains(&code.trim_end_matches("-missing")) => {
+            Exit::EvidenceMissing
+        }
+        code if code.ends_with("-too-few") && KINDS.contains(&code.trim_end_matches("-too-few")) => {
             Exit::EvidenceMissing
         }
         "image-unknown" | "platform-missing" | "content-missing" => Exit::NotFound,
@@ -123,6 +132,27 @@ fn code(decision: &Decision) -> Exit {
         // The signature may be sound; whom this node trusts, and for what, decides.
         "key-unknown" | "key-use" | "key-retired" | "key-distrusted" | "key-window" | "key-hash" | "key-unusable"
         | "signer-not-wanted" => Exit::Denied,
+        "identity-denied"
+        | "email-denied"
+        | "log-denied"
+        | "signer-unlisted"
+        | "builder-not-wanted"
+        | "builder-level"
+        | "builder-ref"
+        | "build-type-not-wanted"
+        | "source-not-wanted"
+        | "source-missing"
+        | "parameter-not-allowed"
+        | "parameter-value"
+        | "where-false"
+        | "where-error"
+        | "sbom-format"
+        | "vsa-verifier"
+        | "vsa-resource"
+        | "vsa-policy"
+        | "vsa-failed"
+        | "vsa-level"
+        | "revocation-unknown" => Exit::Denied,
         "clock-unreadable" => Exit::Corrupt,
         "containerd-failed" | "identity-timeout" | "parser-timeout" | "parser-start" | "config-invalid" => Exit::Failed,
         // What is left is said about a signature that is there.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::oci::Manifest;
 use crate::store::StateDir;
-use crate::trust::{HashAlgorithm, Use};
+use crate::trust::{Der, HashAlgorithm, TrustStore, Use};
 use crate::verify::tests::{fixtures, key, recorded};
 use crate::verify::{Carrier, Claim};
 
@@ -651,6 +651,64 @@ fn sizes_that_lie_are_refused() {
         cache.index(&[entry]);
         let answer = cache.judge(&keys(), &[recorded("manifest")]);
         assert_eq!((answer.facts.len(), codes(&answer)), (0, vec![code]), "{lie}");
+    }
+}
+
+#[test]
+fn signatures_of_the_notary_project_count_under_the_store_that_holds_their_root() {
+    let fixture = |name: &str| {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/notation"));
+        std::fs::read(folder.join(name)).unwrap()
+    };
+    let text = |name: &str| String::from_utf8(fixture(name)).unwrap().trim().to_owned();
+    let image: Digest = text("manifest.digest").parse().unwrap();
+    let size: u64 = text("manifest.size").parse().unwrap();
+    let store = |id: &str, root: &str| {
+        let (_, der) = spki::der::pem::decode_vec(&fixture(root)).unwrap();
+        TrustStore {
+            id: id.to_owned(),
+            ca: vec![Der(der)],
+            ..TrustStore::default()
+        }
+    };
+    let subject = json!({"subject": {"mediaType": oci::MANIFEST, "digest": image, "size": size}});
+    for (name, media_type) in [("p256.jws", notation::JWS), ("rsa3072.cose", notation::COSE)] {
+        let cache = Cache::new();
+        cache.index(&[cache.manifest(media_type, &fixture(name), &subject)]);
+        let ask = |stores: Vec<TrustStore>, about: Digest| {
+            let question = Question {
+                notation: stores,
+                now: text("recorded.time").parse().unwrap(),
+                ..question(&[], &[about])
+            };
+            judge(cache.dir.as_fd(), &question)
+        };
+        let answer = ask(vec![store("other", "alone.pem"), store("acme", "ca.pem")], image);
+        assert_eq!(codes(&answer), ["notation-root-untrusted"], "{name}");
+        let [fact] = answer.facts.as_slice() else {
+            panic!("{name}: {answer:?}");
+        };
+        assert_eq!((fact.subject, fact.carrier), (image, Carrier::Notation));
+        assert_eq!(fact.claim, Claim::ImageSignature);
+        let Signer::Notation(signer) = &fact.proof.signer else {
+            panic!("{name}: {fact:?}");
+        };
+        assert_eq!(signer.store, "acme");
+        assert!(
+            signer.subject.ends_with("O=Acme\\, Inc,ST=Berlin,C=DE"),
+            "{}",
+            signer.subject
+        );
+        assert!(!fact.proof.span.is_always() && !signer.revocation_unknown.is_empty());
+        assert_eq!(
+            codes(&ask(vec![store("other", "alone.pem")], image)),
+            ["notation-root-untrusted"]
+        );
+        assert!(
+            ask(vec![store("acme", "ca.pem")], Digest::of(b"another image"))
+                .facts
+                .is_empty()
+        );
     }
 }
 

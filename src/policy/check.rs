@@ -802,16 +802,10 @@ mod tests {
           |                ^^^^^^^^^^^
          help: add "image" to its `use` in trust.d, if that is what it signs
         "#);
-        insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = [{ key = \"windowed\" }]")), @r#"
-        warning[key-inactive]: no signature by key `windowed` counts: it has a validity window, and no trusted time can say when it signed
-         --> /etc/assay/policy.d/50.toml:6:16
-          |
-        6 | any = [{ key = "windowed" }]
-          |                ^^^^^^^^^^
-         help: remove it from the rule, or change the key in trust.d
-        "#);
+        // Logs and timestamps say when it signed.
+        insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = [{ key = \"windowed\" }]")), @"");
         insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = [{ key = \"old\" }]")), @r#"
-        warning[key-inactive]: no signature by key `old` counts: it is retired, and no trusted time can say that it signed before
+        warning[key-inactive]: no signature by key `old` counts: it is retired, and neither `until` nor `digests` says what it signed before
          --> /etc/assay/policy.d/50.toml:6:16
           |
         6 | any = [{ key = "old" }]
@@ -819,7 +813,7 @@ mod tests {
          help: remove it from the rule, or change the key in trust.d
         "#);
         insta::assert_snapshot!(said(&format!("{}\n[[deny]]\nkey = [\"old\"]", rule(SIGNED))), @r#"
-        warning[key-inactive]: [[deny]] does not see what key `old` signed: it is retired, and no trusted time can say that it signed before
+        warning[key-inactive]: [[deny]] does not see all that key `old` signed: it is retired, and only what counted before is seen
          --> /etc/assay/policy.d/50.toml:9:8
           |
         9 | key = ["old"]

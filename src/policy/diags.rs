@@ -317,13 +317,24 @@ pub(super) fn key_use(id: &str, place: Place, family: Family) -> Diagnostic {
     )
 }
 
-/// Why no signature by a key counts in this version, whatever it says.
+/// Why no signature by a key counts, whatever vouches for it.
 fn inactive(key: &Key) -> Option<&'static str> {
     match key.status {
-        Status::Retired => Some("is retired, and no trusted time can say that it signed before"),
+        Status::Retired if key.until.is_none() && key.digests.is_empty() => {
+            Some("is retired, and neither `until` nor `digests` says what it signed before")
+        }
         Status::Distrusted => Some("is distrusted"),
+        Status::Retired | Status::Active => None,
+    }
+}
+
+/// Why the deny list does not see all that a key signed.
+fn half_seen(key: &Key) -> Option<&'static str> {
+    match key.status {
+        Status::Retired => Some("is retired, and only what counted before is seen"),
+        Status::Distrusted => Some("is distrusted, and nothing by it is looked at"),
         Status::Active if key.from.is_some() || key.until.is_some() => {
-            Some("has a validity window, and no trusted time can say when it signed")
+            Some("has a validity window, and only what a trusted time puts into it is seen")
         }
         Status::Active => None,
     }
@@ -341,11 +352,11 @@ pub(super) fn key_inactive(key: &Key, place: &Place) -> Option<Diagnostic> {
 }
 
 pub(super) fn denied_key_inactive(key: &Key, place: &Place) -> Option<Diagnostic> {
-    let why = inactive(key)?;
+    let why = half_seen(key)?;
     Some(Diagnostic::warning(
         Code::KeyInactive,
         place.clone(),
-        format!("[[deny]] does not see what key `{}` signed: it {why}", key.id),
+        format!("[[deny]] does not see all that key `{}` signed: it {why}", key.id),
         "",
         "to refuse what it signed, keep it active in trust.d; it cannot allow anything while it is denied",
     ))

@@ -16,7 +16,7 @@ const CERTIFICATE: &str = "CERTIFICATE";
 const CRL: &str = "X509 CRL";
 
 /// A `[[notation]]` of `trust.d`, with its files already read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrustStore {
     /// Name by which policy refers to it.

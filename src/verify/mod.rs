@@ -290,6 +290,9 @@ pub enum Problem {
     /// A signature of the Notary Project is of something else than an image.
     #[error("it signs something of type '{0}', which is no image")]
     NotationTarget(String),
+    /// The signer's name is not one to compare.
+    #[error("the subject of its certificate is longer than any or not printable: '{0}'")]
+    NotationSubject(String),
     /// There is no trust store to verify signatures of the Notary Project under.
     #[error("it is a signature of the Notary Project, and trust.d has no [[notation]] to verify it under")]
     StoreMissing,
@@ -456,6 +459,7 @@ impl Problem {
             Self::RootMissing => "root-missing",
             Self::Notation(fault) => fault.code(),
             Self::NotationTarget(_) => "notation-target",
+            Self::NotationSubject(_) => "notation-subject",
             Self::StoreMissing => "store-missing",
             Self::StoreUnusable { .. } => "store-unusable",
             Self::SignerUnlisted { .. } => "signer-unlisted",

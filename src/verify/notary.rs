@@ -8,6 +8,9 @@ use crate::diagnostic::printable;
 use crate::oci::{self, shorten};
 use crate::trust::TrustStore;
 
+/// Longest subject of a signing certificate in bytes. It is compared as a whole.
+pub const MAX_SUBJECT: usize = 1024;
+
 /// One trust store, ready to verify with. Its timestamp authorities and revocation lists count for its own signers
 /// only.
 #[derive(Debug)]
@@ -66,7 +69,7 @@ impl NotationStore {
 
     fn proof(&self, verified: &Verified) -> Result<Proof, Problem> {
         let unknown = |revocation: &Revocation| match revocation {
-            Revocation::Unavailable(text) => Some(printable(text).into_owned()),
+            Revocation::Unavailable(text) => Some(printable(text).chars().take(MAX_SUBJECT / 4).collect()),
             Revocation::Good { .. } | Revocation::NotOffered => None,
         };
         let authority = verified.trusted_time.as_ref().and_then(|time| time.authority.as_ref());
@@ -76,11 +79,15 @@ impl NotationStore {
         let times = verified.trusted_time.iter().map(|time| TrustedTime {
             source: TimeSource::Timestamp,
             authority: match &time.authority {
-                Some(authority) => printable(&authority.identity.to_string()).into_owned(),
+                Some(authority) => shorten(&authority.identity.to_string()),
                 None => format!("signing authority {}", self.id),
             },
             time: time.latest,
         });
+        let subject = verified.identity.to_string();
+        if subject.len() > MAX_SUBJECT || printable(&subject) != subject {
+            return Err(Problem::NotationSubject(shorten(&subject)));
+        }
         let fingerprint = *verified
             .chain
             .first()
@@ -88,7 +95,7 @@ impl NotationStore {
         Ok(Proof {
             signer: Signer::Notation(Box::new(NotationSigner {
                 store: self.id.clone(),
-                subject: printable(&verified.identity.to_string()).into_owned(),
+                subject,
                 fingerprint,
                 revocation_unknown,
             })),

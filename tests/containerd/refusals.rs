@@ -368,7 +368,7 @@ fn verify_says_the_same(case: &Case) {
     for (image, status, code) in [
         (SIGNED, 0, "signature-verified"),
         (UNSIGNED.name.as_str(), 4, "signature-missing"),
-        (WANTED_BY_ANOTHER, 5, "signer-not-wanted"),
+        (WANTED_BY_ANOTHER, 3, "signer-not-wanted"),
         (DENIED.name.as_str(), 3, "digest-denied"),
     ] {
         let output = case.daemon.assay(&[

@@ -70,7 +70,8 @@ impl fmt::Display for Subject {
             attributes.join("+")
         };
         let text: Vec<_> = self.0.iter().rev().map(relative).collect();
-        f.write_str(&printable(&shorten(&text.join(","))))
+        // Whole: policy compares it, and the beginning of a name is another name.
+        f.write_str(&printable(&text.join(",")))
     }
 }
 
