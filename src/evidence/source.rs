@@ -220,8 +220,27 @@ impl Source {
             };
             files.entry(name.to_owned()).or_insert(extent);
         }
+        if !ends_as_a_tar(&file).map_err(malformed)? {
+            return Err(malformed(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "it does not end as a tar does: it was cut short, copy it again",
+            )));
+        }
         Ok(Self::Tar { path, file, files })
     }
+}
+
+/// Whether the end of a file is the empty block that ends a tar. The `tar` crate takes the end of the file for the end of
+/// the tar, so one that was cut between two files, or in the last one, would seem to hold just less.
+fn ends_as_a_tar(file: &File) -> io::Result<bool> {
+    const BLOCK: usize = 512;
+    let length = file.metadata()?.len();
+    let Some(last) = length.checked_sub(BLOCK as u64) else {
+        return Ok(false);
+    };
+    let mut block = [0; BLOCK];
+    file.read_exact_at(&mut block, last)?;
+    Ok(block == [0; BLOCK])
 }
 
 /// Reads the headers of a tar. The `tar` crate takes the size of a header extension on trust and reads it into
