@@ -75,3 +75,24 @@ fn the_page_on_refusals_names_no_code_that_does_not_exist() {
         "docs/refusals.md names {unknown:?}, which no source does"
     );
 }
+
+#[test]
+fn the_page_on_attacks_names_tests_that_exist() {
+    let page = read("docs/attacks.md");
+    let mut named = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ")) {
+        let mut source = String::new();
+        for word in row.split('`').skip(1).step_by(2) {
+            if word.contains('/') {
+                source = read(word);
+            } else if word.contains('_') {
+                assert!(
+                    source.contains(&format!("fn {word}(")),
+                    "docs/attacks.md names {word}, which is not where it says: {row}"
+                );
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 95, "the tests' names are not where this test looks: {named}");
+}
