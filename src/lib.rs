@@ -13,6 +13,8 @@
 //! - [`verify`]: one file per signature carrier: bytes, digest and keys in, facts out.
 //! - [`evidence`]: the local cache of signatures and attestations: pull, import, export, discovery, gc.
 //! - [`policy`]: the administrator's rules: schema, diagnostics, activation, matching, evaluation.
+//! - [`tree`]: the files of an image: names, links resolved inside the image, bounded reads.
+//! - [`packages`]: the package databases of an image: which package owns which file.
 //! - [`identity`]: what a container really is, according to containerd and to the bytes that will be mounted.
 //! - [`admission`]: all of the above put together: request in, [`admission::Decision`] out.
 //! - [`runtime`]: the command line of the OCI runtime (runc, crun).
@@ -28,9 +30,11 @@ pub mod digest;
 pub mod evidence;
 pub mod identity;
 pub mod oci;
+pub mod packages;
 pub mod policy;
 pub mod runtime;
 pub mod shim;
 pub mod store;
+pub mod tree;
 pub mod trust;
 pub mod verify;
