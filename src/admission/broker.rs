@@ -13,7 +13,7 @@ use super::memo::Inputs;
 use super::parser::{self, ParserFault};
 use super::ruling::{self, Case, Ruling};
 use super::trail;
-use super::{Basis, Decision, InvalidRequest, Request, VERSION, Verdict, Volume};
+use super::{Basis, Decision, Edits, InvalidRequest, Request, VERSION, Verdict, Volume};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostics, printable};
 use crate::digest::Digest;
@@ -180,6 +180,7 @@ pub fn verify(
             image: Some(&image),
             fault: None,
             upper: Upper::Empty,
+            workload: None,
             seen: &[],
             clock: desk.clock,
         };
@@ -232,6 +233,7 @@ pub fn recheck(config: &Config, recorded: &Decision) -> Option<Recheck> {
             image: Some(image),
             fault: None,
             upper: Upper::Empty,
+            workload: None,
             seen: &[],
             clock: desk.clock,
         };
@@ -305,6 +307,7 @@ impl Desk {
             image: identity.root.as_ref().ok(),
             fault: identity.root.as_ref().err().or(identity.volumes.as_ref().err()),
             upper: identity.upper,
+            workload: Some(&identity.workload),
             seen: &identity.seen,
             clock: self.clock,
         };
@@ -319,6 +322,7 @@ impl Desk {
                 image: volume.image.as_ref().ok(),
                 fault: volume.image.as_ref().err(),
                 upper: Upper::Empty,
+                workload: None,
                 seen: &[],
                 ..root
             };
@@ -516,6 +520,7 @@ fn blank(namespace: &str, container: &str) -> Decision {
         devices: Vec::new(),
         repeated: false,
         phases: Vec::new(),
+        edits: Edits::default(),
         basis: None,
     }
 }
@@ -561,6 +566,7 @@ fn apply(decision: &mut Decision, ruling: Ruling, used: Used) {
     decision.rule = ruling.rule;
     decision.audit = ruling.audit;
     decision.evidence = ruling.evidence;
+    decision.edits = ruling.edits;
 }
 
 fn refuse(decision: &mut Decision, obstacle: &Obstacle) {

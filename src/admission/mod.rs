@@ -125,9 +125,32 @@ pub struct Decision {
     pub repeated: bool,
     /// Time spent by phase in microseconds, in the order in which the phases ran.
     pub phases: Vec<(String, u64)>,
+    /// What is taken out of the container's specification before the OCI runtime gets it.
+    #[serde(default, skip_serializing_if = "Edits::is_empty")]
+    pub edits: Edits,
     /// What it was made from; `None` where not even the active policy was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<Basis>,
+}
+
+/// What is taken out of a container's specification: a closed set, each of which can only narrow what was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Edits {
+    /// The root file system becomes read-only.
+    pub read_only_root: bool,
+    /// Nothing on a mount can be executed.
+    pub noexec_mounts: bool,
+    /// No process gains privileges by starting a program, those of a later exec included.
+    pub no_new_privileges: bool,
+}
+
+impl Edits {
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a decision was made from, beside the image and the evidence: enough to make it again without the container.

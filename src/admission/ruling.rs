@@ -4,11 +4,11 @@
 
 use super::parser::ParserFault;
 use super::timely::Timely;
-use super::{Audit, Verdict};
+use super::{Audit, Edits, Verdict};
 use crate::diagnostic::printable;
 use crate::digest::Digest;
-use crate::identity::{Fault, Image, Upper};
-use crate::policy::{self, Active, Attributes, ImageName, Kind, Mode, Outcome, Restart, Rule};
+use crate::identity::{Fault, Image, Upper, Workload};
+use crate::policy::{self, Active, Attributes, Filesystem, ImageName, Kind, Mode, Outcome, Restart, Rule, Runtime};
 use crate::trust::clock::Clock;
 use crate::verify::{Answer, Fact};
 
@@ -25,6 +25,8 @@ pub(super) struct Case<'a> {
     /// Why something about it could not be proved. There is one wherever `image` is missing.
     pub(super) fault: Option<&'a Fault>,
     pub(super) upper: Upper,
+    /// What it starts; nothing where there is no container.
+    pub(super) workload: Option<&'a Workload>,
     /// Digests of what its records name, where `image` is missing.
     pub(super) seen: &'a [Digest],
     pub(super) clock: Clock,
@@ -42,6 +44,10 @@ pub(super) struct Ruling {
     pub(super) rule: Option<String>,
     pub(super) audit: Vec<Audit>,
     pub(super) evidence: Vec<Fact>,
+    /// What is taken out of the specification of a container that is allowed.
+    pub(super) edits: Edits,
+    /// Which files it sees.
+    pub(super) filesystem: Filesystem,
 }
 
 impl Ruling {
@@ -55,6 +61,8 @@ impl Ruling {
             rule: None,
             audit: Vec::new(),
             evidence: Vec::new(),
+            edits: Edits::default(),
+            filesystem: Filesystem::default(),
         }
     }
 
@@ -79,8 +87,14 @@ impl Ruling {
     }
 
     fn by(self, rule: &Rule) -> Self {
+        let (edits, filesystem) = match self.verdict {
+            Verdict::Allow => (edits(&rule.runtime), rule.filesystem.clone()),
+            Verdict::Refuse => (Edits::default(), Filesystem::default()),
+        };
         Self {
             rule: Some(rule.name.clone()),
+            edits,
+            filesystem,
             ..self
         }
     }
@@ -97,7 +111,18 @@ impl From<Outcome> for Ruling {
             policy: true,
             rule: None,
             audit: Vec::new(),
+            edits: Edits::default(),
+            filesystem: Filesystem::default(),
         }
+    }
+}
+
+/// What a rule takes out of a specification.
+fn edits(runtime: &Runtime) -> Edits {
+    Edits {
+        read_only_root: runtime.read_only_root,
+        noexec_mounts: runtime.noexec_mounts,
+        no_new_privileges: runtime.no_new_privileges,
     }
 }
 
@@ -184,7 +209,10 @@ pub(super) fn rule(
         .collect();
     let ruling = match selection.decisive {
         Some(rule) if rule.mode == Mode::Enforce => word(rule).by(rule),
-        Some(rule) => Ruling::allow("rule-off", "the rule switches checking off".to_owned()).by(rule),
+        Some(rule) => Ruling {
+            rule: Some(rule.name.clone()),
+            ..Ruling::allow("rule-off", "the rule switches checking off".to_owned())
+        },
         None => {
             let refusals = audit.iter().filter(|audit| audit.verdict == Verdict::Refuse).count();
             let would = match (audit.len(), refusals) {
@@ -214,7 +242,7 @@ fn word(active: &Active, rule: &Rule, case: &Case<'_>, answer: Result<&Answer, &
             false,
         );
     };
-    if rule.restart == Restart::Refuse {
+    if rule.runtime.restart == Restart::Refuse {
         let fix = "delete the container and create it again, or set restart = \"allow\" in the rule's \
                    [rule.runtime] and run: assay policy apply";
         match case.upper {
@@ -228,6 +256,14 @@ fn word(active: &Active, rule: &Rule, case: &Case<'_>, answer: Result<&Answer, &
                 return Ruling::refuse("upper-unknowable", reason.to_owned(), fix, true);
             }
         }
+    }
+    if rule.runtime.non_root && case.workload.is_some_and(|workload| workload.process.user.uid == 0) {
+        return Ruling::refuse(
+            "user-root",
+            "it would run as user 0, and the rule wants another".to_owned(),
+            "set runAsUser in the pod's securityContext, or USER in the image, to a number other than 0",
+            true,
+        );
     }
     let none = Answer::default();
     let answer = match answer {
@@ -315,6 +351,7 @@ mod tests {
             image,
             fault: None,
             upper: Upper::Empty,
+            workload: None,
             seen: &[],
             clock: CLOCK,
         }
@@ -335,7 +372,8 @@ mod tests {
                 condition: None,
             }],
             digest: Vec::new(),
-            restart: Restart::Refuse,
+            runtime: policy::Runtime::default(),
+filesystem: policy::Filesystem::default(),
         }
     }
 
@@ -520,7 +558,7 @@ mod tests {
             (Upper::Unknowable, Restart::Allow, true, "signature-verified"),
         ] {
             let mut enforced = signed_by(Mode::Enforce, "release");
-            enforced.restart = restart;
+            enforced.runtime.restart = restart;
             let case = Case {
                 upper,
                 ..case(Some(&image))

@@ -164,7 +164,7 @@ fn code(decision: &Decision) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::Image;
+    use crate::admission::{Edits, Image};
     use crate::digest::Digest;
     use crate::verify::{Carrier, Claim, Fact, Proof};
 
@@ -207,6 +207,7 @@ mod tests {
             devices: Vec::new(),
             repeated: false,
             phases: Vec::new(),
+            edits: Edits::default(),
             basis: None,
         }
     }

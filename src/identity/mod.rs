@@ -31,6 +31,7 @@ pub use fault::{Blob, Fault};
 pub use image::Image;
 pub use mounts::Mount;
 pub use remap::{IdMapping, Mapping};
+pub use spec::{Process, SpecMount, User};
 
 use containerd::Containerd;
 use containerd_client::services::v1::Container;
@@ -44,6 +45,8 @@ const CONTAINER_METADATA: &str = "io.cri-containerd.container.metadata";
 const SANDBOX_METADATA: &str = "io.cri-containerd.sandbox.metadata";
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
+/// Programs that a pod's author wants to start besides the container's own.
+const EXEC: &str = "assay.dev/exec";
 const SANDBOX_NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
 
 /// What is asked about a container.
@@ -101,12 +104,27 @@ pub struct Identity {
     pub upper: Upper,
     /// Its image volumes: where the container sees them, the name they were asked for by, and what they are.
     pub volumes: Result<Vec<Volume>, Fault>,
+    /// What it starts, and what is mounted over its image.
+    pub workload: Workload,
     /// OCI hooks, as `point path`.
     pub hooks: Vec<String>,
     /// Paths of added devices.
     pub devices: Vec<String>,
     /// What led to the image.
     pub trail: Trail,
+}
+
+/// What a container starts, from its final specification.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Workload {
+    /// Its first process.
+    pub process: Process,
+    /// Whether its root file system is read-only.
+    pub read_only_root: bool,
+    /// What is mounted over its image, in order.
+    pub mounts: Vec<SpecMount>,
+    /// The pod's annotation `assay.dev/exec`.
+    pub exec_annotation: Option<String>,
 }
 
 /// An image volume.
@@ -200,7 +218,8 @@ pub async fn identify(question: Question<'_>) -> Result<Identity, Fault> {
                 seen: Vec::new(),
                 upper: Upper::Unknowable,
                 volumes: Ok(Vec::new()),
-                hooks: spec.hooks(),
+                workload: workload(&spec),
+hooks: spec.hooks(),
                 devices: spec.devices(),
                 trail: containerd.trail(),
             });
@@ -231,7 +250,8 @@ pub async fn identify(question: Question<'_>) -> Result<Identity, Fault> {
         seen,
         upper,
         volumes,
-        hooks: spec.hooks(),
+        workload: workload(&spec),
+hooks: spec.hooks(),
         devices: spec.devices(),
         trail: containerd.trail(),
     })
@@ -277,6 +297,15 @@ pub async fn image(socket: &str, namespace: &str, name: &str) -> Result<Image, F
         indexes,
         chain_id,
     })
+}
+
+fn workload(spec: &Spec) -> Workload {
+    Workload {
+        process: spec.process(),
+        read_only_root: spec.read_only_root(),
+        mounts: spec.mounts().to_vec(),
+        exec_annotation: spec.annotation(EXEC).map(str::to_owned),
+    }
 }
 
 /// Tells by what names policy knows a container, and who made it.

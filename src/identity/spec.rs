@@ -20,6 +20,7 @@ pub(super) struct Spec {
     annotations: Option<BTreeMap<String, String>>,
     root: Option<Root>,
     mounts: Option<Vec<SpecMount>>,
+    process: Option<Process>,
     hooks: Option<BTreeMap<String, Option<Vec<Hook>>>>,
     linux: Option<Linux>,
 }
@@ -27,13 +28,58 @@ pub(super) struct Spec {
 #[derive(Debug, Deserialize)]
 struct Root {
     path: String,
+    #[serde(default)]
+    readonly: bool,
 }
 
-#[derive(Debug, Deserialize)]
-pub(super) struct SpecMount {
-    pub(super) destination: String,
+/// What is started in a container, and with what, as its specification says at last: a pod may override what its image
+/// says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Process {
+    /// Command line.
+    #[serde(deserialize_with = "or_default")]
+    pub args: Vec<String>,
+    /// Environment, as `NAME=value`.
+    #[serde(deserialize_with = "or_default")]
+    pub env: Vec<String>,
+    /// Working directory.
+    pub cwd: String,
+    /// As whom.
+    #[serde(deserialize_with = "or_default")]
+    pub user: User,
+    /// Whether it can gain no privileges by starting a program.
+    pub no_new_privileges: bool,
+}
+
+/// As whom a process runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct User {
+    /// User id, inside the container's user namespace.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+fn or_default<'de, T: Deserialize<'de> + Default, D: serde::Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A mount of the specification.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SpecMount {
+    /// Where the container sees it.
+    pub destination: String,
+    /// What is mounted; a path for bind mounts.
     #[serde(default)]
-    pub(super) source: String,
+    pub source: String,
+    /// Type of file system; empty for some bind mounts.
+    #[serde(default, rename = "type")]
+    pub fs_type: String,
+    /// Options.
+    #[serde(default, deserialize_with = "or_default")]
+    pub options: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -79,6 +125,15 @@ impl Spec {
 
     pub(super) fn annotation(&self, name: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(name).map(String::as_str)
+    }
+
+    /// What is started; nothing for a specification without process.
+    pub(super) fn process(&self) -> Process {
+        self.process.clone().unwrap_or_default()
+    }
+
+    pub(super) fn read_only_root(&self) -> bool {
+        self.root.as_ref().is_some_and(|root| root.readonly)
     }
 
     pub(super) fn mounts(&self) -> &[SpecMount] {
@@ -150,8 +205,9 @@ impl Spec {
 /// A key that the OCI runtime, which is written in Go, would read as one of those that are read here, although it is
 /// written differently: Go compares names without regard to case, also beyond ASCII.
 fn ambiguous(bytes: &[u8]) -> Option<String> {
-    const TOP: &[&str] = &["annotations", "root", "mounts", "hooks", "linux"];
-    const ROOT: &[&str] = &["path"];
+    const TOP: &[&str] = &["annotations", "root", "mounts", "hooks", "linux", "process"];
+    const ROOT: &[&str] = &["path", "readonly"];
+    const PROCESS: &[&str] = &["args", "env", "cwd", "user", "noNewPrivileges"];
     const MOUNT: &[&str] = &["destination", "source", "type", "options"];
     const LINUX: &[&str] = &["mountLabel", "uidMappings", "gidMappings", "devices"];
     fn odd<'a>(mut keys: impl Iterator<Item = &'a String>, known: &[&str]) -> Option<String> {
@@ -173,6 +229,7 @@ fn ambiguous(bytes: &[u8]) -> Option<String> {
     let mounts: Vec<BTreeMap<String, IgnoredAny>> = serde_json::from_str(mounts).unwrap_or_default();
     odd(top.keys(), TOP)
         .or_else(|| odd(object("root").keys(), ROOT))
+        .or_else(|| odd(object("process").keys(), PROCESS))
         .or_else(|| odd(object("linux").keys(), LINUX))
         .or_else(|| odd(mounts.iter().flat_map(BTreeMap::keys), MOUNT))
 }

@@ -62,6 +62,16 @@ pub(super) fn invalid_pattern(reader: &mut Reader<'_>, text: &Spanned<String>, f
     );
 }
 
+pub(super) fn invalid_path(reader: &mut Reader<'_>, text: &Spanned<String>, fault: &str) {
+    reader.fault(
+        Code::InvalidValue,
+        text.span(),
+        format!("`{}` cannot be a path in an image: {fault}", text.get_ref()),
+        "",
+        "an absolute path as the container sees it, /usr/bin/env for example",
+    );
+}
+
 pub(super) fn invalid_digest(reader: &mut Reader<'_>, text: &Spanned<String>, fault: &impl Display) {
     reader.fault(
         Code::InvalidDigest,

@@ -766,7 +766,8 @@ mod tests {
             mode: Mode::Enforce,
             tables,
             digest: digests.iter().map(|name| digest(name)).collect(),
-            restart: Restart::Refuse,
+            runtime: Runtime::default(),
+filesystem: Filesystem::default(),
         }
     }
 
@@ -1475,7 +1476,8 @@ mod tests {
                 mode,
                 tables,
                 digest,
-                restart: Restart::Refuse,
+                runtime: Runtime::default(),
+filesystem: Filesystem::default(),
             })
     }
 

@@ -6,6 +6,7 @@
 
 pub mod activate;
 mod check;
+mod confine;
 mod diags;
 mod evaluate;
 mod mirror;
@@ -24,6 +25,7 @@ use crate::evidence::{Certifier, Denied, Question};
 use crate::trust::{Builder, BuilderSigner, Key, Root, SourceFile, TextPattern, TrustStore};
 
 pub use check::{Checked, check};
+pub use confine::{FilePattern, Filesystem, Level, Runtime, Unattested, Unavailable};
 pub use evaluate::{Image, Outcome};
 pub use mirror::Mirror;
 pub use pattern::{ImageName, ImagePattern, InvalidPattern, NamespacePattern};
@@ -118,8 +120,12 @@ pub struct Rule {
     /// Digests of which one must be the image's; empty asks for nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub digest: Vec<Digest>,
-    /// What happens to a container that comes back.
-    pub restart: Restart,
+    /// Conditions on the specification, and what is taken out of it.
+    #[serde(default)]
+    pub runtime: Runtime,
+    /// Which files the container sees.
+    #[serde(default)]
+    pub filesystem: Filesystem,
 }
 
 /// What `[[deny]]` lists: the revocation list, before every rule and in every mode.

@@ -1,12 +1,13 @@
 //! What may be written in `policy.d`, and how it becomes [`Rule`]s.
 
+mod confine;
 mod table;
 
 use std::sync::Arc;
 
 use toml::Spanned;
 
-use super::{DeniedEntry, Deny, ImagePattern, InvalidPattern, Kind, Match, Mode, Restart, Rule, diags};
+use super::{DeniedEntry, Deny, ImagePattern, InvalidPattern, Kind, Match, Mode, Rule, diags};
 use crate::attest::Family;
 use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{Diagnostic, Place, Source};
@@ -26,11 +27,10 @@ const RULE_KEYS: &[&str] = &[
     "vex",
     "digest",
     "runtime",
+    "filesystem",
 ];
-const RULE_LATER: &[&str] = &["filesystem", "seccomp"];
+const RULE_LATER: &[&str] = &["seccomp"];
 const MATCH_KEYS: &[&str] = &["image", "namespace", "containerd_namespace", "kind", "digest"];
-const RUNTIME_KEYS: &[&str] = &["restart"];
-const RUNTIME_LATER: &[&str] = &["user", "read_only_root", "noexec_mounts", "no_new_privileges"];
 const DENY_KEYS: &[&str] = &["digest", "key", "identity", "email", "log"];
 
 const KINDS: &[(&str, Kind)] = &[
@@ -39,7 +39,6 @@ const KINDS: &[(&str, Kind)] = &[
     ("volume", Kind::Volume),
 ];
 const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("audit", Mode::Audit), ("off", Mode::Off)];
-const RESTARTS: &[(&str, Restart)] = &[("refuse", Restart::Refuse), ("allow", Restart::Allow)];
 
 /// Longest name of a rule, in characters.
 const MAX_NAME: usize = 128;
@@ -149,19 +148,8 @@ fn parse_rule<'s>(reader: &mut Reader<'s>, table: &mut Table<'s>) -> Option<Sour
         }
     }
     let digest = parse_digests(reader, table, "digest");
-    let mut restart = Restart::default();
-    if let Some(mut runtime) = reader.table(table, "runtime", "[rule.runtime]") {
-        if runtime.is_empty() {
-            diags::empty_table(
-                reader,
-                &runtime,
-                "[rule.runtime]",
-                "write restart, or remove its header",
-            );
-        }
-        restart = reader.choice(&mut runtime, "restart", RESTARTS).unwrap_or_default();
-        reader.finish(&runtime, RUNTIME_KEYS, RUNTIME_LATER);
-    }
+    let runtime = confine::runtime(reader, table);
+    let filesystem = confine::filesystem(reader, table);
     let (name, r#match, mode) = (name?, r#match?, mode?);
     let name_at = reader.at(name.span());
     let rule = Rule {
@@ -170,7 +158,8 @@ fn parse_rule<'s>(reader: &mut Reader<'s>, table: &mut Table<'s>) -> Option<Sour
         mode,
         tables,
         digest,
-        restart,
+        runtime,
+        filesystem,
     };
     match rule.mode {
         Mode::Enforce if !asks => diags::requires_nothing(reader, table, &rule),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use std::{env, fs, io};
 
 use super::child::Children;
-use crate::admission::{Decision, Request, VERSION, Verdict};
+use crate::admission::{Decision, Edits, Request, VERSION, Verdict};
 
 /// Environment variable that names another configuration file.
 pub const CONFIG: &str = "ASSAY_CONFIG";
@@ -121,6 +121,7 @@ impl Admission {
             evidence: Vec::new(),
             repeated: false,
             phases: Vec::new(),
+            edits: Edits::default(),
             basis: None,
         })
     }

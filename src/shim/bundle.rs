@@ -11,7 +11,7 @@ use super::error::Error;
 use crate::runtime::Runtime;
 
 /// Largest `config.json` that is read. etcd limits a pod's specification to 1.5 MiB; this is far above it.
-const SPEC_LIMIT: u64 = 16 << 20;
+pub(super) const SPEC_LIMIT: u64 = 16 << 20;
 /// Largest of the shim's own small files.
 const RECORD_LIMIT: u64 = 1 << 16;
 
@@ -175,7 +175,7 @@ pub fn rootfs(bundle: &Path) -> PathBuf {
     bundle.join("rootfs")
 }
 
-fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {

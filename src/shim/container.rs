@@ -9,6 +9,7 @@ use containerd_shim_protos::events::task::{TaskExit, TaskOOM};
 use containerd_shim_protos::types::task::Status;
 use tokio::sync::watch;
 
+use crate::admission::Edits;
 use super::bundle::Spec;
 use super::child::{Child, Children, Exit, Output};
 use super::error::Error;
@@ -47,6 +48,8 @@ pub struct Container {
     pub runtime: Runtime,
     /// What its configuration says that the shim acts on.
     pub spec: Spec,
+    /// What was taken out of that configuration.
+    pub edits: Edits,
     /// Its first process.
     pub init: Arc<Process>,
     /// What it shares with the others.
@@ -76,6 +79,7 @@ impl Container {
         options: Options,
         runtime: Runtime,
         spec: Spec,
+        edits: Edits,
         init: Process,
         services: Arc<Services>,
     ) -> Self {
@@ -87,6 +91,7 @@ impl Container {
             options,
             runtime,
             spec,
+            edits,
             init: Arc::new(init),
             services,
             execs: Mutex::default(),

@@ -10,6 +10,7 @@ pub mod child;
 pub mod clock;
 pub mod container;
 pub mod delete;
+pub mod edit;
 pub mod error;
 pub mod events;
 pub mod info;

@@ -49,7 +49,7 @@ fn signed_chain_id(case: &Case) -> String {
     config["rootfs"]["diff_ids"][0].as_str().unwrap().to_owned()
 }
 
-fn signed(case: &Case, name: &str) -> ContainerBuilder<'static> {
+pub fn signed(case: &Case, name: &str) -> ContainerBuilder<'static> {
     case.shell(name, "echo ran; exit 3")
         .image_name(SIGNED)
         .snapshot_parent(&signed_chain_id(case))
@@ -57,7 +57,7 @@ fn signed(case: &Case, name: &str) -> ContainerBuilder<'static> {
 
 /// Fails unless Create was refused, with this code in Assay's one line, and the log says so too.
 #[track_caller]
-fn assert_refusal(case: &Case, name: &str, result: Result<impl std::fmt::Debug, Status>, code: &str) -> Status {
+pub fn assert_refusal(case: &Case, name: &str, result: Result<impl std::fmt::Debug, Status>, code: &str) -> Status {
     let status = result.expect_err("Create had to be refused");
     // The errors of containerd before 2.0 have no word for a denied permission.
     let denied = if case.daemon.version == Version::V2_1 {

@@ -9,7 +9,7 @@ use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 
 use super::Tasks;
-use crate::admission::{Mount, Request, VERSION, Verdict};
+use crate::admission::{Edits, Mount, Request, VERSION, Verdict};
 use crate::runtime::{self, Criu, Runtime};
 use crate::shim::bundle::{self, Record, Spec};
 use crate::shim::child::Child;
@@ -19,7 +19,7 @@ use crate::shim::invocation::is_identifier;
 use crate::shim::io::{Pending, Stdio};
 use crate::shim::options::Options;
 use crate::shim::process::Process;
-use crate::shim::{config, events, mount, program};
+use crate::shim::{config, edit, events, mount, program};
 
 impl Tasks {
     pub(super) async fn create(self: Arc<Self>, mut request: CreateTaskRequest) -> Result<CreateTaskResponse, Error> {
@@ -44,7 +44,8 @@ impl Tasks {
         };
         let mounts: Vec<Mount> = request.rootfs.iter().map(plain).collect();
 
-        self.admit(&request, &mounts, &options, config.admit_timeout).await?;
+        let edits = self.admit(&request, &mounts, &options, config.admit_timeout).await?;
+        edit::apply(&bundle, &edits)?;
 
         Record {
             runtime: runtime.clone(),
@@ -74,6 +75,7 @@ impl Tasks {
             options,
             runtime,
             spec,
+            edits,
             Process::new(String::new(), stdio, Vec::new()),
             Arc::clone(&self.services),
         ));
@@ -103,7 +105,7 @@ impl Tasks {
         mounts: &[Mount],
         options: &Options,
         timeout: Duration,
-    ) -> Result<(), Error> {
+    ) -> Result<Edits, Error> {
         let question = Request {
             version: VERSION,
             containerd: self.admission.containerd.clone(),
@@ -120,7 +122,7 @@ impl Tasks {
         match decision.verdict {
             Verdict::Allow => {
                 log::info!("{}", decision.line());
-                Ok(())
+                Ok(decision.edits)
             }
             Verdict::Refuse => Err(Error::Refused(Box::new(decision))),
         }

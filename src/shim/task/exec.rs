@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::Tasks;
 use crate::shim::error::Error;
-use crate::shim::events;
+use crate::shim::{edit, events};
 use crate::shim::invocation::is_identifier;
 use crate::shim::io::Stdio;
 use crate::shim::process::Process;
@@ -36,7 +36,7 @@ impl Tasks {
             terminal: request.terminal,
         };
         let spec = request.spec.into_option().unwrap_or_default();
-        let spec = process_spec(&spec.value, request.terminal).map_err(|error| {
+        let spec = process_spec(&spec.value, request.terminal).and_then(|spec| edit::exec(spec, &container.edits)).map_err(|error| {
             Error::Invalid(format!(
                 "the specification of exec {} is not an OCI process: {error}",
                 request.exec_id

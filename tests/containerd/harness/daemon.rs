@@ -74,6 +74,9 @@ pub const SIGNED: &str = "assay.test/enforced/signed:latest";
 /// The same, where policy wants another key.
 pub const WANTED_BY_ANOTHER: &str = "assay.test/strangers/signed:latest";
 
+/// The same, where policy narrows what the container gets.
+pub const NARROWED: &str = "assay.test/narrowed/signed:latest";
+
 /// Nobody has signed this one.
 pub static UNSIGNED: LazyLock<Image> =
     LazyLock::new(|| Image::busybox("assay.test/enforced/unsigned:latest", "unsigned", &["/bin/sh"]));
@@ -142,6 +145,7 @@ impl Daemon {
             daemon.import_archive(&set_up("images/busybox.tar"), namespace);
             daemon.tag(namespace, "assay.test/busybox:latest", SIGNED);
             daemon.tag(namespace, "assay.test/busybox:latest", WANTED_BY_ANOTHER);
+            daemon.tag(namespace, "assay.test/busybox:latest", NARROWED);
         }
         cri::wait_for_image(&daemon.socket(), SIGNED);
         daemon

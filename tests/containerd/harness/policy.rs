@@ -55,6 +55,18 @@ mode = 'enforce'
 any = [{{ key = 'stranger' }}]
 
 [[rule]]
+name = 'narrowed'
+match = {{ image = ['assay.test/narrowed/**'] }}
+mode = 'enforce'
+[[rule.signature]]
+any = [{{ key = 'release' }}]
+[rule.runtime]
+user = 'non-root'
+read_only_root = true
+noexec_mounts = true
+no_new_privileges = true
+
+[[rule]]
 name = 'everything else'
 match = {{ image = ['**'] }}
 mode = 'audit'

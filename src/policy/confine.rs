@@ -1,0 +1,124 @@
+//! What a rule takes away from a container that it allows: files, system calls, parts of its specification.
+
+use globset::{GlobBuilder, GlobMatcher};
+use serde::{Deserialize, Serialize};
+
+use super::{Mode, Restart};
+
+/// `[rule.runtime]`: conditions on the container's specification, and what is taken out of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Runtime {
+    /// What happens to a container that comes back.
+    pub restart: Restart,
+    /// Refuses a process that starts as user 0.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub non_root: bool,
+    /// Makes the root file system read-only.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub read_only_root: bool,
+    /// Nothing on a mount that the container can write to is executable.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub noexec_mounts: bool,
+    /// Forbids every way to gain privileges by starting a program.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub no_new_privileges: bool,
+}
+
+/// `[rule.filesystem]`: which files of the image the container sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filesystem {
+    /// Whether what is not needed is hidden, reported when it is used, or left alone.
+    pub mode: Mode,
+    /// How closely files follow from what is needed.
+    pub level: Level,
+    /// Patterns of paths that stay visible whatever reaches them; `*` stops at `/`, `**` does not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<String>,
+    /// Programs that are started besides the container's own: probes, lifecycle hooks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exec: Vec<String>,
+    /// Whether the pod's annotation `assay.dev/exec` may name further programs of attested packages.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub exec_annotation: bool,
+    /// What becomes of an executable that is needed and that no attested package owns.
+    pub unattested: Unattested,
+    /// What becomes of the container where no view of its image can be made.
+    pub unavailable: Unavailable,
+}
+
+/// How closely the visible files follow from what is needed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// All of a package of which anything is needed.
+    Packages,
+    /// Executables one by one, data by the package.
+    #[default]
+    Balanced,
+    /// Every file one by one.
+    Files,
+}
+
+/// What becomes of a needed executable that no attested package owns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unattested {
+    /// It stays and is reported.
+    #[default]
+    Report,
+    /// The container is refused.
+    Deny,
+}
+
+/// What becomes of a container of whose image no view can be made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unavailable {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It sees all of its image, and the decision says so.
+    Full,
+}
+
+impl Default for Filesystem {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Off,
+            level: Level::default(),
+            keep: Vec::new(),
+            exec: Vec::new(),
+            exec_annotation: false,
+            unattested: Unattested::default(),
+            unavailable: Unavailable::default(),
+        }
+    }
+}
+
+/// A pattern of paths inside an image: `*` and `?` stop at `/`, `**` does not.
+#[derive(Debug, Clone)]
+pub struct FilePattern(GlobMatcher);
+
+impl FilePattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// A text that is none: an unclosed bracket, for example.
+    pub fn new(text: &str) -> Result<Self, globset::Error> {
+        let glob = GlobBuilder::new(text).literal_separator(true).build()?;
+        Ok(Self(glob.compile_matcher()))
+    }
+
+    /// Whether the whole path matches.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        self.0.is_match(path)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}

@@ -1,0 +1,122 @@
+//! `[rule.runtime]` and `[rule.filesystem]`.
+
+use toml::Spanned;
+
+use super::super::{Filesystem, Level, Mode, Restart, Runtime, Unattested, Unavailable, diags};
+use super::MODES;
+use crate::diagnostic::strict::{Reader, Table};
+
+const RUNTIME_KEYS: &[&str] = &["restart", "user", "read_only_root", "noexec_mounts", "no_new_privileges"];
+const FILESYSTEM_KEYS: &[&str] = &[
+    "mode",
+    "level",
+    "keep",
+    "exec",
+    "exec_annotation",
+    "unattested",
+    "unavailable",
+];
+
+const RESTARTS: &[(&str, Restart)] = &[("refuse", Restart::Refuse), ("allow", Restart::Allow)];
+const USERS: &[(&str, bool)] = &[("non-root", true), ("any", false)];
+const LEVELS: &[(&str, Level)] = &[
+    ("packages", Level::Packages),
+    ("balanced", Level::Balanced),
+    ("files", Level::Files),
+];
+const UNATTESTED: &[(&str, Unattested)] = &[("report", Unattested::Report), ("deny", Unattested::Deny)];
+const UNAVAILABLE: &[(&str, Unavailable)] = &[("refuse", Unavailable::Refuse), ("full", Unavailable::Full)];
+
+/// Longest path or pattern of a path, in bytes, as in Linux.
+const MAX_PATH: usize = 4096;
+
+pub(super) fn runtime<'s>(reader: &mut Reader<'s>, rule: &mut Table<'s>) -> Runtime {
+    let Some(mut table) = reader.table(rule, "runtime", "[rule.runtime]") else {
+        return Runtime::default();
+    };
+    if table.is_empty() {
+        diags::empty_table(reader, &table, "[rule.runtime]", "write restart, or remove its header");
+    }
+    let mut flag = |reader: &mut Reader<'s>, key| reader.flag(&mut table, key).is_some_and(Spanned::into_inner);
+    let read_only_root = flag(reader, "read_only_root");
+    let noexec_mounts = flag(reader, "noexec_mounts");
+    let no_new_privileges = flag(reader, "no_new_privileges");
+    let runtime = Runtime {
+        restart: reader.choice(&mut table, "restart", RESTARTS).unwrap_or_default(),
+        // What cannot be read is an error already; until it is mended the stricter word stands.
+        non_root: table.has("user") && reader.choice(&mut table, "user", USERS).unwrap_or(true),
+        read_only_root,
+        noexec_mounts,
+        no_new_privileges,
+    };
+    reader.finish(&table, RUNTIME_KEYS, &[]);
+    runtime
+}
+
+pub(super) fn filesystem<'s>(reader: &mut Reader<'s>, rule: &mut Table<'s>) -> Filesystem {
+    let Some(mut table) = reader.table(rule, "filesystem", "[rule.filesystem]") else {
+        return Filesystem::default();
+    };
+    if table.is_empty() {
+        let help = "write mode = \"enforce\", or remove its header";
+        diags::empty_table(reader, &table, "[rule.filesystem]", help);
+    }
+    let mode = if table.has("mode") {
+        reader.choice(&mut table, "mode", MODES).unwrap_or(Mode::Enforce)
+    } else {
+        Mode::Enforce
+    };
+    let filesystem = Filesystem {
+        mode,
+        level: reader.choice(&mut table, "level", LEVELS).unwrap_or_default(),
+        keep: paths(reader, &mut table, "keep"),
+        exec: paths(reader, &mut table, "exec"),
+        exec_annotation: reader
+            .flag(&mut table, "exec_annotation")
+            .is_some_and(Spanned::into_inner),
+        unattested: reader.choice(&mut table, "unattested", UNATTESTED).unwrap_or_default(),
+        unavailable: reader
+            .choice(&mut table, "unavailable", UNAVAILABLE)
+            .unwrap_or_default(),
+    };
+    reader.finish(&table, FILESYSTEM_KEYS, &[]);
+    filesystem
+}
+
+/// Absolute paths without `.`, `..`, doubled slashes and control characters; in `keep` also patterns.
+fn paths(reader: &mut Reader<'_>, table: &mut Table<'_>, key: &'static str) -> Vec<String> {
+    let texts = reader.texts(table, key);
+    let check = |text: Spanned<String>| {
+        let fault = path_fault(text.get_ref(), key == "keep");
+        match fault {
+            None => Some(text.into_inner()),
+            Some(fault) => {
+                diags::invalid_path(reader, &text, fault);
+                None
+            }
+        }
+    };
+    texts.into_iter().filter_map(check).collect()
+}
+
+fn path_fault(path: &str, pattern: bool) -> Option<&'static str> {
+    let Some(below) = path.strip_prefix('/') else {
+        return Some("it does not begin with /");
+    };
+    if path.len() > MAX_PATH {
+        return Some("it is longer than a path can be");
+    }
+    if path.chars().any(char::is_control) {
+        return Some("it has control characters");
+    }
+    if below.split('/').any(|name| matches!(name, "" | "." | "..")) {
+        return Some("it has an empty component, . or ..");
+    }
+    if !pattern {
+        return None;
+    }
+    match crate::policy::FilePattern::new(path) {
+        Ok(_) => None,
+        Err(_) => Some("it is no pattern that can be matched"),
+    }
+}

@@ -1,0 +1,186 @@
+//! The specification that the OCI runtime gets: what containerd wrote, with what the decision takes out of it.
+//!
+//! Every edit of [`Edits`] can only narrow what was asked for: it sets what forbids and adds options that restrict.
+//! Nothing else of the document changes; values are copied as they are written.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::bundle::{self, SPEC_LIMIT};
+use super::error::Error;
+use crate::admission::Edits;
+
+/// Types of mounts that are the kernel's own, or on which a program could only be put by the container's own processes
+/// that may run it from memory as well.
+const KERNEL_MADE: &[&str] = &[
+    "proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts", "securityfs", "debugfs", "tracefs", "bpf",
+];
+
+type Object = BTreeMap<String, Box<RawValue>>;
+
+/// Rewrites `config.json` of a bundle.
+///
+/// # Errors
+/// When it cannot be read, is no specification, or cannot be replaced.
+pub fn apply(bundle: &Path, edits: &Edits) -> Result<(), Error> {
+    if edits.is_empty() {
+        return Ok(());
+    }
+    let path = bundle.join("config.json");
+    let bytes = bundle::read(&path, SPEC_LIMIT).map_err(Error::file(&path))?;
+    let edited = spec(&bytes, edits).map_err(|error| Error::Malformed {
+        path: path.clone(),
+        reason: error.to_string(),
+    })?;
+    let temporary = bundle.join(".config.json");
+    fs::write(&temporary, edited)
+        .and_then(|()| fs::rename(&temporary, &path))
+        .map_err(Error::file(&path))
+}
+
+fn spec(bytes: &[u8], edits: &Edits) -> serde_json::Result<Vec<u8>> {
+    let mut spec: Object = serde_json::from_slice(bytes)?;
+    if edits.read_only_root {
+        set(&mut spec, "root", "readonly", true)?;
+    }
+    if edits.no_new_privileges {
+        set(&mut spec, "process", "noNewPrivileges", true)?;
+    }
+    if edits.noexec_mounts {
+        let mut mounts: Vec<Object> = field(&spec, "mounts")?.unwrap_or_default();
+        for mount in &mut mounts {
+            without_programs(mount)?;
+        }
+        spec.insert("mounts".to_owned(), to_raw_value(&mounts)?);
+    }
+    serde_json::to_vec(&spec)
+}
+
+/// The specification of a further process in a container whose own was edited.
+///
+/// # Errors
+/// When it is no process.
+pub fn exec(process: Vec<u8>, edits: &Edits) -> serde_json::Result<Vec<u8>> {
+    if !edits.no_new_privileges {
+        return Ok(process);
+    }
+    let mut process: Object = serde_json::from_slice(&process)?;
+    process.insert("noNewPrivileges".to_owned(), to_raw_value(&true)?);
+    serde_json::to_vec(&process)
+}
+
+fn set(spec: &mut Object, object: &str, key: &str, value: impl Serialize) -> serde_json::Result<()> {
+    let mut inner: Object = field(spec, object)?.unwrap_or_default();
+    inner.insert(key.to_owned(), to_raw_value(&value)?);
+    spec.insert(object.to_owned(), to_raw_value(&inner)?);
+    Ok(())
+}
+
+fn field<T: serde::de::DeserializeOwned>(object: &Object, key: &str) -> serde_json::Result<Option<T>> {
+    object
+        .get(key)
+        .map_or(Ok(None), |value| serde_json::from_str(value.get()))
+}
+
+/// Makes programs on a mount unusable, and those on mounts below its source, where the mount brings them along.
+fn without_programs(mount: &mut Object) -> serde_json::Result<()> {
+    let fs_type: String = field(mount, "type")?.unwrap_or_default();
+    let destination: String = field(mount, "destination")?.unwrap_or_default();
+    if KERNEL_MADE.contains(&fs_type.as_str()) || destination == "/dev" {
+        return Ok(());
+    }
+    let mut options: Vec<String> = field(mount, "options")?.unwrap_or_default();
+    options.retain(|option| !matches!(option.as_str(), "exec" | "rexec"));
+    // An OCI runtime that does not know the recursive form leaves it out, so the plain one stands beside it.
+    let recursive = options.iter().any(|option| option == "rbind");
+    for option in [Some("noexec"), recursive.then_some("rnoexec")].into_iter().flatten() {
+        if !options.iter().any(|present| present == option) {
+            options.push(option.to_owned());
+        }
+    }
+    mount.insert("options".to_owned(), to_raw_value(&options)?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn edited(before: &Value, edits: &Edits) -> Value {
+        let bytes = spec(before.to_string().as_bytes(), edits).unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    fn sample() -> Value {
+        json!({
+            "ociVersion": "1.0.2",
+            "process": { "args": ["/bin/app"], "noNewPrivileges": false, "rlimits": [{ "hard": 18_446_744_073_709_551_615_u64 }] },
+            "root": { "path": "rootfs", "readonly": false },
+            "mounts": [
+                { "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid"] },
+                { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"] },
+                { "destination": "/data", "type": "bind", "source": "/x", "options": ["rbind", "exec", "rw"] },
+                { "destination": "/one", "type": "bind", "source": "/x", "options": ["bind", "noexec"] },
+                { "destination": "/none", "type": "tmpfs", "source": "tmpfs" },
+            ],
+            "linux": { "unknown": [1.5, null] },
+        })
+    }
+
+    #[test]
+    fn nothing_changes_but_what_is_edited() {
+        let mut expected = sample();
+        expected["process"]["noNewPrivileges"] = true.into();
+        expected["root"]["readonly"] = true.into();
+        let edits = Edits {
+            read_only_root: true,
+            no_new_privileges: true,
+            ..Edits::default()
+        };
+        assert_eq!(edited(&sample(), &edits), expected);
+        assert_eq!(edited(&json!({}), &edits)["root"]["readonly"], true);
+    }
+
+    #[test]
+    fn programs_on_mounts_cannot_be_started() {
+        let edits = Edits {
+            noexec_mounts: true,
+            ..Edits::default()
+        };
+        let after = edited(&sample(), &edits);
+        let options = |index: usize| after["mounts"][index]["options"].clone();
+        assert_eq!(options(0), json!(["nosuid"]));
+        assert_eq!(options(1), json!(["nosuid"]));
+        assert_eq!(options(2), json!(["rbind", "rw", "noexec", "rnoexec"]));
+        assert_eq!(options(3), json!(["bind", "noexec"]));
+        assert_eq!(options(4), json!(["noexec"]));
+    }
+
+    #[test]
+    fn an_exec_gains_no_more_privileges_than_the_container() {
+        let edits = Edits {
+            no_new_privileges: true,
+            ..Edits::default()
+        };
+        let process = exec(br#"{"args":["sh"],"noNewPrivileges":false}"#.to_vec(), &edits).unwrap();
+        let process: Value = serde_json::from_slice(&process).unwrap();
+        assert_eq!(process, json!({ "args": ["sh"], "noNewPrivileges": true }));
+    }
+
+    #[test]
+    fn a_specification_that_is_none_is_an_error() {
+        let edits = Edits {
+            noexec_mounts: true,
+            ..Edits::default()
+        };
+        for text in ["", "[]", r#"{"mounts":{}}"#, r#"{"mounts":[{"options":"ro"}]}"#] {
+            assert!(spec(text.as_bytes(), &edits).is_err(), "{text}");
+        }
+    }
+}
