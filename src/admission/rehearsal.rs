@@ -197,6 +197,7 @@ impl Test {
             image: Some(&image),
             fault: None,
             upper: Upper::Empty,
+            workload: None,
             // A pipeline has no mark of its own: its clock is taken as it is.
             clock: Clock { now, mark: Some(now) },
             seen: &[],

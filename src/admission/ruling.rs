@@ -373,7 +373,7 @@ mod tests {
             }],
             digest: Vec::new(),
             runtime: policy::Runtime::default(),
-filesystem: policy::Filesystem::default(),
+            filesystem: policy::Filesystem::default(),
         }
     }
 

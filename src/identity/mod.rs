@@ -219,7 +219,7 @@ pub async fn identify(question: Question<'_>) -> Result<Identity, Fault> {
                 upper: Upper::Unknowable,
                 volumes: Ok(Vec::new()),
                 workload: workload(&spec),
-hooks: spec.hooks(),
+                hooks: spec.hooks(),
                 devices: spec.devices(),
                 trail: containerd.trail(),
             });
@@ -251,7 +251,7 @@ hooks: spec.hooks(),
         upper,
         volumes,
         workload: workload(&spec),
-hooks: spec.hooks(),
+        hooks: spec.hooks(),
         devices: spec.devices(),
         trail: containerd.trail(),
     })

@@ -352,7 +352,9 @@ mod tests {
           "digest": [
             "sha256:6210c0bf05396716df932f0729df69de0533933e5ad9871fd07b61811c4c28df"
           ],
-          "restart": "allow"
+          "runtime": {
+            "restart": "allow"
+          }
         }
         "#);
         insta::assert_snapshot!(serde_json::to_string_pretty(rest).unwrap(), @r#"
@@ -363,8 +365,7 @@ mod tests {
               "**"
             ]
           },
-          "mode": "off",
-          "restart": "refuse"
+          "mode": "off"
         }
         "#);
         assert_eq!(
@@ -455,7 +456,7 @@ mod tests {
           |
         5 | mood = "calm"
           | ^^^^ not a key of it
-         help: its keys are `name`, `match`, `mode`, `signature`, `provenance`, `vsa`, `sbom`, `vex`, `digest` and `runtime`
+         help: its keys are `name`, `match`, `mode`, `signature`, `provenance`, `vsa`, `sbom`, `vex`, `digest`, `runtime` and `filesystem`
 
         error[unknown-key]: [[rule.signature]] has no key `keys`
          --> /etc/assay/policy.d/50.toml:8:1
@@ -544,7 +545,7 @@ mod tests {
           |
         9 | [rule.seccomp]
           |       ^^^^^^^ not supported yet
-         help: remove it; this version knows `name`, `match`, `mode`, `signature`, `provenance`, `vsa`, `sbom`, `vex`, `digest` and `runtime`
+         help: remove it; this version knows `name`, `match`, `mode`, `signature`, `provenance`, `vsa`, `sbom`, `vex`, `digest`, `runtime` and `filesystem`
 
         error[trust-unknown]: trust holds no [[builder]] `x`
          --> /etc/assay/policy.d/50.toml:6:12

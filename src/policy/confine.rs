@@ -10,6 +10,7 @@ use super::{Mode, Restart};
 #[serde(deny_unknown_fields)]
 pub struct Runtime {
     /// What happens to a container that comes back.
+    #[serde(default)]
     pub restart: Restart,
     /// Refuses a process that starts as user 0.
     #[serde(default, skip_serializing_if = "is_false")]

@@ -715,7 +715,8 @@ mod tests {
 
     use super::*;
     use crate::policy::{
-        Attributes, DeniedEntry, Deny, ImageName, ImagePattern, Kind, Match, Mode, NamespacePattern, Parameter, Restart,
+        Attributes, DeniedEntry, Deny, Filesystem, ImageName, ImagePattern, Kind, Match, Mode, NamespacePattern,
+        Parameter, Runtime,
     };
     use crate::verify::{Carrier, LogEntry, Proof, TimeSource, TrustedTime};
 
@@ -767,7 +768,7 @@ mod tests {
             tables,
             digest: digests.iter().map(|name| digest(name)).collect(),
             runtime: Runtime::default(),
-filesystem: Filesystem::default(),
+            filesystem: Filesystem::default(),
         }
     }
 
@@ -1477,7 +1478,7 @@ filesystem: Filesystem::default(),
                 tables,
                 digest,
                 runtime: Runtime::default(),
-filesystem: Filesystem::default(),
+                filesystem: Filesystem::default(),
             })
     }
 

@@ -121,11 +121,15 @@ pub struct Rule {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub digest: Vec<Digest>,
     /// Conditions on the specification, and what is taken out of it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub runtime: Runtime,
     /// Which files the container sees.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub filesystem: Filesystem,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// What `[[deny]]` lists: the revocation list, before every rule and in every mode.

@@ -9,7 +9,6 @@ use containerd_shim_protos::events::task::{TaskExit, TaskOOM};
 use containerd_shim_protos::types::task::Status;
 use tokio::sync::watch;
 
-use crate::admission::Edits;
 use super::bundle::Spec;
 use super::child::{Child, Children, Exit, Output};
 use super::error::Error;
@@ -18,6 +17,7 @@ use super::oom::OomWatch;
 use super::options::Options;
 use super::process::Process;
 use super::stats::Cgroup;
+use crate::admission::Edits;
 use crate::runtime::{self, Criu, Runtime};
 
 /// What all containers of this shim share.

@@ -17,7 +17,16 @@ use crate::admission::Edits;
 /// Types of mounts that are the kernel's own, or on which a program could only be put by the container's own processes
 /// that may run it from memory as well.
 const KERNEL_MADE: &[&str] = &[
-    "proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts", "securityfs", "debugfs", "tracefs", "bpf",
+    "proc",
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "mqueue",
+    "devpts",
+    "securityfs",
+    "debugfs",
+    "tracefs",
+    "bpf",
 ];
 
 type Object = BTreeMap<String, Box<RawValue>>;

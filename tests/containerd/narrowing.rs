@@ -41,7 +41,10 @@ fn a_container_gets_less_than_it_asked_for(case: &Case) {
             }));
         })
         .start();
-    let seen = container.run("look", "touch /written; touch /mnt/written && echo volume; /mnt/true; grep NoNewPrivs /proc/self/status");
+    let seen = container.run(
+        "look",
+        "touch /written; touch /mnt/written && echo volume; /mnt/true; grep NoNewPrivs /proc/self/status",
+    );
     assert_eq!(seen.stdout, "volume\nNoNewPrivs:\t1\n", "{seen:?}");
     assert!(seen.stderr.contains("/written: Read-only file system"), "{seen:?}");
     assert!(seen.stderr.contains("/mnt/true: Permission denied"), "{seen:?}");

@@ -6,7 +6,13 @@ use super::super::{Filesystem, Level, Mode, Restart, Runtime, Unattested, Unavai
 use super::MODES;
 use crate::diagnostic::strict::{Reader, Table};
 
-const RUNTIME_KEYS: &[&str] = &["restart", "user", "read_only_root", "noexec_mounts", "no_new_privileges"];
+const RUNTIME_KEYS: &[&str] = &[
+    "restart",
+    "user",
+    "read_only_root",
+    "noexec_mounts",
+    "no_new_privileges",
+];
 const FILESYSTEM_KEYS: &[&str] = &[
     "mode",
     "level",

@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::Tasks;
 use crate::shim::error::Error;
-use crate::shim::{edit, events};
 use crate::shim::invocation::is_identifier;
 use crate::shim::io::Stdio;
 use crate::shim::process::Process;
+use crate::shim::{edit, events};
 
 impl Tasks {
     pub(super) fn exec(&self, request: ExecProcessRequest) -> Result<Empty, Error> {
@@ -36,12 +36,14 @@ impl Tasks {
             terminal: request.terminal,
         };
         let spec = request.spec.into_option().unwrap_or_default();
-        let spec = process_spec(&spec.value, request.terminal).and_then(|spec| edit::exec(spec, &container.edits)).map_err(|error| {
-            Error::Invalid(format!(
-                "the specification of exec {} is not an OCI process: {error}",
-                request.exec_id
-            ))
-        })?;
+        let spec = process_spec(&spec.value, request.terminal)
+            .and_then(|spec| edit::exec(spec, &container.edits))
+            .map_err(|error| {
+                Error::Invalid(format!(
+                    "the specification of exec {} is not an OCI process: {error}",
+                    request.exec_id
+                ))
+            })?;
         container.add_exec(Process::new(request.exec_id.clone(), stdio, spec))?;
         let event = TaskExecAdded {
             container_id: container.id.clone(),
