@@ -10,17 +10,18 @@ use serde::Serialize;
 
 use super::log::LOG;
 use super::memo::Inputs;
+use super::minimize::{self, Shown};
 use super::parser::{self, ParserFault};
 use super::ruling::{self, Case, Ruling};
 use super::trail;
-use super::{Basis, Decision, Edits, InvalidRequest, Request, VERSION, Verdict, Volume};
+use super::{Basis, Decision, Edits, Files, InvalidRequest, Request, VERSION, Verdict, Volume};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostics, printable};
 use crate::digest::Digest;
 use crate::identity::{self, Fault, Identity, Image, Question, Trail, Upper};
 use crate::oci::Layout;
 use crate::policy::activate::{LoadError, load_active};
-use crate::policy::{Active, Kind};
+use crate::policy::{Active, Kind, Mode, Unavailable};
 use crate::store::{self, StateDir};
 use crate::trust::clock::Clock;
 use crate::verify::TimeSource;
@@ -142,9 +143,13 @@ fn decide(config: &Config, request: &Request, started: Instant, decision: &mut D
     decision.basis = Some(desk.basis(request, &identity));
     watch.note(decision, "identity");
     let mut used = Used::default();
-    let ruling = desk.rule_on(request, &identity, &mut used);
-    apply(decision, ruling, used);
+    let mut ruling = desk.rule_on(request, &identity, &mut used);
     watch.note(decision, "evidence");
+    if ruling.verdict == Verdict::Allow && ruling.filesystem.mode == Mode::Enforce {
+        desk.show(request, &identity, &mut ruling, &used, decision);
+        watch.note(decision, "files");
+    }
+    apply(decision, ruling, used);
     desk.record(decision).map_err(Obstacle::Log)?;
     desk.advance_clock(decision);
     Ok(())
@@ -362,6 +367,47 @@ impl Desk {
         ruling
     }
 
+    /// Gives an allowed container its view, or makes a refusal of it.
+    fn show(&self, request: &Request, identity: &Identity, ruling: &mut Ruling, used: &Used, decision: &mut Decision) {
+        let (Ok(image), Some(run)) = (&identity.root, &self.run) else {
+            // Without the one nothing is allowed; without the other there is no place to work in.
+            *ruling = ruling.instead("state-unusable", "the run directory cannot be used".to_owned(), "see assay policy check", false);
+            return;
+        };
+        let blobs: Vec<Digest> = used.blobs.iter().copied().collect();
+        let desk = minimize::Desk {
+            state: &self.state,
+            run,
+            evidence: &self.evidence,
+            deadline: self.deadline,
+            rules: &self.active.closure,
+        };
+        let case = minimize::Case {
+            image,
+            rootfs: &request.rootfs,
+            workload: &identity.workload,
+            filesystem: &ruling.filesystem,
+            read_only: identity.workload.read_only_root || ruling.edits.read_only_root,
+            needs_sbom: ruling.needs_sbom,
+            evidence: &ruling.evidence,
+            blobs: &blobs,
+        };
+        match minimize::show(&desk, &case) {
+            Ok(Shown::View(view, files)) => {
+                decision.view = Some(view);
+                decision.files = Some(files);
+            }
+            Ok(Shown::Refused { code, reason, fix }) => *ruling = ruling.instead(code, reason, &fix, true),
+            Err(unseen) if ruling.filesystem.unavailable == Unavailable::Full => {
+                decision.files = Some(Files {
+                    unavailable: printable(&unseen.to_string()).into_owned(),
+                    ..Files::default()
+                });
+            }
+            Err(unseen) => *ruling = ruling.instead(unseen.code(), printable(&unseen.to_string()).into_owned(), unseen.fix(), false),
+        }
+    }
+
     fn ask(&self, subjects: &[Digest]) -> Result<parser::Judged, ParserFault> {
         use std::os::fd::AsFd as _;
         let question = self.active.question(subjects, self.clock.now);
@@ -521,6 +567,8 @@ fn blank(namespace: &str, container: &str) -> Decision {
         repeated: false,
         phases: Vec::new(),
         edits: Edits::default(),
+            view: None,
+            files: None,
         basis: None,
     }
 }

@@ -63,15 +63,11 @@ struct Memo {
 impl Inputs {
     /// `None` where this program's own file cannot be looked at; then nothing is remembered.
     pub(super) fn new(policy: Digest, evidence: &StateDir, subjects: &[Digest]) -> Option<Self> {
-        let program = rustix::fs::stat("/proc/self/exe").ok()?;
+        let program = program()?;
         let mut subjects = subjects.to_vec();
         subjects.sort();
         Some(Self {
-            program: [
-                env!("CARGO_PKG_VERSION").to_owned(),
-                format!("{:?}", Stamp::from(&program)),
-            ]
-            .into(),
+            program,
             policy,
             evidence: evidence.path().display().to_string(),
             subjects,
@@ -138,6 +134,12 @@ impl Inputs {
         make_room(&directory)?;
         directory.write_unsynced(&name, &bytes)
     }
+}
+
+/// What tells this build of the program from others; `None` where its own file cannot be looked at.
+pub(super) fn program() -> Option<Vec<String>> {
+    let stat = rustix::fs::stat("/proc/self/exe").ok()?;
+    Some(vec![env!("CARGO_PKG_VERSION").to_owned(), format!("{:?}", Stamp::from(&stat))])
 }
 
 fn look(evidence: &StateDir, name: &str) -> File {

@@ -18,11 +18,16 @@
 //! record, no configuration, no active policy, no room for the record) refuses in every mode.
 
 mod broker;
+mod child;
+mod layers;
 pub mod history;
 pub mod log;
 mod memo;
+mod minimize;
+pub mod needs;
 pub mod parser;
 pub mod rehearsal;
+mod roots;
 mod ruling;
 pub mod sandbox;
 mod timely;
@@ -35,8 +40,10 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::policy::Kind;
 use crate::verify::Fact;
+use crate::view::View;
 
 pub use crate::identity::{Image, Mount};
+pub use needs::Counts;
 pub use broker::{Recheck, admit, recheck, reject, verify};
 pub use log::LOG;
 
@@ -128,9 +135,39 @@ pub struct Decision {
     /// What is taken out of the container's specification before the OCI runtime gets it.
     #[serde(default, skip_serializing_if = "Edits::is_empty")]
     pub edits: Edits,
+    /// Which files of its image the container sees, where that is not all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<View>,
+    /// What that view shows, or why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
     /// What it was made from; `None` where not even the active policy was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<Basis>,
+}
+
+/// What a container sees of its image, and what that follows from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Files {
+    /// Digest of the predicate of the attested SBOM that it is derived from; none where it is derived from the package
+    /// databases in the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sbom: Option<Digest>,
+    /// Image against view.
+    pub counts: Counts,
+    /// Needed executables that no package owns and no SBOM lists; the first ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unattested: Vec<String>,
+    /// What could not be followed, and why: every executable of attested packages stays visible then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unfollowed: Vec<String>,
+    /// What is wrong with the image.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
+    /// Why the container sees all of its image although its rule wants a view.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub unavailable: String,
 }
 
 /// What is taken out of a container's specification: a closed set, each of which can only narrow what was asked for.

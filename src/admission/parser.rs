@@ -6,17 +6,14 @@
 //! keys, roots, issuers, subjects and evidence that this side named.
 
 use std::collections::{BTreeSet, HashSet};
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::MemfdFlags;
-use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 
+use super::child::{self, ChildFault};
 use super::sandbox;
 use crate::diagnostic::printable;
 use crate::digest::Digest;
@@ -35,10 +32,6 @@ pub const MAX_ANSWER: u64 = 4 << 20;
 const MAX_ENTRIES: usize = 1024;
 /// Longest code and longest sentence of a finding, in bytes.
 const MAX_TEXT: usize = 1024;
-/// Exit status of a parser whose cage could not be closed.
-const NO_SANDBOX: u8 = 71;
-/// Exit status of a parser that could not read its question or write its answer.
-const NO_PIPE: u8 = 74;
 
 /// A checked answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,21 +46,9 @@ pub struct Judged {
 /// Why a parser gave no usable answer. Each is a refusal.
 #[derive(Debug, thiserror::Error)]
 pub enum ParserFault {
-    /// It could not be started.
-    #[error("the evidence parser could not be started: {0}")]
-    Start(#[source] io::Error),
-    /// Its cage could not be closed, so it read nothing.
-    #[error("the evidence parser could not be shut in: {0}")]
-    Sandbox(String),
-    /// It did not finish in time.
-    #[error("the evidence was not judged within {} ms", .0.as_millis())]
-    Timeout(Duration),
-    /// It died.
-    #[error("the evidence parser died: {0}")]
-    Crashed(String),
-    /// It said more than an answer may have.
-    #[error("the evidence parser answered with more than {MAX_ANSWER} bytes")]
-    TooLarge,
+    /// It gave none.
+    #[error("the evidence parser {0}")]
+    Child(#[from] ChildFault),
     /// It said something that is no answer.
     #[error("the evidence parser's answer is unusable: {0}")]
     Garbage(String),
@@ -81,11 +62,11 @@ impl ParserFault {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Start(_) => "parser-start",
-            Self::Sandbox(_) => "parser-sandbox",
-            Self::Timeout(_) => "parser-timeout",
-            Self::Crashed(_) => "parser-crashed",
-            Self::TooLarge => "parser-oversize",
+            Self::Child(ChildFault::Start(_)) => "parser-start",
+            Self::Child(ChildFault::Sandbox(_)) => "parser-sandbox",
+            Self::Child(ChildFault::Timeout(_)) => "parser-timeout",
+            Self::Child(ChildFault::Crashed(_)) => "parser-crashed",
+            Self::Child(ChildFault::TooLarge(_)) => "parser-oversize",
             Self::Garbage(_) => "parser-garbage",
             Self::QuestionTooLarge => "parser-question",
         }
@@ -95,12 +76,14 @@ impl ParserFault {
     #[must_use]
     pub fn fix(&self) -> &'static str {
         match self {
-            Self::Start(_) => "free memory or processes on this node and start the container again",
-            Self::Sandbox(_) => "use Linux 5.12 or newer, and let assay admit create mount, network and IPC namespaces",
-            Self::Timeout(_) => {
+            Self::Child(ChildFault::Start(_)) => "free memory or processes on this node and start the container again",
+            Self::Child(ChildFault::Sandbox(_)) => {
+                "use Linux 5.12 or newer, and let assay admit create mount, network and IPC namespaces"
+            }
+            Self::Child(ChildFault::Timeout(_)) => {
                 "raise admit_timeout in /etc/assay/config.toml, or find the slow evidence: assay verify IMAGE"
             }
-            Self::Crashed(_) | Self::TooLarge | Self::Garbage(_) => {
+            Self::Child(ChildFault::Crashed(_) | ChildFault::TooLarge(_)) | Self::Garbage(_) => {
                 "find the evidence that breaks the parser (assay verify IMAGE), remove it from the cache and report it"
             }
             Self::QuestionTooLarge => "remove unused keys and roots from trust.d and run assay policy apply",
@@ -114,102 +97,16 @@ impl ParserFault {
 ///
 /// See [`ParserFault`]; the parser is dead when this returns.
 pub fn ask(layout: BorrowedFd<'_>, question: &Question, deadline: Instant) -> Result<Judged, ParserFault> {
-    let json = serde_json::to_vec(question).map_err(|error| ParserFault::Start(error.into()))?;
+    let json = serde_json::to_vec(question).map_err(|error| ChildFault::Start(error.into()))?;
     if json.len() as u64 > MAX_QUESTION {
         return Err(ParserFault::QuestionTooLarge);
     }
     // Inherited by the child, so this one copy must not be closed on exec. Nothing else is started meanwhile.
-    let inherited = rustix::io::dup(layout).map_err(|error| ParserFault::Start(error.into()))?;
+    let inherited = rustix::io::dup(layout).map_err(|error| ChildFault::Start(error.into()))?;
     let mut command = Command::new("/proc/self/exe");
     command.args([ARGUMENT, &inherited.as_raw_fd().to_string()]);
-    let answer = run(command, &json, deadline)?;
+    let answer = child::run(command, &json, MAX_ANSWER, deadline)?;
     accept(&answer, question)
-}
-
-/// Starts a parser, gives it its question and collects what it says until it ends, or kills it at the deadline.
-fn run(mut command: Command, question: &[u8], deadline: Instant) -> Result<Vec<u8>, ParserFault> {
-    let started = Instant::now();
-    let io_fault = |error: rustix::io::Errno| ParserFault::Start(error.into());
-    // A file in memory instead of a pipe: the question is there as a whole, however slowly it is read.
-    let file = rustix::fs::memfd_create("question", MemfdFlags::CLOEXEC).map_err(io_fault)?;
-    let mut file = std::fs::File::from(file);
-    file.write_all(question).map_err(ParserFault::Start)?;
-    rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).map_err(io_fault)?;
-    let mut child = command
-        .env_clear()
-        .current_dir("/")
-        .stdin(file)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(ParserFault::Start)?;
-    let collected = collect(&mut child, deadline, started);
-    // Dead already, or not to live longer; either way its entry in the process table goes.
-    let _ = child.kill();
-    let status = child.wait().map_err(ParserFault::Start)?;
-    let answer = collected?;
-    match (status.code(), status.signal()) {
-        (Some(0), _) => Ok(answer),
-        // It had not read anything untrusted yet, so what it said is its own.
-        (Some(code), _) if code == i32::from(NO_SANDBOX) => {
-            let text = String::from_utf8_lossy(&answer);
-            Err(ParserFault::Sandbox(
-                printable(&text).chars().take(MAX_TEXT / 4).collect(),
-            ))
-        }
-        (Some(code), _) => Err(ParserFault::Crashed(format!("exit status {code}"))),
-        (None, Some(signal)) => Err(ParserFault::Crashed(format!("signal {signal}"))),
-        (None, None) => Err(ParserFault::Crashed(status.to_string())),
-    }
-}
-
-/// Reads standard output until it ends and then waits until the process has.
-fn collect(child: &mut Child, deadline: Instant, started: Instant) -> Result<Vec<u8>, ParserFault> {
-    let io_fault = |error: rustix::io::Errno| ParserFault::Start(error.into());
-    let mut stdout = child
-        .stdout
-        .take()
-        .ok_or(ParserFault::Start(io::ErrorKind::BrokenPipe.into()))?;
-    let pid = Pid::from_child(child);
-    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(io_fault)?;
-    let mut answer = Vec::new();
-    let mut part = vec![0; 64 << 10];
-    loop {
-        wait_for(stdout.as_fd(), deadline, started)?;
-        let count = match stdout.read(&mut part) {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(ParserFault::Start(error)),
-        };
-        if count == 0 {
-            break;
-        }
-        answer.extend_from_slice(part.get(..count).unwrap_or_default());
-        if answer.len() as u64 > MAX_ANSWER {
-            return Err(ParserFault::TooLarge);
-        }
-    }
-    wait_for(process.as_fd(), deadline, started)?;
-    Ok(answer)
-}
-
-/// Waits until `fd` can be read.
-fn wait_for(fd: BorrowedFd<'_>, deadline: Instant, started: Instant) -> Result<(), ParserFault> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ParserFault::Timeout(started.elapsed()));
-        }
-        let timeout = Timespec {
-            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        match rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => {}
-            Ok(_) => return Ok(()),
-            Err(error) => return Err(ParserFault::Start(error.into())),
-        }
-    }
 }
 
 /// Reads what a parser said and accepts only what the question can lead to.
@@ -348,30 +245,14 @@ struct Reply {
 /// layout's descriptor, which this process has inherited.
 #[must_use]
 pub fn main(argument: &str) -> ExitCode {
-    let no_sandbox = |why: &dyn std::fmt::Display| {
-        // When not even this can be said, the exit status still says the most important part.
-        let _ = write!(io::stdout(), "{why}");
-        ExitCode::from(NO_SANDBOX)
-    };
-    let Some(layout) = inherited(argument) else {
-        return no_sandbox(&"its argument is not an inherited descriptor");
-    };
-    let layout = match sandbox::enter(layout) {
+    let layout = match child::enter(argument, &[], sandbox::Root::Directory) {
         Ok(layout) => layout,
-        Err(error) => return no_sandbox(&error),
+        Err(status) => return status,
     };
     match answer(layout.as_fd()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(NO_PIPE),
+        Err(_) => ExitCode::from(child::NO_PIPE),
     }
-}
-
-fn inherited(argument: &str) -> Option<OwnedFd> {
-    let number: RawFd = argument.parse().ok().filter(|number| *number > 2)?;
-    // SAFETY: only asks whether the number stands for an open file.
-    let open = unsafe { libc::fcntl(number, libc::F_GETFD) } != -1;
-    // SAFETY: the process has just started, nothing in it owns the descriptor that its parent left open for it.
-    open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 fn answer(layout: BorrowedFd<'_>) -> io::Result<()> {
@@ -435,7 +316,7 @@ mod tests {
     fn shell(script: &str, patience: Duration) -> Result<Vec<u8>, ParserFault> {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
-        run(command, b"question", Instant::now() + patience)
+        Ok(child::run(command, b"question", MAX_ANSWER, Instant::now() + patience)?)
     }
 
     const LONG: Duration = Duration::from_secs(20);

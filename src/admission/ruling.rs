@@ -5,6 +5,7 @@
 use super::parser::ParserFault;
 use super::timely::Timely;
 use super::{Audit, Edits, Verdict};
+use crate::attest::Family;
 use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::identity::{Fault, Image, Upper, Workload};
@@ -48,6 +49,8 @@ pub(super) struct Ruling {
     pub(super) edits: Edits,
     /// Which files it sees.
     pub(super) filesystem: Filesystem,
+    /// Whether the rule asks for an SBOM.
+    pub(super) needs_sbom: bool,
 }
 
 impl Ruling {
@@ -63,6 +66,7 @@ impl Ruling {
             evidence: Vec::new(),
             edits: Edits::default(),
             filesystem: Filesystem::default(),
+            needs_sbom: false,
         }
     }
 
@@ -86,6 +90,15 @@ impl Ruling {
         Self::refuse(fault.code(), fault.to_string(), fault.fix(), false)
     }
 
+    /// A refusal in place of an allow, for a reason that came up afterwards.
+    pub(super) fn instead(&mut self, code: &str, reason: String, fix: &str, policy: bool) -> Self {
+        Self {
+            rule: self.rule.take(),
+            audit: std::mem::take(&mut self.audit),
+            ..Self::refuse(code, reason, fix, policy)
+        }
+    }
+
     fn by(self, rule: &Rule) -> Self {
         let (edits, filesystem) = match self.verdict {
             Verdict::Allow => (edits(&rule.runtime), rule.filesystem.clone()),
@@ -95,6 +108,7 @@ impl Ruling {
             rule: Some(rule.name.clone()),
             edits,
             filesystem,
+            needs_sbom: rule.tables.iter().any(|table| table.asks.family() == Family::Sbom),
             ..self
         }
     }
@@ -113,6 +127,7 @@ impl From<Outcome> for Ruling {
             audit: Vec::new(),
             edits: Edits::default(),
             filesystem: Filesystem::default(),
+            needs_sbom: false,
         }
     }
 }
@@ -323,6 +338,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::admission::child::ChildFault;
     use crate::policy::activate;
     use crate::policy::{Asks, Deny, Match, SignerPattern, Subject, Table};
     use crate::verify::{Carrier, Claim, Fact, Proof, Span, TimeSource, TrustedTime};
@@ -379,6 +395,7 @@ mod tests {
 
     fn active(rules: Vec<Rule>) -> Active {
         Active {
+            closure: Vec::new(),
             version: activate::VERSION,
             generation: 1,
             time: jiff::Timestamp::UNIX_EPOCH,
@@ -408,7 +425,7 @@ mod tests {
     }
 
     fn late() -> ParserFault {
-        ParserFault::Timeout(Duration::from_secs(1))
+        ParserFault::from(ChildFault::Timeout(Duration::from_secs(1)))
     }
 
     fn said(ruling: &Ruling) -> (bool, &str) {

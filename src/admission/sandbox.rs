@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
@@ -39,16 +39,26 @@ pub struct SandboxError {
     source: io::Error,
 }
 
-/// Shuts the calling process in with `directory`, and returns the directory again, opened below its new mount.
+/// What becomes the root of a parser.
+#[derive(Debug)]
+pub enum Root {
+    /// A directory of this process's mount namespace.
+    Directory(OwnedFd),
+    /// A mount that is attached nowhere yet.
+    Mount(OwnedFd),
+}
+
+/// Shuts the calling process in with `root`, and returns it again, opened below its new mount.
 ///
-/// Call it first in a single-threaded process: it closes every descriptor but the first three and `directory`.
+/// Call it first in a single-threaded process: it closes every descriptor but the first three, `root` and `further`.
 ///
 /// # Errors
 ///
 /// The first step that the kernel refused; nothing weaker is tried instead.
-pub fn enter(directory: OwnedFd) -> Result<OwnedFd, SandboxError> {
-    close_others(directory.as_fd())?;
-    let root = private_root(directory)?;
+pub fn enter(root: Root, further: &[RawFd]) -> Result<OwnedFd, SandboxError> {
+    let (Root::Directory(descriptor) | Root::Mount(descriptor)) = &root;
+    close_others(descriptor.as_fd(), further)?;
+    let root = private_root(root)?;
     limits()?;
     become_nobody()?;
     filter()?;
@@ -62,33 +72,43 @@ fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> SandboxEr
     }
 }
 
-fn close_others(kept: BorrowedFd<'_>) -> Result<(), SandboxError> {
-    let kept = kept.as_raw_fd().unsigned_abs();
-    for (first, last) in [(3, kept.saturating_sub(1)), (kept + 1, u32::MAX)] {
-        if first > last {
-            continue;
-        }
-        // SAFETY: the process has just started and owns no descriptor but the first three and `kept`, so nothing
-        // that is still in use is closed. No memory is passed.
-        let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-        if result != 0 {
-            return Err(failed("close inherited files")(io::Error::last_os_error()));
-        }
+fn close_others(root: BorrowedFd<'_>, further: &[RawFd]) -> Result<(), SandboxError> {
+    let mut kept: Vec<u32> = further.iter().chain([&root.as_raw_fd()]).map(|fd| fd.unsigned_abs()).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for kept in kept {
+        close_range(first, kept.saturating_sub(1))?;
+        first = kept.saturating_add(1);
+    }
+    close_range(first, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> Result<(), SandboxError> {
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: the process has just started and owns no descriptor but the first three and those that are kept, so
+    // nothing that is still in use is closed. No memory is passed.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if result != 0 {
+        return Err(failed("close inherited files")(io::Error::last_os_error()));
     }
     Ok(())
 }
 
-/// Makes `directory` the root of a mount namespace of this process.
-fn private_root(directory: OwnedFd) -> Result<OwnedFd, SandboxError> {
+/// Makes `root` the root of a mount namespace of this process.
+fn private_root(root: Root) -> Result<OwnedFd, SandboxError> {
     const EMPTY: &CStr = c"";
-    // Before the namespace changes: afterwards the descriptor would name a mount of somebody else's.
-    let tree = rustix::mount::open_tree(
-        &directory,
-        EMPTY,
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH,
-    )
-    .map_err(failed("clone the evidence mount"))?;
-    drop(directory);
+    let tree = match root {
+        // Before the namespace changes: afterwards the descriptor would name a mount of somebody else's.
+        Root::Directory(directory) => rustix::mount::open_tree(
+            &directory,
+            EMPTY,
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH,
+        )
+        .map_err(failed("clone the mount of its root"))?,
+        Root::Mount(mount) => mount,
+    };
     read_only(tree.as_fd())?;
     // SAFETY: the descriptor table is not unshared, so no descriptor that other code holds changes its meaning.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWIPC) }
@@ -102,8 +122,8 @@ fn private_root(directory: OwnedFd) -> Result<OwnedFd, SandboxError> {
         "/",
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
     )
-    .map_err(failed("attach the evidence mount"))?;
-    rustix::process::fchdir(&tree).map_err(failed("enter the evidence mount"))?;
+    .map_err(failed("attach the mount of its root"))?;
+    rustix::process::fchdir(&tree).map_err(failed("enter the mount of its root"))?;
     // Old and new root stacked on one place: what `.` names afterwards is the old one, which is then taken away.
     rustix::process::pivot_root(".", ".").map_err(failed("change the root"))?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(failed("detach the old root"))?;
@@ -112,7 +132,7 @@ fn private_root(directory: OwnedFd) -> Result<OwnedFd, SandboxError> {
         .map_err(failed("open the new root"))
 }
 
-fn read_only(tree: BorrowedFd<'_>) -> Result<(), SandboxError> {
+pub(super) fn read_only(tree: BorrowedFd<'_>) -> Result<(), SandboxError> {
     let attributes = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC,
         attr_clr: 0,
@@ -131,7 +151,7 @@ fn read_only(tree: BorrowedFd<'_>) -> Result<(), SandboxError> {
         )
     };
     if result != 0 {
-        return Err(failed("make the evidence mount read-only")(io::Error::last_os_error()));
+        return Err(failed("make a mount read-only")(io::Error::last_os_error()));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Family, Provenance, Summary};
+use crate::digest::Digest;
 use crate::oci::json;
 
 /// Longest text that is kept of a predicate, in bytes. Anything longer is refused, never cut: a cut text could match
@@ -22,6 +23,8 @@ pub enum Details {
     Provenance(Provenance),
     /// What someone else's verification found.
     Summary(Summary),
+    /// What is in the image: digest of the predicate, which is read when the image is.
+    Sbom(Digest),
 }
 
 /// Why a predicate is refused.
@@ -66,6 +69,8 @@ impl Details {
             Provenance::parse(version, predicate).map(|read| Some(Self::Provenance(read)))
         } else if let Some(version) = version(predicate_type, SUMMARY) {
             Summary::parse(version, predicate).map(|read| Some(Self::Summary(read)))
+        } else if Family::of(predicate_type) == Some(Family::Sbom) {
+            Ok(Some(Self::Sbom(Digest::of(predicate))))
         } else {
             Ok(None)
         }
@@ -79,6 +84,7 @@ impl Details {
         match self {
             Self::Provenance(_) => Family::Provenance,
             Self::Summary(_) => Family::Vsa,
+            Self::Sbom(_) => Family::Sbom,
         }
     }
 
@@ -88,6 +94,7 @@ impl Details {
         match self {
             Self::Provenance(provenance) => provenance.is_bounded(),
             Self::Summary(summary) => summary.is_bounded(),
+            Self::Sbom(_) => true,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod condition;
 mod details;
+pub mod predicate;
 mod provenance;
 mod summary;
 

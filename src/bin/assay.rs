@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{ExitCode, Termination as _};
 
-use assay::admission::parser;
+use assay::admission::{needs, parser};
 use assay::cli::{self, Exit, Output};
 use assay::config::Config;
 use clap::{Parser, Subcommand};
@@ -61,8 +61,13 @@ enum Policy {
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     // A parser is started by `admit`, never by a person, and must not do anything before it is shut in.
-    if arguments.next().as_deref() == Some(parser::ARGUMENT) {
-        return parser::main(&arguments.next().unwrap_or_default());
+    match arguments.next().as_deref() {
+        Some(parser::ARGUMENT) => return parser::main(&arguments.next().unwrap_or_default()),
+        Some(needs::ARGUMENT) => {
+            let root = arguments.next().unwrap_or_default();
+            return needs::main(&root, &arguments.collect::<Vec<_>>());
+        }
+        _ => {}
     }
     run(Arguments::parse().command)
 }

@@ -208,6 +208,8 @@ mod tests {
             repeated: false,
             phases: Vec::new(),
             edits: Edits::default(),
+            view: None,
+            files: None,
             basis: None,
         }
     }

@@ -36,6 +36,7 @@ impl Checked {
     #[must_use]
     pub fn into_active(self, generation: u64, time: Timestamp) -> Active {
         Active {
+            closure: Vec::new(),
             version: VERSION,
             generation,
             time,

@@ -186,6 +186,9 @@ pub struct Active {
     /// Trusted roots of trust.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roots: Vec<Root>,
+    /// Rules of `closure.d`, file by file: its path and its text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closure: Vec<(String, String)>,
     /// The revocation list.
     pub deny: Deny,
     /// Rules in the order in which they are searched.

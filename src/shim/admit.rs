@@ -122,6 +122,8 @@ impl Admission {
             repeated: false,
             phases: Vec::new(),
             edits: Edits::default(),
+            view: None,
+            files: None,
             basis: None,
         })
     }

@@ -19,6 +19,7 @@ use crate::shim::invocation::is_identifier;
 use crate::shim::io::{Pending, Stdio};
 use crate::shim::options::Options;
 use crate::shim::process::Process;
+use crate::view::View;
 use crate::shim::{config, edit, events, mount, program};
 
 impl Tasks {
@@ -44,7 +45,7 @@ impl Tasks {
         };
         let mounts: Vec<Mount> = request.rootfs.iter().map(plain).collect();
 
-        let edits = self.admit(&request, &mounts, &options, config.admit_timeout).await?;
+        let (edits, view) = self.admit(&request, &mounts, &options, config.admit_timeout).await?;
         edit::apply(&bundle, &edits)?;
 
         Record {
@@ -80,7 +81,7 @@ impl Tasks {
             Arc::clone(&self.services),
         ));
 
-        let rootfs = Mounted::new(&mounts, bundle::rootfs(&container.bundle))?;
+        let rootfs = Mounted::new(&mounts, view.as_ref(), bundle::rootfs(&container.bundle))?;
         let announcing = container.init.announcing();
         // A container from a checkpoint begins to exist at `Start`.
         if container.checkpoint.is_none() {
@@ -105,7 +106,7 @@ impl Tasks {
         mounts: &[Mount],
         options: &Options,
         timeout: Duration,
-    ) -> Result<Edits, Error> {
+    ) -> Result<(Edits, Option<View>), Error> {
         let question = Request {
             version: VERSION,
             containerd: self.admission.containerd.clone(),
@@ -122,7 +123,7 @@ impl Tasks {
         match decision.verdict {
             Verdict::Allow => {
                 log::info!("{}", decision.line());
-                Ok(decision.edits)
+                Ok((decision.edits, decision.view))
             }
             Verdict::Refuse => Err(Error::Refused(Box::new(decision))),
         }
@@ -270,7 +271,7 @@ fn plain(mount: &containerd_shim_protos::api::Mount) -> Mount {
 struct Mounted(Option<PathBuf>);
 
 impl Mounted {
-    fn new(mounts: &[Mount], rootfs: PathBuf) -> Result<Self, Error> {
+    fn new(mounts: &[Mount], view: Option<&View>, rootfs: PathBuf) -> Result<Self, Error> {
         if mounts.is_empty() {
             return Ok(Self(None));
         }

@@ -1,0 +1,280 @@
+//! Which files of its image an allowed container sees: what it needs, found out once for equal roots, as a view that is
+//! built once for equal needs.
+
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
+use std::time::Instant;
+
+use rustix::fs::MemfdFlags;
+use serde::{Deserialize, Serialize};
+
+use super::child::ChildFault;
+use super::needs::{self, MAX_STATEMENT, Needs, NeedsFault, Question};
+use super::roots;
+use super::{Files, memo};
+use crate::attest::Details;
+use crate::digest::Digest;
+use crate::identity::{Image, Mount, Workload};
+use crate::oci::Layout;
+use crate::policy::{Filesystem, Unattested};
+use crate::store::StateDir;
+use crate::verify::Fact;
+use crate::view::{self, Cache, Snapshot, View};
+
+/// Folder below the state for what is known of needs.
+const DIRECTORY: &str = "needs";
+/// Largest memo of needs in bytes.
+const MAX_MEMO: u64 = 256 << 10;
+/// Most programs of a pod's annotation, and its longest value in bytes.
+const MAX_ANNOTATED: usize = 32;
+const MAX_ANNOTATION: usize = 4096;
+
+/// Where and by when.
+pub(super) struct Desk<'a> {
+    pub(super) state: &'a StateDir,
+    pub(super) run: &'a StateDir,
+    pub(super) evidence: &'a StateDir,
+    pub(super) deadline: Instant,
+    /// Rules for the closure beside the built-in ones.
+    pub(super) rules: &'a [(String, String)],
+}
+
+/// What is to be shown.
+pub(super) struct Case<'a> {
+    pub(super) image: &'a Image,
+    pub(super) rootfs: &'a [Mount],
+    pub(super) workload: &'a Workload,
+    pub(super) filesystem: &'a Filesystem,
+    /// Whether the container's root file system is read-only at last.
+    pub(super) read_only: bool,
+    /// Whether its rule asks for an SBOM.
+    pub(super) needs_sbom: bool,
+    /// What the verdict rests on.
+    pub(super) evidence: &'a [Fact],
+    /// Blobs that carry it.
+    pub(super) blobs: &'a [Digest],
+}
+
+/// What came of it.
+pub(super) enum Shown {
+    /// The container sees this.
+    View(View, Files),
+    /// It must not run.
+    Refused { code: &'static str, reason: String, fix: String },
+}
+
+/// Why there is no view.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unseen {
+    #[error("what the container needs of its image is not known: {0}")]
+    Needs(#[from] NeedsFault),
+    #[error("no view of its image can be made: {0}")]
+    View(#[from] view::Error),
+    #[error("the layers of its image cannot be read: {0}")]
+    Layers(#[source] std::io::Error),
+}
+
+impl Unseen {
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::Needs(fault) => fault.code(),
+            Self::View(error) => error.code(),
+            Self::Layers(_) => "layers-unreadable",
+        }
+    }
+
+    pub(super) fn fix(&self) -> &'static str {
+        match self {
+            Self::Needs(fault) => fault.fix(),
+            Self::View(error) => error.fix(),
+            Self::Layers(_) => "pull the image again and create the container again",
+        }
+    }
+}
+
+impl From<ChildFault> for Unseen {
+    fn from(fault: ChildFault) -> Self {
+        Self::Needs(fault.into())
+    }
+}
+
+/// What equal questions about equal layers led to.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Memo {
+    /// Key of the view: over the layers and everything that is kept.
+    view: Digest,
+    files: Files,
+}
+
+/// Everything that needs follow from.
+#[derive(Serialize)]
+struct Inputs<'a> {
+    /// This program: another build may know other rules.
+    program: &'a [String],
+    chain_id: Digest,
+    question: &'a Question,
+    needs_sbom: bool,
+    unattested: Unattested,
+}
+
+/// Finds out what a container needs and gives it a view.
+///
+/// # Errors
+/// See [`Unseen`]: the policy says what becomes of the container then.
+pub(super) fn show(desk: &Desk<'_>, case: &Case<'_>) -> Result<Shown, Unseen> {
+    let snapshot = Snapshot::of(case.rootfs, case.read_only).map_err(view::Error::from)?;
+    let cache = Cache::open(desk.state, desk.run, &snapshot)?;
+    let way = cache.way()?;
+    let prepared = roots::prepare(case.workload);
+    let question = question(desk, case, prepared.roots);
+    let memos = desk.state.subdir(DIRECTORY).map_err(view::Error::from)?;
+    let name = memo::program().map(|program| {
+        let inputs = Inputs {
+            program: &program,
+            chain_id: case.image.chain_id,
+            question: &question,
+            needs_sbom: case.needs_sbom,
+            unattested: case.filesystem.unattested,
+        };
+        format!("{}.json", Digest::of(&serde_json::to_vec(&inputs).unwrap_or_default()).hex())
+    });
+    if let Some(memo) = name.as_ref().and_then(|name| recall(&memos, name))
+        && let Some(view) = cache.find(&memo.view, way)?
+    {
+        return Ok(Shown::View(view, memo.files));
+    }
+    let needs = ask(desk, case, &snapshot, question, &prepared.contents)?;
+    if let Some(refused) = refusal(case, &needs) {
+        return Ok(refused);
+    }
+    let memo = Memo {
+        view: key(case.image, &needs),
+        files: files(case, &needs),
+    };
+    let view = cache.build(&memo.view, way, &snapshot, &needs.keep)?;
+    if let (Some(name), Ok(json)) = (name, serde_json::to_vec(&memo)) {
+        // What cannot be kept is found out again; nothing else depends on it.
+        let _ = memo::make_room(&memos).and_then(|()| memos.write_volatile(&name, &json));
+    }
+    Ok(Shown::View(view, memo.files))
+}
+
+fn recall(memos: &StateDir, name: &str) -> Option<Memo> {
+    let bytes = memos.read(name, MAX_MEMO).ok()??;
+    serde_json::from_slice(&bytes).ok()
+}
+
+fn question(desk: &Desk<'_>, case: &Case<'_>, roots: roots::Roots) -> Question {
+    let Filesystem { level, keep, exec, exec_annotation, .. } = case.filesystem;
+    let annotated = case.workload.exec_annotation.as_deref().filter(|text| *exec_annotation && text.len() <= MAX_ANNOTATION);
+    let annotated = annotated.into_iter().flat_map(|text| text.split([',', ' ', '\n']));
+    Question {
+        roots,
+        level: *level,
+        exec: exec.iter().map(String::as_str)
+            .chain(annotated.filter(|program| program.starts_with('/')).take(MAX_ANNOTATED))
+            .map(str::to_owned)
+            .collect(),
+        keep: keep.clone(),
+        volumes: Vec::new(),
+        sbom: if case.needs_sbom { sbom(case.evidence) } else { None },
+        rules: desk.rules.to_vec(),
+        explain: None,
+    }
+}
+
+/// The predicate of the SBOM that the verdict rests on.
+fn sbom(evidence: &[Fact]) -> Option<Digest> {
+    evidence.iter().find_map(|fact| match fact.details.as_deref() {
+        Some(Details::Sbom(predicate)) => Some(*predicate),
+        _ => None,
+    })
+}
+
+fn ask(
+    desk: &Desk<'_>,
+    case: &Case<'_>,
+    snapshot: &Snapshot,
+    question: Question,
+    contents: &[std::os::fd::OwnedFd],
+) -> Result<Needs, Unseen> {
+    let stage = desk.run.subdir("stage").map_err(view::Error::from)?;
+    let root = super::layers::merged(&snapshot.layers, stage.path()).map_err(Unseen::Layers)?;
+    let statements = if question.sbom.is_some() { statements(desk, case.blobs)? } else { Vec::new() };
+    Ok(needs::ask(root, question, &statements, contents, desk.deadline)?)
+}
+
+/// The blobs that carry the evidence, each read once, by its digest, into a file that only this process knows.
+fn statements(desk: &Desk<'_>, blobs: &[Digest]) -> Result<Vec<File>, Unseen> {
+    use std::os::fd::AsFd as _;
+    let layout = Layout::new(desk.evidence.as_fd());
+    let mut files = Vec::new();
+    for blob in blobs {
+        // One that is not there any more holds nothing; if it was the SBOM, the parser says so.
+        let Ok(bytes) = layout.blob_by_digest(*blob, MAX_STATEMENT) else {
+            continue;
+        };
+        let file = rustix::fs::memfd_create("statement", MemfdFlags::CLOEXEC)
+            .map_err(|error| ChildFault::Start(error.into()))?;
+        let mut file = File::from(file);
+        file.write_all(&bytes).and_then(|()| file.rewind()).map_err(ChildFault::Start)?;
+        files.push(file);
+    }
+    Ok(files)
+}
+
+/// What the policy does not accept among what the container needs.
+fn refusal(case: &Case<'_>, needs: &Needs) -> Option<Shown> {
+    if let (true, Some(first)) = (case.needs_sbom, needs.unlisted.first()) {
+        let more = match needs.unlisted.len() - 1 {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        let (code, listed) = if first.instead.is_empty() {
+            ("sbom-package-missing", "which its SBOM does not list".to_owned())
+        } else {
+            ("sbom-package-drift", format!("which its SBOM lists as {}", first.instead.join(", ")))
+        };
+        return Some(Shown::Refused {
+            code,
+            reason: format!("it needs {} of package {}, {listed}{more}", first.path, first.package),
+            fix: "attest an SBOM that was made of this very image; assay sbom IMAGE shows what differs".to_owned(),
+        });
+    }
+    if let (Unattested::Deny, Some(first)) = (case.filesystem.unattested, needs.unattested.first()) {
+        return Some(Shown::Refused {
+            code: "executable-unattested",
+            reason: format!(
+                "it needs {first}{}, which no package and no SBOM accounts for",
+                match needs.unattested.len() - 1 {
+                    0 => String::new(),
+                    more => format!(" and {more} more executables"),
+                }
+            ),
+            fix: "list the file with its digest in the SBOM, or set filesystem.unattested = \"report\" in the rule"
+                .to_owned(),
+        });
+    }
+    None
+}
+
+fn key(image: &Image, needs: &Needs) -> Digest {
+    let mut text = image.chain_id.to_string();
+    for path in &needs.keep {
+        text.push('\n');
+        text.push_str(path);
+    }
+    Digest::of(text.as_bytes())
+}
+
+fn files(case: &Case<'_>, needs: &Needs) -> Files {
+    Files {
+        sbom: if case.needs_sbom { sbom(case.evidence) } else { None },
+        counts: needs.counts,
+        unattested: needs.unattested.clone(),
+        unfollowed: needs.unfollowed.clone(),
+        findings: needs.findings.clone(),
+        unavailable: String::new(),
+    }
+}

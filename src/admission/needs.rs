@@ -1,0 +1,478 @@
+//! Asking a parser what a container needs of its image: SBOM, package databases, scripts and ELF files are read in a
+//! cage, after the verdict.
+//!
+//! The child is this same program, started with [`ARGUMENT`]. Its root is the image's layers; the SBOM and what is
+//! mounted over the image are further descriptors. It says which paths stay visible; the broker checks the form of what
+//! it says, and the paths once more against the layers when it builds the view. A parser that was broken into can hide
+//! too much, which breaks the container, or too little, which leaves what there was before; it can widen nothing.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::child::{self, ChildFault};
+use super::roots::Roots;
+use super::sandbox;
+use crate::attest::predicate;
+use crate::closure::{self, Class, Closure, Rules};
+use crate::diagnostic::printable;
+use crate::digest::Digest;
+use crate::packages::{self, Inventory, Standing, Standings, Verdict};
+use crate::policy::Level;
+use crate::sbom::{self, Sbom};
+use crate::tree::{Kind, MAX_NODES, Tree};
+
+/// First argument of a parser of an image; the second is the number of the descriptor of its root.
+pub const ARGUMENT: &str = "parse-image";
+
+/// Largest question in bytes.
+const MAX_QUESTION: u64 = 16 << 20;
+/// Largest answer in bytes: the paths of a large image.
+const MAX_ANSWER: u64 = 128 << 20;
+/// Largest statement in bytes.
+pub(super) const MAX_STATEMENT: u64 = 64 << 20;
+/// Largest mounted file in bytes that is read as a program or script.
+const MAX_FILE: u64 = 64 << 20;
+/// Most entries of each list that a decision shows.
+const MAX_LISTED: usize = 64;
+/// Longest text of a list, in characters.
+const MAX_TEXT: usize = 400;
+
+/// What is asked about an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Question {
+    pub(super) roots: Roots,
+    pub(super) level: Level,
+    pub(super) exec: Vec<String>,
+    pub(super) keep: Vec<String>,
+    /// Directories that the image declares as volumes.
+    pub(super) volumes: Vec<String>,
+    /// Digest of the SBOM that was verified; none where the package databases of the image have to do.
+    pub(super) sbom: Option<Digest>,
+    /// Rules that the administrator adds to the built-in ones, file by file.
+    pub(super) rules: Vec<(String, String)>,
+    /// A path whose reason is asked for.
+    pub(super) explain: Option<String>,
+}
+
+/// The question with the numbers of the descriptors that go with it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Posed {
+    question: Question,
+    /// Statements or their envelopes, of which one holds the SBOM.
+    statements: Vec<RawFd>,
+    /// What is mounted, in the order of the mounts that have content.
+    contents: Vec<RawFd>,
+}
+
+/// What a container needs of its image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Needs {
+    /// Paths that stay visible, without links before their last component.
+    pub(super) keep: BTreeSet<String>,
+    /// ELF files among them and in mounts that the analysis of system calls has to read.
+    pub(super) objects: Vec<String>,
+    /// Needed executables of packages that the SBOM lacks, or lists in another version: path, package, what it lists.
+    pub(super) unlisted: Vec<Unlisted>,
+    /// Needed executables that no package owns.
+    pub(super) unattested: Vec<String>,
+    /// What could not be followed, and why.
+    pub(super) unfollowed: Vec<String>,
+    /// What is wrong with the image.
+    pub(super) findings: Vec<String>,
+    /// Image against view.
+    pub(super) counts: Counts,
+    /// Why the path that was asked about is visible or hidden.
+    pub(super) explanation: Vec<String>,
+}
+
+/// A needed executable that the SBOM does not cover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Unlisted {
+    pub(super) path: String,
+    /// Name and version of its package in the image.
+    pub(super) package: String,
+    /// As what the SBOM lists it instead; empty where it does not.
+    pub(super) instead: Vec<String>,
+}
+
+/// How much of an image a view shows: of the image, of the view.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counts {
+    /// Regular files.
+    pub files: (u64, u64),
+    /// Their bytes.
+    pub bytes: (u64, u64),
+    /// Programs, libraries and scripts.
+    pub executables: (u64, u64),
+    /// Set-uid and set-gid executables.
+    pub set_id: (u64, u64),
+    /// Packages with a file.
+    pub packages: (u64, u64),
+}
+
+/// Why it is not known what a container needs.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NeedsFault {
+    /// The parser gave no answer.
+    #[error("the image parser {0}")]
+    Child(#[from] ChildFault),
+    /// It said something that is no answer.
+    #[error("the image parser's answer is unusable: {0}")]
+    Garbage(String),
+    /// The image or its SBOM cannot be read.
+    #[error("{0}")]
+    Image(String),
+    /// There is more to ask than fits.
+    #[error("there is more to ask about the image than {MAX_QUESTION} bytes hold")]
+    QuestionTooLarge,
+}
+
+impl NeedsFault {
+    /// Stable code of the decision.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::Child(ChildFault::Start(_)) => "image-parser-start",
+            Self::Child(ChildFault::Sandbox(_)) => "image-parser-sandbox",
+            Self::Child(ChildFault::Timeout(_)) => "image-parser-timeout",
+            Self::Child(ChildFault::Crashed(_)) => "image-parser-crashed",
+            Self::Child(ChildFault::TooLarge(_)) => "image-parser-oversize",
+            Self::Garbage(_) => "image-parser-garbage",
+            Self::Image(_) => "image-unreadable",
+            Self::QuestionTooLarge => "image-question",
+        }
+    }
+
+    /// What to do next.
+    pub(super) fn fix(&self) -> &'static str {
+        match self {
+            Self::Child(ChildFault::Start(_)) => "free memory or processes on this node and start the container again",
+            Self::Child(ChildFault::Sandbox(_)) => {
+                "use Linux 5.12 or newer, and let assay admit create mount, network and IPC namespaces"
+            }
+            Self::Child(ChildFault::Timeout(_)) => "raise admit_timeout in /etc/assay/config.toml",
+            Self::Child(_) | Self::Garbage(_) => {
+                "report the image; until then its rule can say filesystem.unavailable = \"full\""
+            }
+            Self::Image(_) => "rebuild the image or its SBOM; assay sbom IMAGE says more",
+            Self::QuestionTooLarge => "shorten the arguments, the environment or the rules",
+        }
+    }
+}
+
+/// What a parser says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Reply {
+    Needs(Box<Needs>),
+    Unreadable(String),
+}
+
+/// Has a parser find out what a container needs.
+///
+/// # Errors
+///
+/// See [`NeedsFault`]; the parser is dead when this returns.
+pub(super) fn ask(
+    root: OwnedFd,
+    question: Question,
+    statements: &[File],
+    contents: &[OwnedFd],
+    deadline: Instant,
+) -> Result<Needs, NeedsFault> {
+    // Inherited by the child, so these copies must not be closed on exec. Nothing else is started meanwhile.
+    let io_fault = |error: rustix::io::Errno| ChildFault::Start(error.into());
+    let inherit = |fd: BorrowedFd<'_>| rustix::io::dup(fd).map_err(io_fault);
+    use std::os::fd::AsFd as _;
+    let root = inherit(root.as_fd())?;
+    let statements: Vec<OwnedFd> = statements.iter().map(|file| inherit(file.as_fd())).collect::<Result<_, _>>()?;
+    let contents: Vec<OwnedFd> = contents.iter().map(|fd| inherit(fd.as_fd())).collect::<Result<_, _>>()?;
+    let numbers = |list: &[OwnedFd]| list.iter().map(std::os::fd::AsRawFd::as_raw_fd).collect::<Vec<_>>();
+    let posed = Posed {
+        question,
+        statements: numbers(&statements),
+        contents: numbers(&contents),
+    };
+    let json = serde_json::to_vec(&posed).map_err(|error| ChildFault::Start(error.into()))?;
+    if json.len() as u64 > MAX_QUESTION {
+        return Err(NeedsFault::QuestionTooLarge);
+    }
+    let mut command = Command::new("/proc/self/exe");
+    command.args([ARGUMENT, &root.as_raw_fd().to_string()]);
+    // Before it shuts itself in, it has to know which descriptors to keep.
+    command.args(statements.iter().chain(&contents).map(|fd| fd.as_raw_fd().to_string()));
+    let answer = child::run(command, &json, MAX_ANSWER, deadline)?;
+    accept(&answer)
+}
+
+/// Reads what a parser said and accepts only what can be an answer.
+fn accept(reply: &[u8]) -> Result<Needs, NeedsFault> {
+    let garbage = |what: &str| NeedsFault::Garbage(what.to_owned());
+    let reply: Reply = serde_json::from_slice(reply)
+        .map_err(|error| NeedsFault::Garbage(format!("not a reply at column {}", error.column())))?;
+    let needs = match reply {
+        Reply::Needs(needs) => needs,
+        Reply::Unreadable(why) => {
+            return Err(NeedsFault::Image(printable(&why).chars().take(MAX_TEXT).collect()));
+        }
+    };
+    if needs.keep.len() > MAX_NODES || needs.objects.len() > MAX_NODES {
+        return Err(garbage("it keeps more files than an image has"));
+    }
+    let is_path = |path: &String| {
+        path.starts_with('/')
+            && !path.contains('\0')
+            && (path == "/" || path.split('/').skip(1).all(|name| !matches!(name, "" | "." | "..")))
+    };
+    if !needs.keep.iter().chain(&needs.objects).all(is_path) {
+        return Err(garbage("it has a path that is none"));
+    }
+    let lists = [&needs.unattested, &needs.unfollowed, &needs.findings, &needs.explanation];
+    let unlisted = needs.unlisted.iter().flat_map(|one| one.instead.iter().chain([&one.path, &one.package]));
+    let is_text = |text: &String| text.chars().count() <= MAX_TEXT && printable(text) == text.as_str();
+    if lists.iter().any(|list| list.len() > MAX_LISTED)
+        || needs.unlisted.len() > MAX_LISTED
+        || !lists.into_iter().flatten().chain(unlisted).all(is_text)
+    {
+        return Err(garbage("it has a text that cannot be shown"));
+    }
+    Ok(*needs)
+}
+
+/// The parser's own `main`: shuts itself in, reads the question, reads the image, answers. `arguments` are the numbers of
+/// the descriptor of its root and of those that it keeps beside it.
+#[must_use]
+pub fn main(root: &str, further: &[String]) -> ExitCode {
+    let further: Vec<RawFd> = further.iter().filter_map(|number| number.parse().ok()).collect();
+    let root = match child::enter(root, &further, sandbox::Root::Mount) {
+        Ok(root) => root,
+        Err(status) => return status,
+    };
+    match answer(root) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(child::NO_PIPE),
+    }
+}
+
+fn answer(root: OwnedFd) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    io::stdin().take(MAX_QUESTION).read_to_end(&mut bytes)?;
+    let posed: Posed = serde_json::from_slice(&bytes)?;
+    let reply = match find_out(root, posed) {
+        Ok(needs) => Reply::Needs(Box::new(needs)),
+        Err(why) => Reply::Unreadable(why),
+    };
+    serde_json::to_writer(io::BufWriter::new(io::stdout().lock()), &reply)?;
+    Ok(())
+}
+
+fn find_out(root: OwnedFd, posed: Posed) -> Result<Needs, String> {
+    let question = posed.question;
+    let tree = Tree::scan(root).map_err(|error| error.to_string())?;
+    let inventory = packages::scan(&tree);
+    let sbom = match question.sbom {
+        Some(digest) => Some(attested(digest, posed.statements)?),
+        None => None,
+    };
+    let standings = packages::standing(&inventory, sbom.as_ref());
+    let rules = Rules::with(&question.rules).map_err(|faults| match faults.first() {
+        Some(fault) => fault.line(),
+        None => "the rules of closure.d cannot be read".to_owned(),
+    })?;
+    let roots = starts(&question, posed.contents);
+    let eligible = |id| matches!(standings.package(id), Some(Verdict::Attested | Verdict::Database));
+    let closure = closure::close(&tree, &inventory, &rules, &roots, question.level, &eligible);
+    Ok(weigh(&tree, &inventory, &standings, &closure, question.explain.as_deref()))
+}
+
+/// The SBOM among the statements: the one whose predicate has the digest that was verified.
+fn attested(digest: Digest, statements: Vec<RawFd>) -> Result<Sbom, String> {
+    for number in statements {
+        let Some(file) = child::inherited(&number.to_string()) else {
+            continue;
+        };
+        let mut bytes = Vec::new();
+        if File::from(file).take(MAX_STATEMENT).read_to_end(&mut bytes).is_err() {
+            continue;
+        }
+        if let Some(predicate) = predicate::find(&bytes, digest) {
+            return sbom::read(&predicate).map_err(|error| error.to_string());
+        }
+    }
+    Err(format!("the SBOM whose predicate is {digest} is not in the evidence that was verified"))
+}
+
+fn starts(question: &Question, contents: Vec<RawFd>) -> closure::Roots {
+    let mut contents = contents.into_iter();
+    let mounts = question.roots.mounts.iter().map(|mount| {
+        let content = mount.content.as_ref().and_then(|content| {
+            let descriptor = child::inherited(&contents.next()?.to_string())?;
+            Some(match content.file {
+                None => closure::Content::Tree(Tree::scan(descriptor).ok()?),
+                Some(mode) => {
+                    let mut bytes = Vec::new();
+                    File::from(descriptor).take(MAX_FILE).read_to_end(&mut bytes).ok()?;
+                    closure::Content::File(bytes, mode)
+                }
+            })
+        });
+        closure::Mounted {
+            destination: mount.destination.clone(),
+            writable: mount.writable,
+            programs: content.is_some(),
+            content: content.unwrap_or(closure::Content::Unknown),
+        }
+    });
+    closure::Roots {
+        mounts: mounts.collect(),
+        args: question.roots.args.clone(),
+        env: question.roots.env.clone(),
+        cwd: question.roots.cwd.clone(),
+        exec: question.exec.clone(),
+        keep: question.keep.clone(),
+        volumes: question.volumes.clone(),
+    }
+}
+
+/// Wanted and eligible: what stays visible, and what is to be said about it.
+fn weigh(
+    tree: &Tree,
+    inventory: &Inventory,
+    standings: &Standings<'_>,
+    closure: &Closure,
+    explain: Option<&str>,
+) -> Needs {
+    let mut needs = Needs::default();
+    let text = |text: &str| printable(text).chars().take(MAX_TEXT).collect::<String>();
+    let mut packages = (BTreeSet::new(), BTreeSet::new());
+    for (path, node) in tree.nodes() {
+        let kept = closure.kept.get(path).is_some_and(|kept| !kept.is_mounted);
+        let is_executable = closure.class(path) != Class::Data;
+        let owner = inventory.owner(path);
+        let standing = if kept { standings.file(tree, path) } else { None };
+        let mut shown = kept;
+        match standing {
+            Some(Standing::Attributed) if node.is_file() && is_executable => {
+                if needs.unlisted.len() < MAX_LISTED {
+                    let package = owner.and_then(|id| inventory.package(id));
+                    let instead = match owner.and_then(|id| standings.package(id)) {
+                        Some(Verdict::Drift(listed)) => listed.iter().map(|listed| text(listed)).collect(),
+                        _ => Vec::new(),
+                    };
+                    needs.unlisted.push(Unlisted {
+                        path: text(path),
+                        package: package.map_or_else(String::new, |package| text(&format!("{} {}", package.name, package.version))),
+                        instead,
+                    });
+                }
+            }
+            // Data of a package that the SBOM lacks is not what was attested.
+            Some(Standing::Attributed) => shown = false,
+            Some(Standing::Unattested)
+                if node.is_file() && is_executable && needs.unattested.len() < MAX_LISTED =>
+            {
+                needs.unattested.push(text(path));
+            }
+            _ => {}
+        }
+        if node.kind == Kind::File {
+            let add = |count: &mut (u64, u64), much: u64| {
+                count.0 += much;
+                count.1 += if shown { much } else { 0 };
+            };
+            add(&mut needs.counts.files, 1);
+            add(&mut needs.counts.bytes, node.size);
+            if is_executable {
+                add(&mut needs.counts.executables, 1);
+            }
+            if node.is_executable() && node.mode & 0o6000 != 0 {
+                add(&mut needs.counts.set_id, 1);
+            }
+        }
+        if let Some(owner) = owner {
+            packages.0.insert(owner);
+            if shown {
+                packages.1.insert(owner);
+            }
+        }
+        if shown {
+            needs.keep.insert(path.to_owned());
+        }
+    }
+    needs.counts.packages = (packages.0.len() as u64, packages.1.len() as u64);
+    needs.objects = closure.objects.keys().cloned().collect();
+    needs.unfollowed = (closure.unfollowed.iter())
+        .take(MAX_LISTED)
+        .map(|unfollowed| text(&format!("{} {}", unfollowed.what, unfollowed.why)))
+        .collect();
+    let of_packages = inventory.findings.iter().map(|finding| format!("{}: {}", finding.path, finding.text));
+    needs.findings = (closure.findings.iter().cloned().chain(of_packages))
+        .take(MAX_LISTED)
+        .map(|finding| text(&finding))
+        .collect();
+    if let Some(path) = explain {
+        needs.explanation = explanation(tree, inventory, closure, &needs, path)
+            .iter()
+            .take(MAX_LISTED)
+            .map(|line| text(line))
+            .collect();
+    }
+    needs
+}
+
+/// Why a path is visible or hidden, from the root that leads to it.
+fn explanation(tree: &Tree, inventory: &Inventory, closure: &Closure, needs: &Needs, path: &str) -> Vec<String> {
+    let Some(resolved) = tree.resolve_parent(path) else {
+        return vec![format!("{path} is not in the image")];
+    };
+    let path = resolved.path.as_str();
+    if closure.kept.contains_key(path) && !needs.keep.contains(path) {
+        let package = inventory.owner(path).and_then(|id| inventory.package(id));
+        let package = package.map_or("its package", |package| package.name.as_str());
+        return vec![format!("{path} is hidden: the SBOM does not list {package} as it is installed")];
+    }
+    closure
+        .explain(path, inventory)
+        .unwrap_or_else(|| vec![format!("{path} is not in the image")])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_an_answer_is_one() {
+        let reply = |needs: Needs| serde_json::to_vec(&Reply::Needs(Box::new(needs))).unwrap();
+        let keep = |paths: &[&str]| Needs {
+            keep: paths.iter().map(ToString::to_string).collect(),
+            ..Needs::default()
+        };
+        assert!(accept(&reply(keep(&["/", "/bin", "/bin/sh"]))).is_ok());
+        for path in ["", "bin", "/bin/../etc", "/bin//sh", "/./bin", "/bin/", "/a\0b"] {
+            let fault = accept(&reply(keep(&[path]))).unwrap_err();
+            assert_eq!(fault.code(), "image-parser-garbage", "{path:?}");
+        }
+        let talkative = |text: &str| Needs {
+            findings: vec![text.to_owned()],
+            ..Needs::default()
+        };
+        assert!(accept(&reply(talkative("a line"))).is_ok());
+        for text in ["two\nlines", "\u{1b}[2J", &"x".repeat(MAX_TEXT + 1)] {
+            assert!(accept(&reply(talkative(text))).is_err(), "{text:?}");
+        }
+        assert!(accept(b"").is_err());
+        assert!(accept(br#"{"needs":{"keep":[],"more":1}}"#).is_err());
+        let unreadable = serde_json::to_vec(&Reply::Unreadable("no\u{7}".to_owned())).unwrap();
+        insta::assert_snapshot!(accept(&unreadable).unwrap_err().to_string(), @r"no\u{7}");
+    }
+}

@@ -1,0 +1,277 @@
+//! Where the closure of a container starts, in the form in which it is compared: what differs between the pods of one
+//! workload without meaning anything for its files (addresses, numbers, names that are drawn) is taken out, so that
+//! they share one view.
+//!
+//! What is taken out here is never seen by the parser either: equal [`Roots`] have equal needs.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::layers;
+use crate::digest::Digest;
+use crate::identity::{SpecMount, Workload};
+
+/// Stands for what was taken out.
+const ANY: &str = "_";
+/// File systems of the kernel, and such as are empty when the container starts: nobody put a program there for it.
+const WITHOUT_FILES: &[&str] = &[
+    "proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts", "tmpfs", "securityfs", "debugfs", "tracefs", "bpf",
+];
+/// What containerd and the kubelet mount into every container; different in each pod, and nothing that is run.
+const OF_THE_POD: &[&str] = &[
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/resolv.conf",
+    "/dev/termination-log",
+    "/dev/shm",
+    "/run/secrets/kubernetes.io/serviceaccount",
+    "/var/run/secrets/kubernetes.io/serviceaccount",
+];
+/// Variables that Kubernetes sets for each service of a namespace.
+const OF_SERVICES: &[&str] = &["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"];
+/// Most names in a mounted directory; a larger one is data, and only what a root names is missed in it.
+const MAX_NAMES: usize = 2000;
+/// Deepest nesting of mounted directories.
+const MAX_DEPTH: usize = 16;
+/// Largest file whose content is compared; of a larger one, size and times are.
+const MAX_HASHED: u64 = 256 << 10;
+/// Most bytes of one mount whose content is compared.
+const MAX_TOTAL: u64 = 4 << 20;
+/// Most mounts that are looked into.
+const MAX_MOUNTS: usize = 32;
+
+/// Where a closure starts, as far as it does not depend on the image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Roots {
+    pub(super) args: Vec<String>,
+    pub(super) env: Vec<String>,
+    pub(super) cwd: String,
+    pub(super) mounts: Vec<Mounted>,
+}
+
+/// Something that is mounted over the image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Mounted {
+    pub(super) destination: String,
+    pub(super) writable: bool,
+    /// What is there when the container is created; nothing where nobody put a program.
+    pub(super) content: Option<Content>,
+}
+
+/// What is in a mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Content {
+    /// Permission bits of a file; none for a directory.
+    pub(super) file: Option<u32>,
+    /// Over names, modes and contents.
+    pub(super) digest: Digest,
+}
+
+/// The roots of a container, and the descriptors of what is mounted, in the order of the mounts that have content.
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    pub(super) roots: Roots,
+    pub(super) contents: Vec<OwnedFd>,
+}
+
+/// Reads what a container starts from its specification and from what is mounted.
+pub(super) fn prepare(workload: &Workload) -> Prepared {
+    let process = &workload.process;
+    let mut prepared = Prepared {
+        roots: Roots {
+            // The program itself is always a name.
+            args: process.args.iter().take(1).cloned().chain(process.args.iter().skip(1).map(|arg| plain(arg))).collect(),
+            env: process.env.iter().filter_map(|entry| variable(entry)).collect(),
+            cwd: process.cwd.clone(),
+            mounts: Vec::new(),
+        },
+        contents: Vec::new(),
+    };
+    prepared.roots.env.sort();
+    for mount in &workload.mounts {
+        let found = if prepared.contents.len() < MAX_MOUNTS { content(mount) } else { None };
+        let (content, descriptor) = found.unzip();
+        prepared.roots.mounts.push(Mounted {
+            destination: mount.destination.clone(),
+            writable: !mount.options.iter().any(|option| matches!(option.as_str(), "ro" | "rro")),
+            content,
+        });
+        prepared.contents.extend(descriptor);
+    }
+    prepared
+}
+
+/// An argument without what cannot be the name of a file.
+fn plain(argument: &str) -> String {
+    match argument.split_once('=') {
+        Some((name, value)) if is_value(value) && !name.contains(char::is_whitespace) => format!("{name}={ANY}"),
+        _ if is_value(argument) => ANY.to_owned(),
+        _ => argument.to_owned(),
+    }
+}
+
+/// A variable without a value that cannot be the name of a file; nothing where it is Kubernetes' own.
+fn variable(entry: &str) -> Option<String> {
+    let (name, value) = entry.split_once('=')?;
+    if name == "HOSTNAME" || name.starts_with("KUBERNETES_") {
+        return None;
+    }
+    let of_service = |part: &&&str| name.ends_with(**part) || name.contains(&format!("{part}_"));
+    if OF_SERVICES.iter().find(of_service).is_some() && (is_value(value) || value.contains("://")) {
+        return None;
+    }
+    Some(format!("{name}={}", if is_value(value) { ANY } else { value }))
+}
+
+/// A number, an address, a URL of another host, or an identifier that was drawn.
+fn is_value(text: &str) -> bool {
+    let is_number = |text: &str| {
+        let digits = text.trim_start_matches(['-', '+']).trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        digits.chars().any(|c| c.is_ascii_digit())
+            && digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ',' | '_'))
+            && text.len() - digits.len() <= 4
+    };
+    let is_address = |text: &str| {
+        text.parse::<IpAddr>().is_ok()
+            || text.parse::<SocketAddr>().is_ok()
+            || text.rsplit_once(':').is_some_and(|(host, port)| {
+                port.parse::<u16>().is_ok() && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '*'))
+            })
+    };
+    let is_drawn = |text: &str| {
+        text.len() >= 16
+            && text.chars().any(|c| c.is_ascii_digit())
+            && text.chars().all(|c| c.is_ascii_hexdigit() || c == '-')
+    };
+    let is_url = |text: &str| {
+        text.split_once("://").is_some_and(|(scheme, rest)| {
+            !matches!(scheme, "file" | "unix") && scheme.chars().all(|c| c.is_ascii_alphanumeric()) && !rest.contains(char::is_whitespace)
+        })
+    };
+    is_number(text) || is_address(text) || is_drawn(text) || is_url(text)
+}
+
+/// What a bind mount brings, with the descriptor through which it is read. Whatever cannot be looked at brings nothing
+/// that is known.
+fn content(mount: &SpecMount) -> Option<(Content, OwnedFd)> {
+    let is_bind = mount.options.iter().any(|option| matches!(option.as_str(), "bind" | "rbind"))
+        || matches!(mount.fs_type.as_str(), "bind" | "none");
+    let of_the_pod = OF_THE_POD.iter().any(|path| Path::new(&mount.destination).starts_with(path));
+    if !is_bind || of_the_pod || WITHOUT_FILES.contains(&mount.fs_type.as_str()) {
+        return None;
+    }
+    // The OCI runtime follows links in a source, and so does this; what is then read is what it is bound to.
+    let found = rustix::fs::open(&mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let stat = rustix::fs::fstat(&found).ok()?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {
+            let reopen = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&found));
+            let file = rustix::fs::open(reopen, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+            let mut hasher = Sha256::new();
+            let mut left = MAX_TOTAL;
+            file_into(&mut hasher, &file, &stat, &mut left)?;
+            let content = Content {
+                file: Some(stat.st_mode & 0o7777),
+                digest: Digest::of_stream(hasher),
+            };
+            Some((content, file))
+        }
+        FileType::Directory => {
+            let tree = layers::detached(&found).ok()?;
+            let mut fingerprint = Fingerprint {
+                hasher: Sha256::new(),
+                names: 0,
+                left: MAX_TOTAL,
+            };
+            fingerprint.directory(&tree, ".", 0)?;
+            let content = Content {
+                file: None,
+                digest: Digest::of_stream(fingerprint.hasher),
+            };
+            Some((content, tree))
+        }
+        _ => None,
+    }
+}
+
+/// Walks a mounted directory.
+struct Fingerprint {
+    hasher: Sha256,
+    names: usize,
+    left: u64,
+}
+
+impl Fingerprint {
+    /// `None` where there is too much of it, or something cannot be read.
+    fn directory(&mut self, tree: &OwnedFd, path: &str, depth: usize) -> Option<()> {
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        let directory = open(tree, path, OFlags::DIRECTORY)?;
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&directory).ok()? {
+            let name = entry.ok()?.file_name().to_str().ok()?.to_owned();
+            if !matches!(name.as_str(), "." | "..") {
+                names.push(name);
+            }
+            if names.len() + self.names > MAX_NAMES {
+                return None;
+            }
+        }
+        self.names += names.len();
+        names.sort_unstable();
+        for name in names {
+            let stat = rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+            let below = format!("{path}/{name}");
+            // The kubelet writes a volume into a directory that is named after the time, and links to it.
+            let shown = if name.starts_with("..") { ".." } else { name.as_str() };
+            self.hasher.update(format!("{depth} {shown:?} {:o} {} {}\n", stat.st_mode, stat.st_uid, stat.st_gid).as_bytes());
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => self.directory(tree, &below, depth + 1)?,
+                FileType::RegularFile => {
+                    let file = open(tree, &below, OFlags::NONBLOCK)?;
+                    file_into(&mut self.hasher, &file, &stat, &mut self.left)?;
+                }
+                FileType::Symlink if !name.starts_with("..") => {
+                    let target = rustix::fs::readlinkat(&directory, &name, Vec::new()).ok()?;
+                    self.hasher.update(target.as_bytes());
+                }
+                _ => {}
+            }
+        }
+        Some(())
+    }
+}
+
+fn open(tree: &OwnedFd, path: &str, flags: OFlags) -> Option<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    rustix::fs::openat2(tree.as_fd(), path, flags | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), resolve).ok()
+}
+
+/// Adds what tells a file from another one.
+fn file_into(hasher: &mut Sha256, file: &OwnedFd, stat: &Stat, left: &mut u64) -> Option<()> {
+    let size = u64::try_from(stat.st_size).ok()?;
+    hasher.update(format!("{size} ").as_bytes());
+    if size > MAX_HASHED || size > *left {
+        let times = format!("{} {} {} {} {}\n", stat.st_ino, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec);
+        hasher.update(times.as_bytes());
+        return Some(());
+    }
+    *left -= size;
+    let mut bytes = Vec::new();
+    File::from(file.try_clone().ok()?).take(MAX_HASHED).read_to_end(&mut bytes).ok()?;
+    // The descriptor goes on to the parser, which reads from the start.
+    rustix::fs::seek(file, rustix::fs::SeekFrom::Start(0)).ok()?;
+    hasher.update(&bytes);
+    Some(())
+}
