@@ -23,6 +23,7 @@ mod image;
 mod mounts;
 mod remap;
 mod spec;
+mod unpacked;
 mod volume;
 
 pub use ahead::Trail;
@@ -31,6 +32,7 @@ pub use fault::{Blob, Fault};
 pub use image::Image;
 pub use mounts::Mount;
 pub use remap::{IdMapping, Mapping};
+pub use unpacked::{Unpacked, unpacked};
 
 use containerd::Containerd;
 use containerd_client::services::v1::Container;
