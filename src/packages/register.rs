@@ -73,9 +73,12 @@ impl<'t> Register<'t> {
         Some(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
-    /// Notes what is wrong with a database.
+    /// Notes what is wrong with a database. The same about the same file is said once in a row, so that one broken file
+    /// does not crowd out what is said about others.
     pub(super) fn find(&mut self, code: &str, path: &str, text: impl Display) {
-        if self.inventory.findings.len() == MAX_FINDINGS {
+        let findings = &self.inventory.findings;
+        let is_said = findings.last().is_some_and(|last| last.code == code && last.path == path);
+        if is_said || findings.len() == MAX_FINDINGS {
             self.inventory.omitted += 1;
             return;
         }

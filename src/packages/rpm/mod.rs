@@ -11,6 +11,8 @@ use super::register::Register;
 use super::{Ecosystem, Recorded};
 use crate::tree::join;
 use header::Header;
+#[cfg(test)]
+pub(super) use sqlite::blobs as sqlite_blobs;
 
 /// Where the database is, by distribution and age.
 const DIRECTORIES: [&str; 3] = ["/usr/lib/sysimage/rpm", "/var/lib/rpm", "/usr/share/rpm"];
