@@ -37,9 +37,8 @@ mod tests {
     /// The one layer of the nginx image, unpacked.
     fn unpack(root: &Path) {
         let layout = target("images/nginx");
-        let read = |digest: &Value| -> PathBuf {
-            layout.join("blobs").join(digest.as_str().unwrap().replace(':', "/"))
-        };
+        let read =
+            |digest: &Value| -> PathBuf { layout.join("blobs").join(digest.as_str().unwrap().replace(':', "/")) };
         let parse = |path: PathBuf| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
         let index = parse(layout.join("index.json"));
         let manifest = parse(read(&index["manifests"][0]["digest"]));
@@ -61,7 +60,10 @@ mod tests {
             .filter(|fields| fields[0] != without)
             .map(|fields| {
                 let version = fields[1].replace('+', "%2B");
-                let purl = format!("pkg:deb/debian/{}@{version}?arch={}&distro=debian-12", fields[0], fields[2]);
+                let purl = format!(
+                    "pkg:deb/debian/{}@{version}?arch={}&distro=debian-12",
+                    fields[0], fields[2]
+                );
                 json!({ "type": "library", "name": fields[0], "purl": purl })
             })
             .collect();
@@ -143,9 +145,8 @@ mod tests {
             assert_eq!(owners.get(path.as_str()), Some(&package.as_str()), "{path}");
         }
         let files = output(Command::new("find").arg(&root).args(["-xdev", "-type", "f"]));
-        let count = |kind: &str| -> BTreeMap<String, u64> {
-            serde_json::from_value(report["coverage"][kind].clone()).unwrap()
-        };
+        let count =
+            |kind: &str| -> BTreeMap<String, u64> { serde_json::from_value(report["coverage"][kind].clone()).unwrap() };
         assert_eq!(count("files").values().sum::<u64>(), files.lines().count() as u64);
         let executables = count("executables");
         // What Debian's programs were not installed by packages were made after: none here.
@@ -185,7 +186,10 @@ mod tests {
                 "Package: tool\nStatus: install ok installed\nVersion: 1-1\nArchitecture: amd64\n",
             ),
             ("var/lib/dpkg/info/tool.list", "/usr/bin/tool\n/usr/../../etc/shadow\n"),
-            ("var/lib/dpkg/info/tool.md5sums", "d41d8cd98f00b204e9800998ecf8427e  usr/bin/tool\n"),
+            (
+                "var/lib/dpkg/info/tool.md5sums",
+                "d41d8cd98f00b204e9800998ecf8427e  usr/bin/tool\n",
+            ),
             ("usr/bin/tool", "changed"),
             ("srv/\u{1b}[2Japp", "app"),
         ] {

@@ -65,7 +65,11 @@ fn database(register: &mut Register<'_>, path: &str, text: &str) {
                     entry.directory = value;
                     entry.file = Some(join("/", value)).filter(|_| !value.is_empty());
                 } else if value.is_empty() || value.contains('/') {
-                    register.find("database-invalid", path, "it lists a file whose name has a slash or nothing in it");
+                    register.find(
+                        "database-invalid",
+                        path,
+                        "it lists a file whose name has a slash or nothing in it",
+                    );
                 } else {
                     entry.file = Some(join(&join("/", entry.directory), value));
                 }

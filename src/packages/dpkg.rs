@@ -77,7 +77,10 @@ fn installed(register: &mut Register<'_>, directory: &str, path: &str, diversion
                 .find(|path| !name.contains('/') && register.tree.node(path).is_some_and(|node| node.is_file()))
         };
         let (list, sums) = (info("list"), info("md5sums"));
-        let digests = sums.as_ref().and_then(|sums| register.text(sums, MAX_LIST)).unwrap_or_default();
+        let digests = sums
+            .as_ref()
+            .and_then(|sums| register.text(sums, MAX_LIST))
+            .unwrap_or_default();
         let digests: HashMap<&str, Recorded> = md5sums(&digests).collect();
         let Some(list) = list else {
             register.find(
@@ -114,12 +117,19 @@ fn distroless(register: &mut Register<'_>, directory: &str) {
         let Some(text) = register.text(path, MAX_ENTRY) else {
             continue;
         };
-        let Some(id) = paragraphs(&text).next().and_then(|paragraph| add(register, path, &paragraph)) else {
+        let Some(id) = paragraphs(&text)
+            .next()
+            .and_then(|paragraph| add(register, path, &paragraph))
+        else {
             continue;
         };
         let sums = format!("{path}{SUMS}");
         if tree.node(&sums).is_none() {
-            register.find("file-list-missing", path, "it has no list of files; what the package owns has no owner here");
+            register.find(
+                "file-list-missing",
+                path,
+                "it has no list of files; what the package owns has no owner here",
+            );
             continue;
         }
         let digests = register.text(&sums, MAX_LIST).unwrap_or_default();

@@ -102,15 +102,23 @@ fn archive(
         let rest = stem.strip_prefix(artifact.name.as_str());
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
     });
-    let own = own.or((artifacts.len() == 1).then_some(0)).map(|at| artifacts.swap_remove(at));
+    let own = own
+        .or((artifacts.len() == 1).then_some(0))
+        .map(|at| artifacts.swap_remove(at));
     let own = match (own, manifest) {
-        (None, Some(at)) => described(&String::from_utf8_lossy(&unpack(&mut archive, at, MAX_TEXT, left)?), stem),
+        (None, Some(at)) => described(
+            &String::from_utf8_lossy(&unpack(&mut archive, at, MAX_TEXT, left)?),
+            stem,
+        ),
         (own, _) => own,
     };
     for (at, name) in jars {
         let bytes = unpack(&mut archive, at, MAX_NESTED, left)?;
         let stem = name.rsplit('/').next().unwrap_or(&name);
-        let stem = SUFFIXES.iter().find_map(|suffix| stem.strip_suffix(suffix)).unwrap_or(stem);
+        let stem = SUFFIXES
+            .iter()
+            .find_map(|suffix| stem.strip_suffix(suffix))
+            .unwrap_or(stem);
         let (own, inside) = self::archive(Cursor::new(bytes), stem, false, left)?;
         artifacts.extend(own);
         artifacts.extend(inside);
@@ -118,7 +126,12 @@ fn archive(
     Ok((own, artifacts))
 }
 
-fn unpack<R: Read + Seek>(archive: &mut ZipArchive<R>, at: usize, limit: u64, left: &mut u64) -> Result<Vec<u8>, String> {
+fn unpack<R: Read + Seek>(
+    archive: &mut ZipArchive<R>,
+    at: usize,
+    limit: u64,
+    left: &mut u64,
+) -> Result<Vec<u8>, String> {
     let entry = archive.by_index(at).map_err(|error| error.to_string())?;
     let limit = limit.min(*left);
     let mut bytes = Vec::new();
@@ -137,7 +150,9 @@ fn unpack<R: Read + Seek>(archive: &mut ZipArchive<R>, at: usize, limit: u64, le
 fn properties(text: &str) -> Option<Artifact> {
     let value = |key: &str| {
         let mut lines = text.lines().filter_map(|line| line.trim().split_once('='));
-        lines.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().to_owned())
+        lines
+            .find(|(name, _)| name.trim() == key)
+            .map(|(_, value)| value.trim().to_owned())
     };
     Some(Artifact {
         group: value("groupId")?,
@@ -150,13 +165,17 @@ fn properties(text: &str) -> Option<Artifact> {
 fn described(text: &str, stem: &str) -> Option<Artifact> {
     let header = |name: &str| {
         let mut lines = text.lines().filter_map(|line| line.split_once(':'));
-        lines.find(|(key, _)| *key == name).map(|(_, value)| value.trim().to_owned())
+        lines
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value.trim().to_owned())
     };
     let version = ["Implementation-Version", "Bundle-Version", "Specification-Version"]
         .into_iter()
         .find_map(header)
         .filter(|version| !version.is_empty())?;
-    let name = stem.strip_suffix(version.as_str()).map_or(stem, |name| name.trim_end_matches('-'));
+    let name = stem
+        .strip_suffix(version.as_str())
+        .map_or(stem, |name| name.trim_end_matches('-'));
     Some(Artifact {
         group: String::new(),
         name: name.to_owned(),

@@ -70,6 +70,10 @@ fn home(path: &str) -> Option<&str> {
     let start = path.rfind(MODULES)? + MODULES.len();
     let rest = path.get(start..)?;
     let mut slashes = rest.match_indices('/').map(|(at, _)| at);
-    let end = if rest.starts_with('@') { slashes.nth(1).or(Some(rest.len())) } else { slashes.next() };
+    let end = if rest.starts_with('@') {
+        slashes.nth(1).or(Some(rest.len()))
+    } else {
+        slashes.next()
+    };
     path.get(..start + end.unwrap_or(rest.len()))
 }

@@ -85,14 +85,21 @@ fn go(register: &mut Register<'_>, path: &str, section: &[u8]) -> bool {
     };
     // Before Go 1.18 it only pointed to where the texts are.
     if header.get(15).is_none_or(|flags| flags & 2 == 0) {
-        register.find("database-unsupported", path, "it was built by a Go before 1.18, whose build information is not read");
+        register.find(
+            "database-unsupported",
+            path,
+            "it was built by a Go before 1.18, whose build information is not read",
+        );
         return true;
     }
     let Some(modules) = section.get(GO_HEADER..).and_then(text).and_then(|(_, rest)| text(rest)) else {
         register.find("database-invalid", path, "its Go build information ends too early");
         return true;
     };
-    let modules = modules.0.get(GO_SENTINEL..).and_then(|rest| rest.get(..rest.len().checked_sub(GO_SENTINEL)?));
+    let modules = modules
+        .0
+        .get(GO_SENTINEL..)
+        .and_then(|rest| rest.get(..rest.len().checked_sub(GO_SENTINEL)?));
     let modules = String::from_utf8_lossy(modules.unwrap_or_default());
     let mut main = None;
     let mut dependencies: Vec<(&str, &str)> = Vec::new();
@@ -166,7 +173,10 @@ fn rust(register: &mut Register<'_>, path: &str, section: &[u8]) -> bool {
     };
     let mut more = true;
     // What only ran while it was built is not in it.
-    let inside = audit.packages.into_iter().filter(|found| found.kind.as_deref() != Some("build"));
+    let inside = audit
+        .packages
+        .into_iter()
+        .filter(|found| found.kind.as_deref() != Some("build"));
     for found in inside {
         let id = register.add(Ecosystem::Cargo, &found.name, &found.version, None, path);
         if let Some(id) = id.filter(|_| found.root) {

@@ -54,7 +54,11 @@ fn wheel(register: &mut Register<'_>, metadata: &str, directory: &str) -> bool {
     };
     let record = join(directory, "RECORD");
     let (Some((site, _)), Some(path)) = (directory.rsplit_once('/'), register.file(&record)) else {
-        register.find("file-list-missing", metadata, "it has no RECORD; only its metadata has an owner here");
+        register.find(
+            "file-list-missing",
+            metadata,
+            "it has no RECORD; only its metadata has an owner here",
+        );
         return register.own_below(id, directory);
     };
     let text = register.text(&path, MAX_RECORD).unwrap_or_default();

@@ -52,7 +52,11 @@ impl<'t> Register<'t> {
     /// Reads a file of a database; a finding says why it cannot be read.
     pub(super) fn bytes(&mut self, path: &str, limit: u64) -> Option<Vec<u8>> {
         if self.read >= MAX_READ {
-            self.find("database-too-large", path, format_args!("more than {MAX_READ} bytes of package databases"));
+            self.find(
+                "database-too-large",
+                path,
+                format_args!("more than {MAX_READ} bytes of package databases"),
+            );
             return None;
         }
         match self.tree.bytes(path, limit) {
@@ -77,7 +81,9 @@ impl<'t> Register<'t> {
     /// does not crowd out what is said about others.
     pub(super) fn find(&mut self, code: &str, path: &str, text: impl Display) {
         let findings = &self.inventory.findings;
-        let is_said = findings.last().is_some_and(|last| last.code == code && last.path == path);
+        let is_said = findings
+            .last()
+            .is_some_and(|last| last.code == code && last.path == path);
         if is_said || findings.len() == MAX_FINDINGS {
             self.inventory.omitted += 1;
             return;
@@ -100,8 +106,16 @@ impl<'t> Register<'t> {
         database: &str,
     ) -> Option<PackageId> {
         let is_name = |text: &str| text.len() <= MAX_NAME && printable(text) == text;
-        if name.is_empty() || ![name, version, architecture.unwrap_or_default()].into_iter().all(is_name) {
-            self.find("package-invalid", database, "a package has no name, or one that cannot be one");
+        if name.is_empty()
+            || ![name, version, architecture.unwrap_or_default()]
+                .into_iter()
+                .all(is_name)
+        {
+            self.find(
+                "package-invalid",
+                database,
+                "a package has no name, or one that cannot be one",
+            );
             return None;
         }
         if self.inventory.packages.len() == MAX_PACKAGES {
@@ -186,7 +200,13 @@ impl<'t> Register<'t> {
     }
 
     /// Makes a package the owner of something in the tree.
-    pub(super) fn own_place(&mut self, id: PackageId, place: String, aliased: bool, recorded: Option<Recorded>) -> bool {
+    pub(super) fn own_place(
+        &mut self,
+        id: PackageId,
+        place: String,
+        aliased: bool,
+        recorded: Option<Recorded>,
+    ) -> bool {
         let Some(node) = self.tree.node(&place) else {
             return true;
         };
@@ -267,7 +287,9 @@ impl<'t> Register<'t> {
             package.files.sort_unstable();
             package.files.dedup();
             // What another package turned out to own; directories have no owner.
-            package.files.retain(|path| owners.get(path).is_none_or(|owned| owned.package == id));
+            package
+                .files
+                .retain(|path| owners.get(path).is_none_or(|owned| owned.package == id));
         }
         self.inventory
     }

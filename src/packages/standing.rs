@@ -57,7 +57,11 @@ pub fn standing<'a>(inventory: &'a Inventory, sbom: Option<&'a Sbom>) -> Standin
     let verdicts = match sbom {
         Some(sbom) => {
             let listed = Listed::new(inventory, sbom);
-            inventory.packages.iter().map(|package| listed.verdict(package)).collect()
+            inventory
+                .packages
+                .iter()
+                .map(|package| listed.verdict(package))
+                .collect()
         }
         None => vec![Verdict::Database; inventory.packages.len()],
     };
@@ -133,7 +137,9 @@ impl<'a> Listed<'a> {
             let any_architecture = identity.without_architecture();
             let elsewhere = [identity.without_namespace(), any_architecture.without_namespace()];
             return self.exact.contains(&any_architecture)
-                || elsewhere.iter().any(|identity| self.exact.contains(identity) || self.anywhere.contains(identity));
+                || elsewhere
+                    .iter()
+                    .any(|identity| self.exact.contains(identity) || self.anywhere.contains(identity));
         }
         // A manifest in an archive names no group, and what was built from no released version names none.
         (identity.namespace.is_empty() && self.anywhere.contains(identity))
@@ -167,11 +173,17 @@ impl Standings<'_> {
             (Some(sbom), Kind::File) => self.lists(sbom, tree, path),
             (Some(sbom), Kind::Symlink(_)) => {
                 let target = tree.resolve(path).map(|resolved| resolved.path);
-                target.is_some_and(|target| tree.node(&target).is_some_and(|node| node.is_file()) && self.lists(sbom, tree, &target))
+                target.is_some_and(|target| {
+                    tree.node(&target).is_some_and(|node| node.is_file()) && self.lists(sbom, tree, &target)
+                })
             }
             _ => false,
         };
-        Some(if is_listed { Standing::Attested } else { Standing::Unattested })
+        Some(if is_listed {
+            Standing::Attested
+        } else {
+            Standing::Unattested
+        })
     }
 
     fn lists(&self, sbom: &Sbom, tree: &Tree, path: &str) -> bool {

@@ -13,6 +13,7 @@ use sha1::Sha1;
 use sha2::Sha256;
 
 use super::*;
+use crate::digest::Digest;
 use crate::sbom;
 
 /// An image's files, made for a test.
@@ -103,7 +104,11 @@ fn dpkg_owns_what_it_unpacked_wherever_links_put_it() {
     let root = debian();
     let tree = root.tree();
     let inventory = scan(&tree);
-    let names: Vec<_> = inventory.packages.iter().map(|p| (p.name.as_str(), p.version.as_str())).collect();
+    let names: Vec<_> = inventory
+        .packages
+        .iter()
+        .map(|p| (p.name.as_str(), p.version.as_str()))
+        .collect();
     assert_eq!(names, [("mawk", "1.3.4-1"), ("libz1", "1:1.2-3+b1"), ("dash", "0.5")]);
     for (path, package) in [
         ("/usr/bin/mawk", "mawk"),
@@ -123,7 +128,14 @@ fn dpkg_owns_what_it_unpacked_wherever_links_put_it() {
     }
     assert_eq!(
         inventory.packages[0].files,
-        ["/etc/alternatives/awk", "/etc/mawk.conf", "/usr", "/usr/bin", "/usr/bin/awk", "/usr/bin/mawk"]
+        [
+            "/etc/alternatives/awk",
+            "/etc/mawk.conf",
+            "/usr",
+            "/usr/bin",
+            "/usr/bin/awk",
+            "/usr/bin/mawk"
+        ]
     );
     assert_eq!(codes(&inventory), ["path-escapes"], "{:?}", inventory.findings);
     let altered = |path| altered(&tree, &inventory, path).unwrap();
@@ -136,12 +148,18 @@ fn dpkg_owns_what_it_unpacked_wherever_links_put_it() {
 #[test]
 fn distroless_images_have_owners_for_links_that_they_do_not_list() {
     let root = Root::new();
-    root.file("var/lib/dpkg/status.d/libssl3", "Package: libssl3\nVersion: 3.0-1\nArchitecture: arm64\n")
-        .file("var/lib/dpkg/status.d/libssl3.md5sums", format!("{}  usr/lib/libssl.so.3.0\n", md5("ssl")))
-        .file("var/lib/dpkg/status.d/bare", "Package: bare\nVersion: 1\n")
-        .file("var/lib/dpkg/status.d/broken", "Version: 1\n")
-        .file("usr/lib/libssl.so.3.0", "ssl")
-        .link("usr/lib/libssl.so.3", "libssl.so.3.0");
+    root.file(
+        "var/lib/dpkg/status.d/libssl3",
+        "Package: libssl3\nVersion: 3.0-1\nArchitecture: arm64\n",
+    )
+    .file(
+        "var/lib/dpkg/status.d/libssl3.md5sums",
+        format!("{}  usr/lib/libssl.so.3.0\n", md5("ssl")),
+    )
+    .file("var/lib/dpkg/status.d/bare", "Package: bare\nVersion: 1\n")
+    .file("var/lib/dpkg/status.d/broken", "Version: 1\n")
+    .file("usr/lib/libssl.so.3.0", "ssl")
+    .link("usr/lib/libssl.so.3", "libssl.so.3.0");
     let inventory = scan(&root.tree());
     assert_eq!(owner(&inventory, "/usr/lib/libssl.so.3"), "libssl3");
     assert_eq!(codes(&inventory), ["file-list-missing", "database-invalid"]);
@@ -174,7 +192,11 @@ fn apk_owns_its_files_and_the_applets_of_busybox() {
     assert_eq!(owner(&inventory, "/lost/file"), "nobody");
     assert_eq!(altered(&tree, &inventory, "/bin/busybox").unwrap(), Altered::No);
     assert_eq!(altered(&tree, &inventory, "/etc/busybox.conf").unwrap(), Altered::Yes);
-    assert!(codes(&inventory).iter().all(|code| *code == "database-invalid"), "{:?}", inventory.findings);
+    assert!(
+        codes(&inventory).iter().all(|code| *code == "database-invalid"),
+        "{:?}",
+        inventory.findings
+    );
 }
 
 /// A database that rpm 4.18 wrote.
@@ -231,7 +253,11 @@ fn rpm_is_read_in_both_of_its_formats() {
             .file("usr/share/fixture/other", "");
         let tree = root.tree();
         let inventory = scan(&tree);
-        let identities: Vec<String> = inventory.packages.iter().map(|p| p.identity(None).to_string()).collect();
+        let identities: Vec<String> = inventory
+            .packages
+            .iter()
+            .map(|p| p.identity(None).to_string())
+            .collect();
         assert_eq!(
             identities,
             ["pkg:rpm/fixture@4:1.2-3?arch=amd64", "pkg:rpm/second@1.2-3?arch=all"],
@@ -249,7 +275,10 @@ fn rpm_is_read_in_both_of_its_formats() {
         assert_eq!(owner(&inventory, "/usr/share/fixture/other"), "nobody");
         assert_eq!(altered(&tree, &inventory, "/usr/bin/tool").unwrap(), Altered::No);
         assert_eq!(altered(&tree, &inventory, "/usr/bin/tool2").unwrap(), Altered::Yes);
-        assert_eq!(altered(&tree, &inventory, "/etc/fixture.conf").unwrap(), Altered::Unknown);
+        assert_eq!(
+            altered(&tree, &inventory, "/etc/fixture.conf").unwrap(),
+            Altered::Unknown
+        );
         assert!(inventory.findings.is_empty(), "{:?}", inventory.findings);
     }
 }
@@ -303,46 +332,70 @@ fn python_distributions_own_what_their_record_says() {
     ] {
         assert_eq!(owner(&inventory, &path), package, "{path}");
     }
-    assert_eq!(altered(&tree, &inventory, &format!("/{site}/demo/__init__.py")).unwrap(), Altered::No);
+    assert_eq!(
+        altered(&tree, &inventory, &format!("/{site}/demo/__init__.py")).unwrap(),
+        Altered::No
+    );
     assert_eq!(codes(&inventory), ["path-escapes", "path-escapes"]);
-    let demo = inventory.packages.iter().find(|package| package.name == "Demo.Pkg").unwrap();
+    let demo = inventory
+        .packages
+        .iter()
+        .find(|package| package.name == "Demo.Pkg")
+        .unwrap();
     assert_eq!(demo.identity(None).to_string(), "pkg:pypi/demo-pkg@1.0");
-    assert!(!demo.files.contains(&"/usr/bin/mawk".to_owned()), "the distribution's package owns it");
+    assert!(
+        !demo.files.contains(&"/usr/bin/mawk".to_owned()),
+        "the distribution's package owns it"
+    );
 }
 
 #[test]
 fn a_language_package_that_the_distribution_installed_is_the_distributions() {
     let root = debian();
     let list = fs::read_to_string(root.at("var/lib/dpkg/info/mawk.list")).unwrap();
-    root.file("usr/lib/python3/dist-packages/x-1.dist-info/METADATA", "Name: x\nVersion: 1\n")
-        .file(
-            "var/lib/dpkg/info/mawk.list",
-            format!("{list}/usr/lib/python3/dist-packages/x-1.dist-info/METADATA\n"),
-        );
+    root.file(
+        "usr/lib/python3/dist-packages/x-1.dist-info/METADATA",
+        "Name: x\nVersion: 1\n",
+    )
+    .file(
+        "var/lib/dpkg/info/mawk.list",
+        format!("{list}/usr/lib/python3/dist-packages/x-1.dist-info/METADATA\n"),
+    );
     let inventory = scan(&root.tree());
-    assert!(inventory.packages.iter().all(|package| package.ecosystem == Ecosystem::Dpkg));
+    assert!(
+        inventory
+            .packages
+            .iter()
+            .all(|package| package.ecosystem == Ecosystem::Dpkg)
+    );
 }
 
 #[test]
 fn node_packages_and_gems_own_their_directories() {
     let root = Root::new();
-    root.file("app/node_modules/@scope/a/package.json", r#"{"name":"@scope/a","version":"1.0.0","type":"module"}"#)
-        .file("app/node_modules/@scope/a/dist/package.json", r#"{"type":"module"}"#)
-        .file("app/node_modules/@scope/a/node_modules/b/package.json", r#"{"name":"b","version":"2.0.0"}"#)
-        .file("app/node_modules/@scope/a/node_modules/b/lib/index.js", "")
-        .file("app/node_modules/@scope/a/node_modules/.cache/x", "")
-        .file("app/node_modules/broken/package.json", "{")
-        .file("app/node_modules/.bin/readme", "")
-        .link("app/node_modules/.bin/b", "../@scope/a/node_modules/b/lib/index.js")
-        .file("app/package.json", r#"{"name":"app","version":"1.0.0"}"#)
-        .file(
-            "usr/local/bundle/specifications/rack-2.2.4.gemspec",
-            "Gem::Specification.new do |s|\n  s.name = \"rack\".freeze\n  s.version = \"2.2.4\"\nend\n",
-        )
-        .file("usr/local/bundle/gems/rack-2.2.4/lib/rack.rb", "")
-        .file("usr/local/bundle/extensions/x86_64-linux/3.1.0/rack-2.2.4/rack.so", "")
-        .file("usr/local/bundle/gems/rack-2.2.40/lib/rack.rb", "")
-        .file("usr/local/bundle/specifications/odd-1.gemspec", "s.name = ENV['x']\n");
+    root.file(
+        "app/node_modules/@scope/a/package.json",
+        r#"{"name":"@scope/a","version":"1.0.0","type":"module"}"#,
+    )
+    .file("app/node_modules/@scope/a/dist/package.json", r#"{"type":"module"}"#)
+    .file(
+        "app/node_modules/@scope/a/node_modules/b/package.json",
+        r#"{"name":"b","version":"2.0.0"}"#,
+    )
+    .file("app/node_modules/@scope/a/node_modules/b/lib/index.js", "")
+    .file("app/node_modules/@scope/a/node_modules/.cache/x", "")
+    .file("app/node_modules/broken/package.json", "{")
+    .file("app/node_modules/.bin/readme", "")
+    .link("app/node_modules/.bin/b", "../@scope/a/node_modules/b/lib/index.js")
+    .file("app/package.json", r#"{"name":"app","version":"1.0.0"}"#)
+    .file(
+        "usr/local/bundle/specifications/rack-2.2.4.gemspec",
+        "Gem::Specification.new do |s|\n  s.name = \"rack\".freeze\n  s.version = \"2.2.4\"\nend\n",
+    )
+    .file("usr/local/bundle/gems/rack-2.2.4/lib/rack.rb", "")
+    .file("usr/local/bundle/extensions/x86_64-linux/3.1.0/rack-2.2.4/rack.so", "")
+    .file("usr/local/bundle/gems/rack-2.2.40/lib/rack.rb", "")
+    .file("usr/local/bundle/specifications/odd-1.gemspec", "s.name = ENV['x']\n");
     let inventory = scan(&root.tree());
     for (path, package) in [
         ("/app/node_modules/@scope/a/dist/package.json", "@scope/a"),
@@ -352,13 +405,20 @@ fn node_packages_and_gems_own_their_directories() {
         ("/app/node_modules/.bin/readme", "nobody"),
         ("/app/package.json", "nobody"),
         ("/usr/local/bundle/gems/rack-2.2.4/lib/rack.rb", "rack"),
-        ("/usr/local/bundle/extensions/x86_64-linux/3.1.0/rack-2.2.4/rack.so", "rack"),
+        (
+            "/usr/local/bundle/extensions/x86_64-linux/3.1.0/rack-2.2.4/rack.so",
+            "rack",
+        ),
         ("/usr/local/bundle/gems/rack-2.2.40/lib/rack.rb", "nobody"),
     ] {
         assert_eq!(owner(&inventory, path), package, "{path}");
     }
     assert_eq!(codes(&inventory), ["database-invalid", "database-invalid"]);
-    let scoped = inventory.packages.iter().find(|package| package.name == "@scope/a").unwrap();
+    let scoped = inventory
+        .packages
+        .iter()
+        .find(|package| package.name == "@scope/a")
+        .unwrap();
     assert_eq!(scoped.identity(None), "pkg:npm/%40scope/a@1.0.0".parse().unwrap());
 }
 
@@ -428,13 +488,20 @@ fn programs_say_what_they_were_built_from() {
     let rust = r#"{"packages":[{"name":"app","version":"0.1.0","source":"local","root":true,"dependencies":[1]},{"name":"serde","version":"1.0.0","source":"crates.io"},{"name":"cc","version":"1.0.0","source":"crates.io","kind":"build"}]}"#;
     root.program("usr/bin/tool", elf(&[(".go.buildinfo", &buildinfo(go))]))
         .program("usr/bin/app", elf(&[(".dep-v0", &zlib(rust.as_bytes()))]))
-        .program("usr/bin/old", elf(&[(".go.buildinfo", b"\xff Go buildinf:\x08\x00aaaaaaaaaaaaaaaabbbbbbbb")]))
+        .program(
+            "usr/bin/old",
+            elf(&[(".go.buildinfo", b"\xff Go buildinf:\x08\x00aaaaaaaaaaaaaaaabbbbbbbb")]),
+        )
         .program("usr/bin/bomb", elf(&[(".dep-v0", &zlib(&vec![b' '; 9 << 20]))]))
         .program("usr/bin/lying", &elf(&[(".go.buildinfo", &buildinfo(go))])[..200])
         .file("usr/lib/not-executable", elf(&[(".go.buildinfo", &buildinfo(go))]));
     let tree = root.tree();
     let inventory = scan(&tree);
-    let purls: Vec<String> = inventory.packages.iter().map(|p| p.identity(None).to_string()).collect();
+    let purls: Vec<String> = inventory
+        .packages
+        .iter()
+        .map(|p| p.identity(None).to_string())
+        .collect();
     assert_eq!(
         purls,
         [
@@ -451,15 +518,23 @@ fn programs_say_what_they_were_built_from() {
     assert_eq!(codes(&inventory), ["database-invalid", "database-unsupported"]);
     // What was built from no release is compared by name.
     let listed = sbom_of(&["pkg:golang/github.com/acme/tool@v0.0.0-2024".to_owned()]);
-    assert_eq!(standing(&inventory, Some(&listed)).file(&tree, "/usr/bin/tool"), Some(Standing::Attested));
+    assert_eq!(
+        standing(&inventory, Some(&listed)).file(&tree, "/usr/bin/tool"),
+        Some(Standing::Attested)
+    );
     let other = sbom_of(&["pkg:golang/github.com/other/tool@v1".to_owned()]);
-    assert_eq!(standing(&inventory, Some(&other)).file(&tree, "/usr/bin/tool"), Some(Standing::Attributed));
+    assert_eq!(
+        standing(&inventory, Some(&other)).file(&tree, "/usr/bin/tool"),
+        Some(Standing::Attributed)
+    );
 }
 
 fn jar(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
     for (name, content) in entries {
-        writer.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+        writer
+            .start_file(*name, zip::write::SimpleFileOptions::default())
+            .unwrap();
         writer.write_all(content).unwrap();
     }
     writer.finish().unwrap().into_inner()
@@ -472,18 +547,31 @@ fn java_archives_say_what_they_are_and_what_is_in_them() {
     let inner = jar(&[("META-INF/maven/org.acme/inner/pom.properties", pom("inner").as_bytes())]);
     let outer = jar(&[
         ("META-INF/MANIFEST.MF", b"Implementation-Version: 9\r\n"),
-        ("META-INF/maven/org.acme/shaded/pom.properties", pom("shaded").as_bytes()),
+        (
+            "META-INF/maven/org.acme/shaded/pom.properties",
+            pom("shaded").as_bytes(),
+        ),
         ("META-INF/maven/org.acme/app/pom.properties", pom("app").as_bytes()),
         ("BOOT-INF/lib/inner-1.0.jar", &inner),
     ]);
     root.file("app/app-1.0.jar", outer)
-        .file("app/plain-2.5.jar", jar(&[("META-INF/MANIFEST.MF", b"Bundle-Version: 2.5\n")]))
+        .file(
+            "app/plain-2.5.jar",
+            jar(&[("META-INF/MANIFEST.MF", b"Bundle-Version: 2.5\n")]),
+        )
         .file("app/nothing.jar", jar(&[("x", b"")]))
         .file("app/broken.jar", "PK\x03\x04")
-        .file("app/bomb.jar", jar(&[("META-INF/maven/a/b/pom.properties", &vec![b' '; 2 << 20])]));
+        .file(
+            "app/bomb.jar",
+            jar(&[("META-INF/maven/a/b/pom.properties", &vec![b' '; 2 << 20])]),
+        );
     let tree = root.tree();
     let inventory = scan(&tree);
-    let mut purls: Vec<String> = inventory.packages.iter().map(|p| p.identity(None).to_string()).collect();
+    let mut purls: Vec<String> = inventory
+        .packages
+        .iter()
+        .map(|p| p.identity(None).to_string())
+        .collect();
     purls.sort();
     assert_eq!(
         purls,
@@ -498,7 +586,10 @@ fn java_archives_say_what_they_are_and_what_is_in_them() {
     assert_eq!(owner(&inventory, "/app/nothing.jar"), "nobody");
     assert_eq!(codes(&inventory), ["database-invalid", "database-invalid"]);
     let listed = sbom_of(&["pkg:maven/com.example/plain@2.5".to_owned()]);
-    assert_eq!(standing(&inventory, Some(&listed)).file(&tree, "/app/plain-2.5.jar"), Some(Standing::Attested));
+    assert_eq!(
+        standing(&inventory, Some(&listed)).file(&tree, "/app/plain-2.5.jar"),
+        Some(Standing::Attested)
+    );
 }
 
 /// An SBOM of nothing but packages.
@@ -592,11 +683,17 @@ fn what_an_sbom_leaves_out_is_no_contradiction_and_what_it_says_is() {
     ] {
         assert!(matches!(verdict(&inventory, purl), Verdict::Drift(_)), "{purl}");
     }
-    assert_eq!(verdict(&inventory, "pkg:deb/debian/libz2@1:1.2-3%2Bb1"), Verdict::Missing);
+    assert_eq!(
+        verdict(&inventory, "pkg:deb/debian/libz2@1:1.2-3%2Bb1"),
+        Verdict::Missing
+    );
     // An image that does not say which distribution it is.
     fs::remove_file(root.at("etc/os-release")).unwrap();
     let inventory = scan(&root.tree());
-    assert_eq!(verdict(&inventory, "pkg:deb/ubuntu/libz1@1:1.2-3%2Bb1?arch=amd64"), Verdict::Attested);
+    assert_eq!(
+        verdict(&inventory, "pkg:deb/ubuntu/libz1@1:1.2-3%2Bb1?arch=amd64"),
+        Verdict::Attested
+    );
 }
 
 /// A Debian image of `count` packages with a program each, and their package URLs.
@@ -607,11 +704,14 @@ fn many(count: usize) -> (Root, Vec<String>) {
     root.file("etc/os-release", "ID=debian\n");
     for n in 0..count {
         status += &format!("Package: p{n}\nStatus: install ok installed\nVersion: {n}:1-{n}\nArchitecture: amd64\n\n");
-        root.file(&format!("var/lib/dpkg/info/p{n}.list"), format!("/.\n/usr\n/usr/bin/p{n}\n/usr/share/p{n}/a\n/usr/share/p{n}/b\n"))
-            .program(&format!("usr/bin/p{n}"), format!("{n}"))
-            .file(&format!("usr/share/p{n}/a"), "")
-            .link(&format!("usr/share/p{n}/b"), "a")
-            .link(&format!("usr/share/p{n}/c"), "b");
+        root.file(
+            &format!("var/lib/dpkg/info/p{n}.list"),
+            format!("/.\n/usr\n/usr/bin/p{n}\n/usr/share/p{n}/a\n/usr/share/p{n}/b\n"),
+        )
+        .program(&format!("usr/bin/p{n}"), format!("{n}"))
+        .file(&format!("usr/share/p{n}/a"), "")
+        .link(&format!("usr/share/p{n}/b"), "a")
+        .link(&format!("usr/share/p{n}/c"), "b");
         purls.push(format!("pkg:deb/debian/p{n}@1-{n}?arch=amd64&epoch={n}"));
     }
     root.file("var/lib/dpkg/status", status).program("usr/bin/own", "own");
@@ -676,7 +776,11 @@ fn databases_cut_short_anywhere_end_in_findings() {
     for whole in [rpmdb(), ndb()] {
         for part in [0, 1, 50, 100, 4095, 4096, 20_000, whole.len() - 1] {
             let root = Root::new();
-            let name = if whole.starts_with(b"RpmP") { "Packages.db" } else { "rpmdb.sqlite" };
+            let name = if whole.starts_with(b"RpmP") {
+                "Packages.db"
+            } else {
+                "rpmdb.sqlite"
+            };
             root.file(&format!("var/lib/rpm/{name}"), &whole[..part]);
             let inventory = scan(&root.tree());
             assert!(!inventory.findings.is_empty(), "{name} {part}");
@@ -688,13 +792,70 @@ fn databases_cut_short_anywhere_end_in_findings() {
 fn lists_without_end_are_given_up_on() {
     let root = Root::new();
     let line = "/usr/share/a-file-that-is-not-there\n/../../etc/passwd\n/.\n";
-    root.file("var/lib/dpkg/status", "Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n")
-        .file("var/lib/dpkg/info/a.list", line.repeat(MAX_OWNED / 2))
-        .program("usr/bin/x", "");
+    root.file(
+        "var/lib/dpkg/status",
+        "Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n",
+    )
+    .file("var/lib/dpkg/info/a.list", line.repeat(MAX_OWNED / 2))
+    .program("usr/bin/x", "");
     let started = Instant::now();
     let inventory = scan(&root.tree());
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     assert_eq!(codes(&inventory), ["path-escapes", "files-too-many"]);
     assert!(inventory.omitted > 0);
     assert_eq!(owner(&inventory, "/usr/bin/x"), "nobody");
+}
+
+/// The image of which syft 1.18 wrote the SBOMs in `testdata`.
+fn scanned() -> Root {
+    let root = Root::new();
+    let site = "usr/local/lib/python3.11/site-packages";
+    root.file("etc/os-release", "ID=debian\nVERSION_ID=\"12\"\n")
+        .file(
+            "var/lib/dpkg/status",
+            "Package: mawk\nStatus: install ok installed\nVersion: 1.3.4-1\nArchitecture: amd64\n\n\
+             Package: libz1\nStatus: install ok installed\nSource: zlib\nArchitecture: amd64\nMulti-Arch: same\nVersion: 1:1.2-3+b1\n\n\
+             Package: dash\nStatus: install ok installed\nArchitecture: all\nVersion: 0.5\n",
+        )
+        .file("var/lib/dpkg/info/mawk.list", "/usr/bin/mawk\n")
+        .file("var/lib/dpkg/info/libz1:amd64.list", "/usr/lib/libz.so.1\n")
+        .file("var/lib/dpkg/info/dash.list", "/usr/bin/dash\n")
+        .program("usr/bin/mawk", "awk")
+        .program("usr/bin/dash", "dash")
+        .file("usr/lib/libz.so.1", "z")
+        .file(&format!("{site}/Demo_Pkg-1.0.dist-info/METADATA"), "Name: Demo.Pkg\nVersion: 1.0\n")
+        .file(&format!("{site}/Demo_Pkg-1.0.dist-info/RECORD"), "demo/__init__.py,,\n")
+        .file(&format!("{site}/demo/__init__.py"), "");
+    root
+}
+
+#[test]
+fn what_syft_writes_in_any_format_attests_what_it_scanned() {
+    let root = scanned();
+    let tree = root.tree();
+    let inventory = scan(&tree);
+    for (document, files) in [
+        (include_str!("testdata/syft.spdx.json"), 9),
+        (include_str!("testdata/syft.cyclonedx.json"), 0),
+        (include_str!("testdata/syft.json"), 9),
+    ] {
+        let sbom = sbom::read(document.as_bytes()).unwrap();
+        let standings = standing(&inventory, Some(&sbom));
+        for (id, package) in inventory.packages.iter().enumerate() {
+            assert_eq!(
+                standings.package(id),
+                Some(&Verdict::Attested),
+                "{package:?} {}",
+                sbom.format
+            );
+        }
+        assert_eq!(inventory.packages.len(), 4);
+        assert_eq!(sbom.file_count(), files, "{}", sbom.format);
+        assert_eq!(
+            sbom.has_file("/usr/bin/mawk", &Digest::of(b"awk")),
+            files > 0,
+            "{}",
+            sbom.format
+        );
+    }
 }

@@ -16,7 +16,13 @@ pub const MAX_PURL: usize = 2048;
 /// Namespaces that stand for one distribution; the first name is the one that is compared.
 const DISTRIBUTIONS: &[&[&str]] = &[
     &["redhat", "rhel"],
-    &["opensuse", "opensuse-leap", "opensuse-tumbleweed", "opensuse.leap", "opensuse.tumbleweed"],
+    &[
+        "opensuse",
+        "opensuse-leap",
+        "opensuse-tumbleweed",
+        "opensuse.leap",
+        "opensuse.tumbleweed",
+    ],
     &["sles", "suse", "sle", "suse linux enterprise server"],
     &["amazon", "amzn", "amazonlinux"],
     &["rocky", "rockylinux"],
@@ -80,10 +86,10 @@ impl Identity {
             _ => name.to_owned(),
         };
         let version = match kind.as_str() {
-            "deb" | "rpm" => version.strip_prefix("0:").unwrap_or(version),
+            "deb" | "rpm" => version.trim_start_matches("0:"),
             // What was not built from a released version says so instead of naming one.
             "golang" if matches!(version, "(devel)" | "UNKNOWN") => "",
-            "golang" => version.strip_prefix('v').unwrap_or(version),
+            "golang" => version.trim_start_matches('v'),
             _ => version,
         };
         let architecture = if of_distribution {
@@ -179,7 +185,11 @@ impl FromStr for Identity {
             epoch => format!("{epoch}:"),
         };
         let kind = purl.ty();
-        let epoch = if matches!(kind, "deb" | "rpm") { epoch } else { String::new() };
+        let epoch = if matches!(kind, "deb" | "rpm") {
+            epoch
+        } else {
+            String::new()
+        };
         Ok(Self::new(
             kind,
             purl.namespace().unwrap_or_default(),
@@ -194,19 +204,29 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut purl = PackageUrl::new(self.kind.as_str(), self.name.as_str()).map_err(|_| fmt::Error)?;
+impl Identity {
+    fn purl(&self) -> Result<String, packageurl::Error> {
+        let mut purl = PackageUrl::new(self.kind.as_str(), self.name.as_str())?;
         if !self.namespace.is_empty() {
-            purl.with_namespace(self.namespace.as_str()).map_err(|_| fmt::Error)?;
+            purl.with_namespace(self.namespace.as_str())?;
         }
         if !self.version.is_empty() {
-            purl.with_version(self.version.as_str()).map_err(|_| fmt::Error)?;
+            purl.with_version(self.version.as_str())?;
         }
         if !self.architecture.is_empty() {
-            purl.add_qualifier("arch", self.architecture.as_str()).map_err(|_| fmt::Error)?;
+            purl.add_qualifier("arch", self.architecture.as_str())?;
         }
-        write!(f, "{purl}")
+        Ok(purl.to_string())
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.purl() {
+            Ok(purl) => f.write_str(&purl),
+            // A name that no package URL can have is shown as it is.
+            Err(_) => write!(f, "{} {} {}", self.kind, self.name, self.version),
+        }
     }
 }
 
@@ -275,15 +295,24 @@ mod tests {
         ] {
             assert_ne!(read(purl), bash, "{purl}");
         }
-        assert_eq!(read("pkg:deb/debian/bash@0:5.2.15-2%2Bb2?arch=amd64"), bash, "no epoch is epoch 0");
+        assert_eq!(
+            read("pkg:deb/debian/bash@0:5.2.15-2%2Bb2?arch=amd64"),
+            bash,
+            "no epoch is epoch 0"
+        );
         assert!("bash@5".parse::<Identity>().is_err());
-        assert!(format!("pkg:deb/debian/{}", "x".repeat(MAX_PURL)).parse::<Identity>().is_err());
+        assert!(
+            format!("pkg:deb/debian/{}", "x".repeat(MAX_PURL))
+                .parse::<Identity>()
+                .is_err()
+        );
     }
 
     proptest! {
         #[test]
         fn any_text_is_read_without_a_panic(text in "(pkg:)?[a-z]{0,4}[/@?#&=%:.a-zA-Z0-9é\u{0}-]{0,60}") {
             if let Ok(identity) = text.parse::<Identity>() {
+                let _ = identity.to_string();
                 prop_assert_eq!(identity.clone(), Identity::new(&identity.kind, &identity.namespace, &identity.name, &identity.version, &identity.architecture));
             }
         }

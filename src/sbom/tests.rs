@@ -60,7 +60,10 @@ fn all_formats_say_the_same_about_one_image() {
         (cyclonedx("1.4"), Format::Cyclonedx),
         (cyclonedx("1.7"), Format::Cyclonedx),
         (syft(), Format::Syft),
-        (format!(r#"{{"Data":{},"Timestamp":"x"}}"#, spdx2("SPDX-2.3")), Format::Spdx),
+        (
+            format!(r#"{{"Data":{},"Timestamp":"x"}}"#, spdx2("SPDX-2.3")),
+            Format::Spdx,
+        ),
     ];
     for (document, format) in documents {
         let sbom = read(document.as_bytes()).unwrap();
@@ -68,7 +71,10 @@ fn all_formats_say_the_same_about_one_image() {
         assert_eq!(sbom.packages, [PURL.parse().unwrap()], "{document}");
         assert_eq!(sbom.unnamed, 1, "{document}");
         assert_eq!(sbom.file_count(), 1, "{document}");
-        assert!(sbom.has_path("/usr/bin/app") && !sbom.has_path("/usr/bin/link"), "{document}");
+        assert!(
+            sbom.has_path("/usr/bin/app") && !sbom.has_path("/usr/bin/link"),
+            "{document}"
+        );
         assert!(sbom.has_file("/usr/bin/app", &Digest::of(b"")), "{document}");
         assert!(!sbom.has_file("/usr/bin/app", &Digest::of(b"other")), "{document}");
         assert!(!sbom.has_file("/usr/bin/ap", &Digest::of(b"")), "{document}");
@@ -98,12 +104,19 @@ fn an_sbom_too_large_to_be_genuine_is_refused_before_it_fills_memory() {
     let mut document = r#"{"spdxVersion":"SPDX-2.3","files":["#.to_owned();
     for n in 0..=MAX_FILES {
         let comma = if n == 0 { "" } else { "," };
-        write!(document, r#"{comma}{{"fileName":"{n}","checksums":[{{"algorithm":"SHA256","checksumValue":"{HASH}"}}]}}"#).unwrap();
+        write!(
+            document,
+            r#"{comma}{{"fileName":"{n}","checksums":[{{"algorithm":"SHA256","checksumValue":"{HASH}"}}]}}"#
+        )
+        .unwrap();
     }
     document.push_str("]}");
     assert!(document.len() < MAX_BYTES);
     let error = refused(&document);
-    assert!(error.starts_with("the SBOM cannot be read: more than 500000 files"), "{error}");
+    assert!(
+        error.starts_with("the SBOM cannot be read: more than 500000 files"),
+        "{error}"
+    );
     assert!(matches!(read(&vec![b' '; MAX_BYTES + 1]), Err(Error::TooLarge)));
 }
 

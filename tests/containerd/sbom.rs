@@ -24,7 +24,9 @@ any = [{ key = "release" }]
 fn the_attested_sbom_is_compared_with_the_image(case: &Case) {
     let node = Node::new(case, "");
     let trust = node.folder.join("trust.d/release.toml");
-    let key = fs::read_to_string(&trust).unwrap().replace("[\"image\"]", "[\"image\", \"sbom\"]");
+    let key = fs::read_to_string(&trust)
+        .unwrap()
+        .replace("[\"image\"]", "[\"image\", \"sbom\"]");
     fs::write(trust, key).unwrap();
     node.policy(RULE);
     let socket = case.daemon.socket();
@@ -41,7 +43,11 @@ fn the_attested_sbom_is_compared_with_the_image(case: &Case) {
         ];
         let output = node.assay(&arguments).output().unwrap();
         let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        (output.status.code().unwrap(), report, String::from_utf8(output.stderr).unwrap())
+        (
+            output.status.code().unwrap(),
+            report,
+            String::from_utf8(output.stderr).unwrap(),
+        )
     };
     let snapshots = || {
         let listed = case.daemon.ctr(&case.daemon.scope, &["snapshots", "ls"]);
@@ -52,7 +58,10 @@ fn the_attested_sbom_is_compared_with_the_image(case: &Case) {
     let (code, report, error) = look(&BUSYBOX.name);
     assert_eq!(code, 0, "{error}");
     let source = report["source"].as_str().unwrap();
-    assert!(source.starts_with("derived from the package database: the image is refused"), "{source}");
+    assert!(
+        source.starts_with("derived from the package database: the image is refused"),
+        "{source}"
+    );
     assert_eq!(report["sbom"], Value::Null);
     assert_eq!(report["unattested_executables"]["first"], json!(["/bin/busybox"]));
 
@@ -68,12 +77,16 @@ fn the_attested_sbom_is_compared_with_the_image(case: &Case) {
     let (code, report, error) = look(&BUSYBOX.name);
     assert_eq!(code, 0, "{error}");
     let source = report["source"].as_str().unwrap();
-    assert!(source.starts_with("the SBOM attested by key release (sha256:"), "{source}");
+    assert!(source.starts_with("the SBOM attested by release (sha256:"), "{source}");
     assert_eq!(report["manifest"], json!(BUSYBOX.manifest));
     assert_eq!(report["sbom"]["files"], 1);
     assert_eq!(report["unattested_executables"]["count"], 0);
     assert_eq!(report["coverage"]["executables"]["attested"], 1);
-    assert!(report["coverage"]["links"]["attested"].as_u64().unwrap() > 100, "{}", report["coverage"]);
+    assert!(
+        report["coverage"]["links"]["attested"].as_u64().unwrap() > 100,
+        "{}",
+        report["coverage"]
+    );
     assert_eq!(snapshots(), 0, "what was mounted is gone again");
 
     let (code, _, error) = look("assay.test/no/such:1");
@@ -104,7 +117,10 @@ fn attest(node: &Node<'_>, subject: Digest, predicate: &Value, name: &str) {
         fs::write(blobs.join(Digest::of(bytes).hex()), bytes).unwrap();
         json!({ "mediaType": kind, "digest": Digest::of(bytes), "size": bytes.len() })
     };
-    let layer = blob(&serde_json::to_vec(&envelope).unwrap(), "application/vnd.dsse.envelope.v1+json");
+    let layer = blob(
+        &serde_json::to_vec(&envelope).unwrap(),
+        "application/vnd.dsse.envelope.v1+json",
+    );
     let config = blob(b"{}", "application/vnd.oci.image.config.v1+json");
     let manifest = json!({
         "schemaVersion": 2,

@@ -56,11 +56,13 @@ pub(super) fn inspect(root: BorrowedFd<'_>, document: Option<&[u8]>) -> Result<R
     let mut question = vec![if document.is_some() { b'+' } else { b'-' }];
     question.extend_from_slice(document.unwrap_or_default());
     let answer = ask(INSPECT, root, &question)?;
-    serde_json::from_slice(&answer).map_err(|error| ChildError::Garbage(format!("no report at column {}", error.column())))
+    serde_json::from_slice(&answer)
+        .map_err(|error| ChildError::Garbage(format!("no report at column {}", error.column())))
 }
 
 fn ask(what: &str, directory: BorrowedFd<'_>, question: &[u8]) -> Result<Vec<u8>, ChildError> {
-    let mut file = std::fs::File::from(rustix::fs::memfd_create("question", MemfdFlags::CLOEXEC).map_err(io::Error::from)?);
+    let mut file =
+        std::fs::File::from(rustix::fs::memfd_create("question", MemfdFlags::CLOEXEC).map_err(io::Error::from)?);
     file.write_all(question)?;
     file.rewind()?;
     // Inherited by the child, so this one copy must not be closed on exec. Nothing else is started meanwhile.
@@ -85,7 +87,12 @@ fn ask(what: &str, directory: BorrowedFd<'_>, question: &[u8]) -> Result<Vec<u8>
     }
     let status = child.wait()?;
     read?;
-    let said = || printable(&String::from_utf8_lossy(&answer)).chars().take(MAX_TEXT).collect();
+    let said = || {
+        printable(&String::from_utf8_lossy(&answer))
+            .chars()
+            .take(MAX_TEXT)
+            .collect()
+    };
     match status.code() {
         Some(0) if answer.len() as u64 > MAX_ANSWER => Err(ChildError::Garbage("it is too long".to_owned())),
         Some(0) => Ok(answer),
@@ -106,12 +113,20 @@ pub fn main(what: &str, argument: &str) -> ExitCode {
     let Some(directory) = inherited(argument) else {
         return say(NO_SANDBOX, &"its argument is not an inherited descriptor");
     };
-    let shut_in = if what == INSPECT { sandbox::enter_image } else { sandbox::enter };
+    let shut_in = if what == INSPECT {
+        sandbox::enter_image
+    } else {
+        sandbox::enter
+    };
     let directory = match shut_in(directory) {
         Ok(directory) => directory,
         Err(error) => return say(NO_SANDBOX, &error),
     };
-    let answer = if what == INSPECT { look(directory) } else { find(&directory) };
+    let answer = if what == INSPECT {
+        look(directory)
+    } else {
+        find(&directory)
+    };
     match answer {
         Ok(bytes) => match io::stdout().write_all(&bytes) {
             Ok(()) => ExitCode::SUCCESS,
@@ -143,7 +158,10 @@ fn find(evidence: &OwnedFd) -> Result<Vec<u8>, String> {
 
 fn look(root: OwnedFd) -> Result<Vec<u8>, String> {
     let question = question()?;
-    let document = question.split_first().filter(|(first, _)| **first == b'+').map(|(_, rest)| rest);
+    let document = question
+        .split_first()
+        .filter(|(first, _)| **first == b'+')
+        .map(|(_, rest)| rest);
     let tree = Tree::scan(root).map_err(|error| error.to_string())?;
     serde_json::to_vec(&Report::of(&tree, document)).map_err(|error| error.to_string())
 }

@@ -11,7 +11,7 @@ use crate::tree::Tree;
 /// Most files of one kind that are listed by themselves.
 const MAX_LISTED: usize = 1000;
 /// Most bytes that are hashed to find files that are not what their package installed.
-const MAX_HASHED: u64 = 2 << 30;
+const MAX_HASHED: u64 = 1 << 30;
 
 /// The whole answer, also its JSON form.
 #[derive(Debug, Serialize, Deserialize)]
@@ -160,7 +160,8 @@ impl Report {
             }
         }
         if unchecked > 0 {
-            let text = format!("{unchecked} files were too many bytes to be compared with what their packages installed");
+            let text =
+                format!("{unchecked} files were too many bytes to be compared with what their packages installed");
             self.findings.push(finding("files-unchecked", "/", &text));
         }
     }

@@ -112,11 +112,14 @@ fn mounted<T>(
 ) -> Result<T, SbomError> {
     let place = Path::new(PLACE);
     // SAFETY: the descriptor table is not unshared, so no descriptor that other code holds changes its meaning.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.map_err(|error| SourceError::Private(error.into()))?;
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+        .map_err(|error| SourceError::Private(error.into()))?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(|error| SourceError::Private(error.into()))?;
     mount_all(mounts, place).map_err(SourceError::Mount)?;
-    let looked = open(place).map_err(SbomError::from).and_then(|root| Ok(look(root.as_fd())?));
+    let looked = open(place)
+        .map_err(SbomError::from)
+        .and_then(|root| Ok(look(root.as_fd())?));
     // containerd's socket may lie behind it, and its snapshot goes only when nobody uses it.
     unmount_recursive(place).map_err(SourceError::Mount)?;
     looked

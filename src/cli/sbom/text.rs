@@ -14,13 +14,19 @@ pub(super) fn text(report: &Report) -> String {
     let mut parts = vec![head(report), packages(report), coverage(report)];
     for (title, listing) in [
         ("executables that no package owns", &report.unattested_executables),
-        ("executables of packages that the SBOM lacks or has otherwise", &report.attributed_executables),
+        (
+            "executables of packages that the SBOM lacks or has otherwise",
+            &report.attributed_executables,
+        ),
         ("files that are not what their package installed", &report.altered),
     ] {
         parts.extend(list(title, listing));
     }
     if let Some(sbom) = &report.sbom {
-        parts.extend(list("packages of the SBOM that no database in the image knows", &sbom.not_installed));
+        parts.extend(list(
+            "packages of the SBOM that no database in the image knows",
+            &sbom.not_installed,
+        ));
     }
     if !report.findings.is_empty() {
         let findings = report.findings.iter().take(MAX_LINES);

@@ -43,7 +43,9 @@ impl<'b> Header<'b> {
             return Err(broken(0, "it claims more entries than rpm writes"));
         }
         let start = 8 + entries * ENTRY;
-        let index = bytes.get(8..start).ok_or_else(|| broken(8, "its index ends too early"))?;
+        let index = bytes
+            .get(8..start)
+            .ok_or_else(|| broken(8, "its index ends too early"))?;
         let store = start.checked_add(length).and_then(|end| bytes.get(start..end));
         let store = store.ok_or_else(|| broken(start, "its values end too early"))?;
         Ok(Self { index, store })
@@ -51,7 +53,10 @@ impl<'b> Header<'b> {
 
     /// Type, store from the value on, and count of a tag.
     fn entry(&self, tag: u32) -> Option<(u32, &'b [u8], usize)> {
-        let entry = self.index.chunks_exact(ENTRY).find(|entry| be32(entry, 0) == Some(tag))?;
+        let entry = self
+            .index
+            .chunks_exact(ENTRY)
+            .find(|entry| be32(entry, 0) == Some(tag))?;
         let offset = usize::try_from(be32(entry, 8)?).ok()?;
         let count = usize::try_from(be32(entry, 12)?).ok()?;
         Some((be32(entry, 4)?, self.store.get(offset..)?, count))
@@ -91,7 +96,9 @@ pub(super) struct Numbers<'b> {
 impl Numbers<'_> {
     /// One of them.
     pub(super) fn get(&self, at: usize) -> Option<u32> {
-        (at < self.count).then(|| be32(self.value, at.checked_mul(4)?)).flatten()
+        (at < self.count)
+            .then(|| be32(self.value, at.checked_mul(4)?))
+            .flatten()
     }
 }
 

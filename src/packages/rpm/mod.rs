@@ -49,7 +49,11 @@ pub(super) fn read(register: &mut Register<'_>) {
             }
         }
         let journal = join(&directory, "rpmdb.sqlite-wal");
-        if register.tree.node(&journal).is_some_and(|node| node.is_file() && node.size > 0) {
+        if register
+            .tree
+            .node(&journal)
+            .is_some_and(|node| node.is_file() && node.size > 0)
+        {
             register.find(
                 "database-unsettled",
                 &journal,
@@ -103,7 +107,11 @@ fn package(register: &mut Register<'_>, path: &str, header: &Header<'_>) -> bool
         header.text(header::VERSION),
         header.text(header::RELEASE),
     ) else {
-        register.find("database-invalid", path, "a package in it has no name, version or release");
+        register.find(
+            "database-invalid",
+            path,
+            "a package in it has no name, version or release",
+        );
         return true;
     };
     let architecture = header.text(header::ARCH);
@@ -127,7 +135,11 @@ fn package(register: &mut Register<'_>, path: &str, header: &Header<'_>) -> bool
             .get(at)
             .and_then(|index| directories.get(usize::try_from(index).ok()?));
         let Some(directory) = directory else {
-            register.find("database-invalid", path, format_args!("a file of {name} lies in no directory"));
+            register.find(
+                "database-invalid",
+                path,
+                format_args!("a file of {name} lies in no directory"),
+            );
             return true;
         };
         let flags = flags.get(at).unwrap_or_default();

@@ -32,7 +32,9 @@ pub(super) fn blobs(bytes: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<(), Br
         if package == 0 {
             continue;
         }
-        let blob = number(at + 8)?.checked_mul(UNIT).ok_or_else(|| broken(at, "its blob is too far"))?;
+        let blob = number(at + 8)?
+            .checked_mul(UNIT)
+            .ok_or_else(|| broken(at, "its blob is too far"))?;
         if bytes.get(blob..blob.saturating_add(4)) != Some(&BLOB_MAGIC) || number(blob + 4)? != package {
             return Err(broken(at, "its blob is not where it should be"));
         }
@@ -40,7 +42,9 @@ pub(super) fn blobs(bytes: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<(), Br
         let start = blob + UNIT;
         let data = start.checked_add(length).and_then(|end| bytes.get(start..end));
         // Blobs that overlap could be read without end.
-        let data = data.filter(|_| length <= left).ok_or_else(|| broken(blob, "a blob is too long"))?;
+        let data = data
+            .filter(|_| length <= left)
+            .ok_or_else(|| broken(blob, "a blob is too long"))?;
         left -= length;
         found(data);
     }

@@ -87,15 +87,13 @@ impl<'b> Database<'b> {
     }
 
     /// Walks the tree of a table and hands over each record.
-    fn rows(
-        &mut self,
-        number: usize,
-        depth: usize,
-        found: &mut dyn FnMut(Columns<'_>),
-    ) -> Result<(), Broken> {
+    fn rows(&mut self, number: usize, depth: usize, found: &mut dyn FnMut(Columns<'_>)) -> Result<(), Broken> {
         let (start, page) = self.page(number)?;
         let broken = |what| Broken { at: start, what };
-        self.pages = self.pages.checked_sub(1).ok_or_else(|| broken("a page is used twice"))?;
+        self.pages = self
+            .pages
+            .checked_sub(1)
+            .ok_or_else(|| broken("a page is used twice"))?;
         if depth > MAX_DEPTH {
             return Err(broken("its tree is too deep"));
         }
