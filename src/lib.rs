@@ -14,7 +14,9 @@
 //! - [`evidence`]: the local cache of signatures and attestations: pull, import, export, discovery, gc.
 //! - [`policy`]: the administrator's rules: schema, diagnostics, activation, matching, evaluation.
 //! - [`tree`]: the files of an image: names, links resolved inside the image, bounded reads.
-//! - [`packages`]: the package databases of an image: which package owns which file.
+//! - [`sbom`]: software bills of materials: SPDX, CycloneDX, syft; packages by their package URLs, files by hash.
+//! - [`packages`]: the package databases of an image: which package owns which file, and how it stands
+//!   against an SBOM.
 //! - [`identity`]: what a container really is, according to containerd and to the bytes that will be mounted.
 //! - [`admission`]: all of the above put together: request in, [`admission::Decision`] out.
 //! - [`runtime`]: the command line of the OCI runtime (runc, crun).
@@ -33,6 +35,7 @@ pub mod oci;
 pub mod packages;
 pub mod policy;
 pub mod runtime;
+pub mod sbom;
 pub mod shim;
 pub mod store;
 pub mod tree;

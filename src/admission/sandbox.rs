@@ -2,7 +2,7 @@
 //!
 //! [`enter`] is called as the first thing in a process of its own. Afterwards that process has: standard input, output
 //! and error, one directory, which is also its root (mounted read-only, `nosuid`, `nodev`, `noexec`), a user id that
-//! nothing else on the node has, no capability and no way to get one, an empty network and IPC namespace, limits on
+//! nothing else on the node has, no capability (but that to read, for an image's files) and no way to get one, an empty network and IPC namespace, limits on
 //! memory, time and files, and a list of about forty system calls that only read, allocate and end.
 //!
 //! The files below the directory stay root's own, modes 0600 and 0700: the parser's *file-system* user id, which counts
@@ -55,12 +55,32 @@ pub enum Root {
 /// # Errors
 ///
 /// The first step that the kernel refused; nothing weaker is tried instead.
+<<<<<<< HEAD
 pub fn enter(root: Root, further: &[RawFd]) -> Result<OwnedFd, SandboxError> {
     let (Root::Directory(descriptor) | Root::Mount(descriptor)) = &root;
     close_others(descriptor.as_fd(), further)?;
     let root = private_root(root)?;
+=======
+pub fn enter(directory: OwnedFd) -> Result<OwnedFd, SandboxError> {
+    shut_in(directory, CapabilitySet::empty())
+}
+
+/// As [`enter`], for the files of an image: they belong to any user and have any mode, so the process may read all of
+/// its one directory. It has that one capability, and no system call by which it would reach further.
+///
+/// # Errors
+///
+/// As [`enter`].
+pub fn enter_image(directory: OwnedFd) -> Result<OwnedFd, SandboxError> {
+    shut_in(directory, CapabilitySet::DAC_READ_SEARCH)
+}
+
+fn shut_in(directory: OwnedFd, kept: CapabilitySet) -> Result<OwnedFd, SandboxError> {
+    close_others(directory.as_fd())?;
+    let root = private_root(directory)?;
+>>>>>>> packages
     limits()?;
-    become_nobody()?;
+    become_nobody(kept)?;
     filter()?;
     Ok(root)
 }
@@ -99,6 +119,7 @@ fn close_range(first: u32, last: u32) -> Result<(), SandboxError> {
 /// Makes `root` the root of a mount namespace of this process.
 fn private_root(root: Root) -> Result<OwnedFd, SandboxError> {
     const EMPTY: &CStr = c"";
+<<<<<<< HEAD
     let tree = match root {
         // Before the namespace changes: afterwards the descriptor would name a mount of somebody else's.
         Root::Directory(directory) => rustix::mount::open_tree(
@@ -109,6 +130,16 @@ fn private_root(root: Root) -> Result<OwnedFd, SandboxError> {
         .map_err(failed("clone the mount of its root"))?,
         Root::Mount(mount) => mount,
     };
+=======
+    // Before the namespace changes: afterwards the descriptor would name a mount of somebody else's.
+    let tree = rustix::mount::open_tree(
+        &directory,
+        EMPTY,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH,
+    )
+    .map_err(failed("clone the mount"))?;
+    drop(directory);
+>>>>>>> packages
     read_only(tree.as_fd())?;
     // SAFETY: the descriptor table is not unshared, so no descriptor that other code holds changes its meaning.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWIPC) }
@@ -122,8 +153,13 @@ fn private_root(root: Root) -> Result<OwnedFd, SandboxError> {
         "/",
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
     )
+<<<<<<< HEAD
     .map_err(failed("attach the mount of its root"))?;
     rustix::process::fchdir(&tree).map_err(failed("enter the mount of its root"))?;
+=======
+    .map_err(failed("attach the mount"))?;
+    rustix::process::fchdir(&tree).map_err(failed("enter the mount"))?;
+>>>>>>> packages
     // Old and new root stacked on one place: what `.` names afterwards is the old one, which is then taken away.
     rustix::process::pivot_root(".", ".").map_err(failed("change the root"))?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(failed("detach the old root"))?;
@@ -151,7 +187,11 @@ pub(super) fn read_only(tree: BorrowedFd<'_>) -> Result<(), SandboxError> {
         )
     };
     if result != 0 {
+<<<<<<< HEAD
         return Err(failed("make a mount read-only")(io::Error::last_os_error()));
+=======
+        return Err(failed("make the mount read-only")(io::Error::last_os_error()));
+>>>>>>> packages
     }
     Ok(())
 }
@@ -182,7 +222,7 @@ fn limits() -> Result<(), SandboxError> {
     Ok(())
 }
 
-fn become_nobody() -> Result<(), SandboxError> {
+fn become_nobody(kept: CapabilitySet) -> Result<(), SandboxError> {
     // Ids are unique only while the process lives, which is exactly as long as they are used.
     let id = FIRST_UID + rustix::process::getpid().as_raw_pid().unsigned_abs();
     for capability in CapabilitySet::all().iter() {
@@ -200,7 +240,7 @@ fn become_nobody() -> Result<(), SandboxError> {
     rustix::thread::set_keep_capabilities(true).map_err(failed("change the user"))?;
     let uid = Uid::from_raw(id);
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("change the user"))?;
-    set_capabilities(CapabilitySet::SETUID)?;
+    set_capabilities(kept | CapabilitySet::SETUID)?;
     // SAFETY: takes a number and returns the number before it.
     let changed = unsafe {
         libc::setfsuid(0);
@@ -211,7 +251,7 @@ fn become_nobody() -> Result<(), SandboxError> {
             libc::EPERM,
         )));
     }
-    set_capabilities(CapabilitySet::empty())?;
+    set_capabilities(kept)?;
     rustix::thread::set_no_new_privs(true).map_err(failed("forbid new privileges"))?;
     // After the change of user, which resets it.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("bind to the broker"))

@@ -29,6 +29,8 @@ enum Command {
     Verify(cli::verify::Args),
     /// Fill the cache of signatures and attestations
     Evidence(cli::evidence::Args),
+    /// Show the packages of an image, the files that they own, and how these stand against the attested SBOM
+    Sbom(cli::sbom::Args),
     /// Explain a decision, the latest decision about a container, or a code
     Explain(cli::explain::Args),
     /// Show and change whom this node trusts
@@ -60,12 +62,21 @@ enum Policy {
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
+<<<<<<< HEAD
     // A parser is started by `admit`, never by a person, and must not do anything before it is shut in.
     match arguments.next().as_deref() {
         Some(parser::ARGUMENT) => return parser::main(&arguments.next().unwrap_or_default()),
         Some(needs::ARGUMENT) => {
             let root = arguments.next().unwrap_or_default();
             return needs::main(&root, &arguments.collect::<Vec<_>>());
+=======
+    // A parser is started by another command, never by a person, and must not do anything before it is shut in.
+    let what = arguments.next().unwrap_or_default();
+    match what.as_str() {
+        parser::ARGUMENT => return parser::main(&arguments.next().unwrap_or_default()),
+        cli::sbom::EXTRACT | cli::sbom::INSPECT => {
+            return cli::sbom::main(&what, &arguments.next().unwrap_or_default());
+>>>>>>> packages
         }
         _ => {}
     }
@@ -99,6 +110,7 @@ fn run(command: Command) -> ExitCode {
         Command::Admit => cli::admit::run(),
         Command::VerifyBundle(arguments) => cli::verify_bundle::run(&arguments),
         Command::Verify(arguments) => cli::verify::run(&arguments, Ok(&config)),
+        Command::Sbom(arguments) => cli::sbom::run(&arguments, &config),
         Command::Evidence(arguments) => cli::evidence::run(&arguments, &config),
         Command::Explain(arguments) => cli::explain::run(&arguments, &config),
         Command::Trust(arguments) => cli::trust::run(&arguments, &config),

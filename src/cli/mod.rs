@@ -5,6 +5,7 @@ pub mod admit;
 pub mod evidence;
 pub mod explain;
 pub mod policy;
+pub mod sbom;
 pub mod trust;
 pub mod verify;
 pub mod verify_bundle;

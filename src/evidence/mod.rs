@@ -26,6 +26,7 @@ mod export;
 mod gc;
 mod import;
 mod inventory;
+mod predicate;
 mod pull;
 mod question;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use export::{ExportError, Exported, export};
 pub use gc::{Cleared, GcError, Unneeded, gc};
 pub use import::{ImportError, Item, Report, SkipReason, Skipped, import};
 pub use inventory::{Inventory, KnownImage, Piece, Wanted, inventory};
+pub use predicate::{MAX_PREDICATE, NoPredicate, is_sbom, predicate};
 pub use pull::{Fault, Obstacle, Progress, Pull, PullError, Pulled, PulledImage, pull};
 pub use question::{Certifier, Denied, Question};
 pub use source::SourceError;

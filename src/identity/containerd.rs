@@ -105,6 +105,20 @@ impl Containerd {
         request
     }
 
+    /// The channel for calls that are not made here.
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// What a failed call means, also when the thing does not exist.
+    pub(super) fn fault(&self, call: &'static str, status: &Status) -> Fault {
+        self.failed(call, status).unwrap_or_else(|| Fault::Call {
+            call,
+            code: name(Code::NotFound),
+            message: oci::shorten(status.message()),
+        })
+    }
+
     /// What a failed call means; `None` when the thing does not exist.
     fn failed(&self, call: &'static str, status: &Status) -> Option<Fault> {
         match status.code() {

@@ -199,6 +199,9 @@ pub enum Fault {
         /// How that was seen.
         what: String,
     },
+    /// An image whose layers no snapshotter has.
+    #[error("the layers of image {0} are not unpacked on this node")]
+    NotUnpacked(String),
     /// The task is restored from a checkpoint.
     #[error("the task is restored from a checkpoint, whose memory no signature covers")]
     Checkpoint,
@@ -259,6 +262,7 @@ impl Fault {
             Self::MountTable(_) => "mount-table-unreadable",
             Self::DockerLayout => "docker-layout",
             Self::RootlessLayout { .. } => "rootless-layout",
+            Self::NotUnpacked(_) => "image-not-unpacked",
             Self::Checkpoint => "checkpoint-restore",
         }
     }
@@ -304,6 +308,7 @@ impl Fault {
             }
             Self::DockerLayout => "run this container with Docker's default runtime, or through containerd itself",
             Self::RootlessLayout { .. } => "run this container through a containerd that runs as root",
+            Self::NotUnpacked(_) => "unpack them by pulling the image again: ctr --namespace NS images pull NAME",
             Self::Checkpoint => "start the container from its image instead of a checkpoint",
         }
     }

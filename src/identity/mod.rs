@@ -23,6 +23,7 @@ mod image;
 mod mounts;
 mod remap;
 mod spec;
+mod unpacked;
 mod volume;
 
 pub use ahead::Trail;
@@ -31,7 +32,11 @@ pub use fault::{Blob, Fault};
 pub use image::Image;
 pub use mounts::Mount;
 pub use remap::{IdMapping, Mapping};
+<<<<<<< HEAD
 pub use spec::{Process, SpecMount, User};
+=======
+pub use unpacked::{Unpacked, unpacked};
+>>>>>>> packages
 
 use containerd::Containerd;
 use containerd_client::services::v1::Container;

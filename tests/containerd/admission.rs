@@ -68,14 +68,14 @@ any = [{ key = "release" }]
 "#;
 
 /// A configuration of Assay of its own, on one containerd.
-struct Node<'a> {
+pub(crate) struct Node<'a> {
     case: &'a Case,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     key: EcdsaKeyPair,
 }
 
 impl<'a> Node<'a> {
-    fn new(case: &'a Case, policy: &str) -> Self {
+    pub(crate) fn new(case: &'a Case, policy: &str) -> Self {
         let folder = case.daemon.folder.join(case.id("node"));
         for name in ["", "policy.d", "trust.d"] {
             fs::create_dir(folder.join(name)).unwrap();
@@ -115,7 +115,7 @@ impl<'a> Node<'a> {
         node
     }
 
-    fn assay(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn assay(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_assay"));
         command
             .args(arguments)
@@ -124,10 +124,16 @@ impl<'a> Node<'a> {
         command
     }
 
-    fn policy(&self, text: &str) {
+    pub(crate) fn policy(&self, text: &str) {
         fs::write(self.folder.join("policy.d/rules.toml"), text).unwrap();
         let applied = self.assay(&["policy", "apply"]).output().unwrap();
         assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    }
+
+    /// A signature by the one key that this node trusts.
+    pub(crate) fn signature(&self, bytes: &[u8]) -> Vec<u8> {
+        let signature = self.key.sign(&SystemRandom::new(), bytes).unwrap();
+        signature.as_ref().to_vec()
     }
 
     /// Signs a digest the way cosign did before bundles, and imports the signature.
@@ -141,7 +147,7 @@ impl<'a> Node<'a> {
             "optional": null,
         }))
         .unwrap();
-        let signature = self.key.sign(&SystemRandom::new(), &payload).unwrap();
+        let signature = self.signature(&payload);
         let layout = self.folder.join(format!("signature-{}", subject.hex()));
         let blobs = layout.join("blobs/sha256");
         fs::create_dir_all(&blobs).unwrap();

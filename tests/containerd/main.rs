@@ -24,5 +24,6 @@ mod options;
 mod pods;
 mod refusals;
 mod resources;
+mod sbom;
 mod signals;
 mod streams;
