@@ -15,6 +15,7 @@
 //! - [`policy`]: the administrator's rules: schema, diagnostics, activation, matching, evaluation.
 //! - [`tree`]: the files of an image: names, links resolved inside the image, bounded reads.
 //! - [`packages`]: the package databases of an image: which package owns which file.
+//! - [`closure`]: which files of an image a container needs, and why.
 //! - [`identity`]: what a container really is, according to containerd and to the bytes that will be mounted.
 //! - [`admission`]: all of the above put together: request in, [`admission::Decision`] out.
 //! - [`runtime`]: the command line of the OCI runtime (runc, crun).
@@ -24,6 +25,7 @@
 pub mod admission;
 pub mod attest;
 pub mod cli;
+pub mod closure;
 pub mod config;
 pub mod diagnostic;
 pub mod digest;
