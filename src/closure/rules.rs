@@ -1,0 +1,286 @@
+//! The rules of `config/closure/*.toml`, and what an administrator adds to them in `/etc/assay/closure.d`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::diagnostic::strict::{Reader, Table};
+use crate::diagnostic::{self, Code, Diagnostic, Severity, Source};
+
+const BUILTIN: &[(&str, &str)] = &[
+    ("config/closure/commands.toml", include_str!("../../config/closure/commands.toml")),
+    ("config/closure/files.toml", include_str!("../../config/closure/files.toml")),
+    ("config/closure/hidden.toml", include_str!("../../config/closure/hidden.toml")),
+    ("config/closure/languages.toml", include_str!("../../config/closure/languages.toml")),
+    ("config/closure/libraries.toml", include_str!("../../config/closure/libraries.toml")),
+    ("config/closure/programs.toml", include_str!("../../config/closure/programs.toml")),
+];
+
+const TOP_KEYS: &[&str] = &["rule", "language", "wrapper", "shell", "hide"];
+const RULE_KEYS: &[&str] = &[
+    "name", "reason", "reached", "imports", "keep", "programs", "run", "libraries", "configuration",
+];
+const LANGUAGE_KEYS: &[&str] = &["name", "interpreters", "modules", "programs", "library", "sources", "calls", "shell"];
+const HIDE_KEYS: &[&str] = &["name", "reason", "paths", "packages_too"];
+
+/// A rule: where one of `reached` is kept and, if `imports` says so, an ELF file imports one of those functions, what
+/// it names is kept too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Rule {
+    pub(super) name: String,
+    pub(super) reason: String,
+    /// Patterns of programs, libraries and scripts; none: always.
+    pub(super) reached: Vec<String>,
+    pub(super) imports: Vec<String>,
+    /// Patterns of data and libraries.
+    pub(super) keep: Vec<String>,
+    /// Patterns of anything.
+    pub(super) programs: Vec<String>,
+    /// Commands, found as a shell finds them.
+    pub(super) run: Vec<String>,
+    /// Libraries, found as the loader finds them.
+    pub(super) libraries: Vec<String>,
+    /// Patterns of files that are searched for names of programs.
+    pub(super) configuration: Vec<String>,
+}
+
+/// An interpreter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Language {
+    pub(super) name: String,
+    pub(super) interpreters: Vec<String>,
+    pub(super) modules: Vec<String>,
+    pub(super) programs: Vec<String>,
+    /// Modules that are the language's own, and are not searched.
+    pub(super) library: Vec<String>,
+    pub(super) sources: Vec<String>,
+    pub(super) calls: Vec<String>,
+    pub(super) shell: Vec<String>,
+}
+
+/// Data that is left out unless something names it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Hide {
+    pub(super) name: String,
+    pub(super) reason: String,
+    pub(super) paths: Vec<String>,
+    /// At level `packages` too.
+    pub(super) packages_too: bool,
+}
+
+/// All rules that a closure is made by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    pub(super) rules: Vec<Rule>,
+    pub(super) languages: Vec<Language>,
+    pub(super) wrappers: BTreeSet<String>,
+    pub(super) shells: BTreeSet<String>,
+    pub(super) hide: Vec<Hide>,
+    /// Functions that some rule asks for.
+    pub(super) imports: BTreeSet<String>,
+}
+
+impl Rules {
+    /// The rules that Assay brings along.
+    ///
+    /// # Errors
+    /// What is wrong with them; a test sees to it that nothing is.
+    pub fn builtin() -> Result<Self, Vec<Diagnostic>> {
+        let mut rules = Self::default();
+        let mut faults = Vec::new();
+        for (path, text) in BUILTIN {
+            let source = Arc::new(Source {
+                path: path.into(),
+                text: (*text).to_owned(),
+            });
+            rules.parse(&source, &mut faults);
+        }
+        rules.complete(faults)
+    }
+
+    /// The built-in rules and those in a folder (its `*.toml` in the order of their names) or file. A place that does
+    /// not exist adds nothing.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files.
+    pub fn load(path: &Path) -> Result<Self, Vec<Diagnostic>> {
+        let mut rules = Self::builtin()?;
+        if !path.try_exists().unwrap_or(true) && !path.is_symlink() {
+            return Ok(rules);
+        }
+        let mut faults = Vec::new();
+        for file in diagnostic::toml_files(path).map_err(|fault| vec![fault])? {
+            match Source::read(&file) {
+                Ok(source) => rules.parse(&source, &mut faults),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        rules.complete(faults)
+    }
+
+    fn complete(mut self, faults: Vec<Diagnostic>) -> Result<Self, Vec<Diagnostic>> {
+        if faults.iter().any(|fault| fault.severity == Severity::Error) {
+            return Err(faults);
+        }
+        self.imports = self.rules.iter().flat_map(|rule| rule.imports.iter().cloned()).collect();
+        Ok(self)
+    }
+
+    fn parse(&mut self, source: &Arc<Source>, faults: &mut Vec<Diagnostic>) {
+        let (mut reader, mut top) = match Reader::new(source, "a file of closure rules") {
+            Ok(read) => read,
+            Err(syntax) => {
+                faults.extend(syntax);
+                return;
+            }
+        };
+        for mut table in reader.tables(&mut top, "rule", "[[rule]]") {
+            let rule = parse_rule(&mut reader, &mut table);
+            self.rules.push(rule);
+        }
+        for mut table in reader.tables(&mut top, "language", "[[language]]") {
+            let language = parse_language(&mut reader, &mut table);
+            self.languages.push(language);
+        }
+        for mut table in reader.tables(&mut top, "hide", "[[hide]]") {
+            let hide = parse_hide(&mut reader, &mut table);
+            self.hide.push(hide);
+        }
+        for mut table in reader.tables(&mut top, "wrapper", "[[wrapper]]") {
+            self.wrappers.extend(texts(&mut reader, &mut table, "commands"));
+            reader.finish(&table, &["commands"], &[]);
+        }
+        for mut table in reader.tables(&mut top, "shell", "[[shell]]") {
+            self.shells.extend(texts(&mut reader, &mut table, "commands"));
+            reader.finish(&table, &["commands"], &[]);
+        }
+        reader.finish(&top, TOP_KEYS, &[]);
+        faults.extend(reader.into_faults());
+    }
+}
+
+fn texts(reader: &mut Reader<'_>, table: &mut Table<'_>, key: &str) -> Vec<String> {
+    reader.texts(table, key).into_iter().map(|text| text.into_inner()).collect()
+}
+
+fn required(reader: &mut Reader<'_>, table: &mut Table<'_>, key: &str) -> String {
+    reader.required_text(table, key).map(|text| text.into_inner()).unwrap_or_default()
+}
+
+/// Patterns of paths: absolute ones.
+fn paths(reader: &mut Reader<'_>, table: &mut Table<'_>, key: &str) -> Vec<String> {
+    let mut list = Vec::new();
+    for text in reader.texts(table, key) {
+        if text.get_ref().starts_with('/') {
+            list.push(text.into_inner());
+        } else {
+            reader.fault(
+                Code::PathNotAbsolute,
+                text.span(),
+                format!("`{}` in `{key}` does not begin with a slash", text.get_ref()),
+                "",
+                "write the whole path; `**` stands for any number of directories",
+            );
+        }
+    }
+    list
+}
+
+fn parse_rule(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Rule {
+    let rule = Rule {
+        name: required(reader, table, "name"),
+        reason: required(reader, table, "reason"),
+        reached: texts(reader, table, "reached"),
+        imports: texts(reader, table, "imports"),
+        keep: paths(reader, table, "keep"),
+        programs: paths(reader, table, "programs"),
+        run: texts(reader, table, "run"),
+        libraries: texts(reader, table, "libraries"),
+        configuration: paths(reader, table, "configuration"),
+    };
+    if rule.keep.is_empty()
+        && rule.programs.is_empty()
+        && rule.run.is_empty()
+        && rule.libraries.is_empty()
+        && rule.configuration.is_empty()
+    {
+        reader.fault(
+            Code::Empty,
+            table.span(),
+            "[[rule]] keeps nothing".to_owned(),
+            "",
+            "add `keep`, `programs`, `run`, `libraries` or `configuration`",
+        );
+    }
+    reader.finish(table, RULE_KEYS, &[]);
+    rule
+}
+
+fn parse_language(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Language {
+    let language = Language {
+        name: required(reader, table, "name"),
+        interpreters: texts(reader, table, "interpreters"),
+        modules: paths(reader, table, "modules"),
+        programs: paths(reader, table, "programs"),
+        library: paths(reader, table, "library"),
+        sources: texts(reader, table, "sources"),
+        calls: texts(reader, table, "calls"),
+        shell: texts(reader, table, "shell"),
+    };
+    if language.interpreters.is_empty() {
+        reader.fault(
+            Code::MissingKey,
+            table.span(),
+            "[[language]] has no `interpreters`".to_owned(),
+            "",
+            "name the programs that interpret it",
+        );
+    }
+    reader.finish(table, LANGUAGE_KEYS, &[]);
+    language
+}
+
+fn parse_hide(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Hide {
+    let hide = Hide {
+        name: required(reader, table, "name"),
+        reason: required(reader, table, "reason"),
+        paths: paths(reader, table, "paths"),
+        packages_too: reader.flag(table, "packages_too").is_some_and(|flag| *flag.get_ref()),
+    };
+    if hide.paths.is_empty() {
+        reader.fault(
+            Code::MissingKey,
+            table.span(),
+            "[[hide]] has no `paths`".to_owned(),
+            "",
+            "name what is left out",
+        );
+    }
+    reader.finish(table, HIDE_KEYS, &[]);
+    hide
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rules_that_come_along_are_right() {
+        let rules = Rules::builtin().unwrap_or_else(|faults| panic!("{faults:?}"));
+        assert!(rules.rules.len() > 30 && rules.languages.len() > 5 && !rules.hide.is_empty());
+        assert!(rules.shells.contains("sh") && rules.wrappers.contains("gosu"));
+    }
+
+    #[test]
+    fn an_administrators_rules_are_added_and_read_strictly() {
+        let folder = tempfile::tempdir().unwrap();
+        let none = Rules::load(&folder.path().join("none")).unwrap();
+        assert_eq!(none, Rules::builtin().unwrap());
+        let file = folder.path().join("a.toml");
+        std::fs::write(&file, "[[rule]]\nname='x'\nreason='y'\nreached=['z']\nkeep=['/data/**']\n").unwrap();
+        assert_eq!(Rules::load(&file).unwrap().rules.len(), none.rules.len() + 1);
+        std::fs::write(&file, "[[rule]]\nname='x'\nkept=['/data/**']\nkeep=['data']\n[[hide]]\nname='a'\nreason='b'").unwrap();
+        let faults: Vec<_> = Rules::load(&file).unwrap_err().iter().map(|fault| fault.code.as_str()).collect();
+        assert_eq!(faults, ["missing-key", "empty", "unknown-key", "path-not-absolute", "missing-key"]);
+    }
+}

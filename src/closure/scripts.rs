@@ -1,0 +1,933 @@
+//! What command lines, shell scripts and the sources of interpreted programs start.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::rules::Language;
+use super::shell::{self, Command, Part, Script, Word};
+use super::space::What;
+use super::trace::{By, Trace};
+use super::{Class, Content, Origin, pattern};
+use crate::diagnostic::printable;
+use crate::tree::join;
+
+/// Largest script.
+const MAX_SCRIPT: u64 = 2 << 20;
+/// Most values that one word may have.
+const MAX_VALUES: usize = 64;
+/// Longest value.
+const MAX_VALUE: usize = 64 << 10;
+/// How many variables may lead to one another.
+const MAX_CHAIN: usize = 24;
+/// Most files that one script may source, and texts that it may evaluate.
+const MAX_SOURCED: usize = 256;
+/// Most combinations of arguments with which one script is followed.
+const MAX_ARGUMENTS: usize = 16;
+/// Most words of one command that are looked at.
+const MAX_WORDS: usize = 4096;
+/// Bytes of sources that are searched for calls, and of one file.
+const MAX_SOURCES: u64 = 128 << 20;
+const MAX_SOURCE: u64 = 4 << 20;
+/// Longest interpreter line.
+const MAX_LINE: usize = 4096;
+/// Stands for what is not known inside of a text that is evaluated.
+const HOLE: char = '\u{1}';
+
+/// Commands that a shell has built in.
+const BUILTINS: &[&str] = &[
+    ".", ":", "[", "[[", "alias", "bg", "bind", "break", "builtin", "caller", "cd", "command", "compgen", "complete", "compopt",
+    "continue", "declare", "dirs", "disown", "echo", "enable", "eval", "exec", "exit", "export", "false", "fc", "fg", "getopts",
+    "hash", "help", "history", "jobs", "kill", "let", "local", "logout", "mapfile", "popd", "printf", "pushd", "pwd", "read",
+    "readarray", "readonly", "return", "set", "shift", "shopt", "source", "suspend", "test", "time", "times", "trap", "true",
+    "type", "typeset", "ulimit", "umask", "unalias", "unset", "wait",
+];
+
+/// The values that a word can have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Values {
+    known: Vec<String>,
+    /// There are further ones.
+    more: bool,
+}
+
+impl Values {
+    fn of(text: &str) -> Self {
+        Self {
+            known: vec![text.to_owned()],
+            more: false,
+        }
+    }
+
+    fn unknown() -> Self {
+        Self {
+            known: Vec::new(),
+            more: true,
+        }
+    }
+
+    fn add(&mut self, text: String) {
+        if self.known.len() >= MAX_VALUES || text.len() > MAX_VALUE {
+            self.more = true;
+        } else if !self.known.contains(&text) {
+            self.known.push(text);
+        }
+    }
+
+    fn join(&mut self, other: Self) {
+        self.more |= other.more;
+        for text in other.known {
+            self.add(text);
+        }
+    }
+
+    fn map(self, change: impl Fn(&str) -> String) -> Self {
+        let mut changed = Self {
+            known: Vec::new(),
+            more: self.more,
+        };
+        for text in &self.known {
+            changed.add(change(text));
+        }
+        changed
+    }
+}
+
+/// One script with what it sources and evaluates.
+struct Shell {
+    path: String,
+    origin: Origin,
+    cwd: String,
+    args: Option<Vec<String>>,
+    environment: BTreeMap<String, String>,
+    commands: Vec<Command>,
+    bindings: BTreeMap<String, Vec<Option<Word>>>,
+    functions: BTreeSet<String>,
+    last_text: usize,
+    /// Commands by the text that they stand in.
+    by_text: BTreeMap<usize, Vec<usize>>,
+    sourced: BTreeSet<String>,
+    evaluated: usize,
+    memory: BTreeMap<String, Values>,
+    /// Files below the directories that a `find` or `ls` in it names: what a loop over its output reads.
+    listed: Vec<String>,
+}
+
+impl Shell {
+    fn add(&mut self, script: Script) {
+        self.last_text = self.last_text.max(script.last_text);
+        for command in script.commands {
+            self.by_text.entry(command.text).or_default().push(self.commands.len());
+            self.commands.push(command);
+        }
+        for (name, word) in script.bindings {
+            self.bindings.entry(name).or_default().push(word);
+        }
+        self.functions.extend(script.functions);
+        self.memory.clear();
+    }
+
+    fn values(&mut self, word: &Word, chain: usize) -> Values {
+        let mut all = Values::of("");
+        for part in &word.parts {
+            let next = self.part(part, chain);
+            let mut combined = Values {
+                known: Vec::new(),
+                more: all.more || next.more,
+            };
+            for head in &all.known {
+                for tail in &next.known {
+                    combined.add(format!("{head}{tail}"));
+                }
+            }
+            all = combined;
+        }
+        all
+    }
+
+    fn part(&mut self, part: &Part, chain: usize) -> Values {
+        match part {
+            Part::Text { text, .. } => Values::of(text),
+            Part::Unknown => Values::unknown(),
+            Part::Substitution { text } => self.substitution(*text, chain),
+            Part::Variable { name, operator, default, .. } => {
+                let value = self.variable(name, chain);
+                match operator.as_str() {
+                    "" | ":?" | "?" => value,
+                    ":-" | "-" | ":=" | "=" | ":+" | "+" => {
+                        let mut value = if operator.ends_with('+') { Values::of("") } else { value };
+                        match default {
+                            Some(word) => value.join(self.values(word, chain + 1)),
+                            None => value.add(String::new()),
+                        }
+                        value
+                    }
+                    "%/*" => value.map(|text| text.rsplit_once('/').map_or(text, |(head, _)| head).to_owned()),
+                    "##*/" => value.map(|text| text.rsplit('/').next().unwrap_or(text).to_owned()),
+                    "%/" => value.map(|text| text.strip_suffix('/').unwrap_or(text).to_owned()),
+                    _ => Values::unknown(),
+                }
+            }
+        }
+    }
+
+    fn variable(&mut self, name: &str, chain: usize) -> Values {
+        match name {
+            "0" | "BASH_SOURCE" => return Values::of(&self.path),
+            "#" | "?" | "$" | "!" | "-" => return Values::of("0"),
+            _ => {}
+        }
+        if let Some(known) = self.memory.get(name) {
+            return known.clone();
+        }
+        if chain > MAX_CHAIN {
+            return Values::unknown();
+        }
+        // A variable that is made from itself adds nothing to what its other assignments say.
+        self.memory.insert(name.to_owned(), Values::default());
+        let mut values = Values::default();
+        if name == "@" {
+            match self.args.clone() {
+                Some(args) => args.into_iter().for_each(|text| values.add(text)),
+                None => values.more = true,
+            }
+        } else if let Some(value) = self.environment.get(name) {
+            values.add(value.clone());
+        }
+        let bindings = self.bindings.get(name).cloned().unwrap_or_default();
+        if bindings.is_empty() && values.known.is_empty() && !values.more && name != "@" {
+            values.add(String::new());
+        }
+        for binding in bindings {
+            match binding {
+                Some(word) => {
+                    let next = self.values(&word, chain + 1);
+                    values.join(next);
+                }
+                None if !self.listed.is_empty() => self.listed.clone().into_iter().for_each(|path| values.add(path)),
+                None => values.more = true,
+            }
+        }
+        self.memory.insert(name.to_owned(), values.clone());
+        values
+    }
+
+    /// What a substitution prints, for the few commands of which that is known.
+    fn substitution(&mut self, text: usize, chain: usize) -> Values {
+        if chain > MAX_CHAIN {
+            return Values::unknown();
+        }
+        let numbers = self.by_text.get(&text).cloned().unwrap_or_default();
+        let commands: Vec<Command> = numbers.iter().filter_map(|number| self.commands.get(*number).cloned()).collect();
+        let words = match commands.as_slice() {
+            [only] => only.words.clone(),
+            [first, second] if second.words.len() == 1 && second.words.first().and_then(Word::literal).as_deref() == Some("pwd") => {
+                first.words.clone()
+            }
+            _ => return Values::unknown(),
+        };
+        let name = words.first().and_then(Word::literal).unwrap_or_default();
+        let mut rest: Vec<Word> = words
+            .iter()
+            .skip(1)
+            .filter(|word| !word.literal().is_some_and(|text| text.starts_with('-')))
+            .cloned()
+            .collect();
+        if name == "printf" && rest.len() == 2 {
+            rest.remove(0);
+        }
+        let ([word], true) = (rest.as_slice(), words.len() > 1) else {
+            return if name == "pwd" { Values::of(&self.cwd.clone()) } else { Values::unknown() };
+        };
+        let value = self.values(word, chain + 1);
+        match name.as_str() {
+            "command" | "which" | "type" | "echo" | "printf" | "readlink" | "realpath" | "cd" => value,
+            "dirname" => value.map(|text| text.rsplit_once('/').map_or(".", |(head, _)| head).to_owned()),
+            "basename" => value.map(|text| text.rsplit('/').next().unwrap_or(text).to_owned()),
+            _ => Values::unknown(),
+        }
+    }
+
+    /// A word as it stands in the script, shortened.
+    fn describe(word: &Word) -> String {
+        let mut text = String::new();
+        for part in &word.parts {
+            match part {
+                Part::Text { text: piece, .. } => text.push_str(piece),
+                Part::Variable { name, .. } => {
+                    text.push('$');
+                    text.push_str(name);
+                }
+                Part::Substitution { .. } => text.push_str("$(…)"),
+                Part::Unknown => text.push('…'),
+            }
+        }
+        text.chars().take(60).collect()
+    }
+
+    /// Words of a command with what they can be; `"$@"` becomes as many as there are, and what has blanks and no
+    /// quotes is split.
+    fn argv(&mut self, words: &[Word]) -> Vec<(Values, String)> {
+        let mut argv = Vec::new();
+        for word in words.iter().take(MAX_WORDS) {
+            let described = Self::describe(word);
+            let values = self.values(word, 0);
+            let all = matches!(word.parts.as_slice(), [Part::Variable { name, operator, .. }] if name == "@" && operator.is_empty());
+            let splits = word.parts.iter().any(|part| {
+                matches!(part, Part::Variable { quoted: false, .. } | Part::Substitution { .. })
+            });
+            if all {
+                let more = values.more;
+                argv.extend(values.known.into_iter().map(|text| (Values::of(&text), described.clone())));
+                if more {
+                    argv.push((Values::unknown(), described));
+                }
+            } else if splits && values.known.iter().any(|text| text.contains([' ', '\t', '\n'])) {
+                let mut pieces: Vec<Values> = Vec::new();
+                for text in &values.known {
+                    for (at, piece) in text.split_ascii_whitespace().enumerate() {
+                        match pieces.get_mut(at) {
+                            Some(known) => known.add(piece.to_owned()),
+                            None => pieces.push(Values::of(piece)),
+                        }
+                    }
+                }
+                if let Some(first) = pieces.first_mut() {
+                    first.more |= values.more;
+                }
+                argv.extend(pieces.into_iter().map(|piece| (piece, described.clone())));
+            } else {
+                argv.push((values, described));
+            }
+        }
+        argv
+    }
+}
+
+impl Trace<'_> {
+    /// The container's own command line.
+    pub(super) fn arguments(&mut self, cwd: &str, origin: &Origin) {
+        let args = self.roots.args.clone();
+        if let Some(first) = args.first() {
+            if self.command(first, cwd).is_none() {
+                if self.is_unknown(&if first.contains('/') { join(cwd, first) } else { join("/", first) }) || self.is_unknown(first) {
+                    self.closure.cannot_follow(first, "lies in a mount that could not be read");
+                } else {
+                    self.closure.note(format!("{}, which the container starts, is not in the image", printable(first)));
+                }
+            }
+        }
+        self.run_words(&args, "the container starts it", origin, cwd);
+    }
+
+    /// A command line of which every word is known.
+    pub(super) fn run_words(&mut self, words: &[String], rule: &str, origin: &Origin, cwd: &str) {
+        let argv: Vec<(Values, String)> = words.iter().take(MAX_WORDS).map(|word| (Values::of(word), word.clone())).collect();
+        self.start(&argv, rule, origin, cwd, false, "");
+    }
+
+    /// Follows one command line. `script` is where it stands, empty for the container's own.
+    fn start(&mut self, argv: &[(Values, String)], rule: &str, origin: &Origin, cwd: &str, has_input: bool, script: &str) {
+        let mut wraps = false;
+        for (at, (values, _)) in argv.iter().enumerate() {
+            let mut found = false;
+            for name in &values.known {
+                let Some(path) = self.command(name, cwd) else { continue };
+                found = true;
+                let rule = if at == 0 { rule } else { "a command that starts others is given it" };
+                let Some(end) = self.keep(&path, rule, origin, By::Command) else { continue };
+                let base = path.rsplit('/').next().unwrap_or(&path).to_owned();
+                let real = end.rsplit('/').next().unwrap_or(&end).to_owned();
+                wraps |= self.rules.wrappers.contains(&base);
+                let rest = argv.get(at + 1..).unwrap_or_default();
+                let applet = (real == "busybox" && base == "busybox").then(|| rest.first()).flatten();
+                let is_shell = self.rules.shells.contains(&base)
+                    || applet.is_some_and(|(values, _)| values.known.iter().any(|name| self.rules.shells.contains(name)));
+                if is_shell {
+                    let rest = if applet.is_some() { rest.get(1..).unwrap_or_default() } else { rest };
+                    self.start_shell(rest, origin, cwd, has_input, script, &base);
+                } else if self.class(&end) == Class::Script {
+                    let known: Option<Vec<String>> = rest
+                        .iter()
+                        .map(|(values, _)| match values.known.as_slice() {
+                            [only] if !values.more => Some(only.clone()),
+                            _ => None,
+                        })
+                        .collect();
+                    self.script(&end, known);
+                } else {
+                    self.interpret(&end, &base, rest, origin, cwd);
+                }
+            }
+            if at == 0 && !found && script.is_empty() && !wraps {
+                break;
+            }
+            if !wraps && at == 0 {
+                break;
+            }
+        }
+        for (values, _) in argv.iter().skip(1) {
+            for value in &values.known {
+                self.argument(value, rule, origin, cwd);
+            }
+        }
+    }
+
+    /// What an argument names: a path, or one behind an equals sign or a comma.
+    fn argument(&mut self, value: &str, rule: &str, origin: &Origin, cwd: &str) {
+        let rule = if matches!(origin, Origin::Root(_)) { "an argument names it" } else { rule };
+        if value.len() > 4096 {
+            return;
+        }
+        if value.contains('/') || self.space.resolve(&join(cwd, value)).is_some() {
+            if pattern::is_pattern(value) && value.starts_with('/') {
+                for path in self.space.expand(value) {
+                    self.named(&path, rule, origin, By::Command, cwd);
+                }
+            } else {
+                self.named(value, rule, origin, By::Command, cwd);
+            }
+        }
+        for part in value.split(['=', ',', ':', ' ', ';', '\'', '"', '@']) {
+            if part.starts_with('/') && part.len() > 1 && part != value {
+                self.named(part, rule, origin, By::Command, cwd);
+            }
+        }
+    }
+
+    fn start_shell(&mut self, rest: &[(Values, String)], origin: &Origin, cwd: &str, has_input: bool, script: &str, name: &str) {
+        let what = if script.is_empty() { name } else { script };
+        let mut takes_text = false;
+        let mut skip = false;
+        for (at, (values, described)) in rest.iter().enumerate() {
+            if std::mem::take(&mut skip) {
+                continue;
+            }
+            if let [option] = values.known.as_slice() {
+                if option.starts_with(['-', '+']) && option.len() > 1 && !takes_text_of(option, takes_text) {
+                    if option == "--" {
+                        continue;
+                    }
+                    if !option.starts_with("--") {
+                        takes_text |= option.starts_with('-') && option.contains('c');
+                        skip = option.ends_with('o') || option.ends_with('O');
+                        if option.contains('s') && !takes_text {
+                            self.closure.cannot_follow(what, "runs a shell that reads its commands from its input");
+                        }
+                    }
+                    continue;
+                }
+            }
+            let behind: Option<Vec<String>> = rest
+                .get(at + 1..)
+                .unwrap_or_default()
+                .iter()
+                .map(|(values, _)| values.known.first().filter(|_| !values.more && values.known.len() == 1).cloned())
+                .collect();
+            if values.more {
+                let made = format!("runs a shell with a text or script that is made when it runs: {described}");
+                self.closure.cannot_follow(what, &made);
+            }
+            for value in &values.known {
+                if takes_text {
+                    // The first word behind the text is `$0`.
+                    let args = behind.clone().map(|words| words.into_iter().skip(1).collect());
+                    self.shell_text(value, what, origin, cwd, args);
+                } else {
+                    self.shell_argument(value, origin, cwd, behind.clone(), what);
+                }
+            }
+            return;
+        }
+        if has_input {
+            self.closure.cannot_follow(what, "runs a shell on a here-document or file");
+        } else {
+            self.closure.cannot_follow(what, "runs a shell that reads its commands from its input");
+        }
+    }
+
+    fn shell_argument(&mut self, value: &str, origin: &Origin, cwd: &str, args: Option<Vec<String>>, what: &str) {
+        let path = if value.starts_with('/') { value.to_owned() } else { join(cwd, value) };
+        if self.space.resolve(&path).is_some_and(|found| matches!(self.space.what(&found.path), Some(What::File { .. }))) {
+            self.run_shell_file(&path, args, origin);
+        } else if let Some(path) = self.command(value, cwd) {
+            self.run_shell_file(&path, args, origin);
+        } else if self.is_unknown(&path) {
+            self.closure.cannot_follow(value, "is a script in a mount that could not be read");
+        } else if !value.is_empty() {
+            self.closure.note(format!("{}: the script {} does not exist", printable(what), printable(value)));
+        }
+    }
+
+    /// An interpreter's script, or its inline text.
+    fn interpret(&mut self, path: &str, name: &str, rest: &[(Values, String)], origin: &Origin, cwd: &str) {
+        let rules = self.rules;
+        let found = rules.languages.iter().find(|language| {
+            language.interpreters.iter().any(|wanted| pattern::path(wanted, path) || pattern::component(wanted, name))
+        });
+        let Some(language) = found else { return };
+        let mut inline = false;
+        for (values, _) in rest {
+            for value in &values.known {
+                if inline {
+                    self.search_text(language, value, origin);
+                }
+                let file = if value.starts_with('/') { value.clone() } else { join(cwd, value) };
+                if !value.starts_with('-') && !value.is_empty() {
+                    if let Some(found) = self.space.resolve(&file) {
+                        if matches!(self.space.what(&found.path), Some(What::File { .. })) {
+                            self.search_sources(language, &[found.path.clone()]);
+                            // Modules beside the script belong to it.
+                            if let Some((directory, _)) = found.path.rsplit_once('/') {
+                                self.directory_data(directory, "beside the script", origin);
+                                let beside = self.sources_below(language, directory);
+                                self.search_sources(language, &beside);
+                            }
+                        }
+                    } else if self.is_unknown(&file) && value.contains('/') {
+                        self.closure.cannot_follow(value, "is a script in a mount that could not be read");
+                    }
+                }
+            }
+            inline = matches!(values.known.as_slice(), [option] if matches!(option.as_str(), "-c" | "-e" | "-E" | "-r" | "--eval" | "-p"));
+        }
+        if cwd != "/" {
+            let beside = self.sources_below(language, cwd);
+            self.search_sources(language, &beside);
+        }
+    }
+
+    fn sources_below(&self, language: &Language, directory: &str) -> Vec<String> {
+        let shared = matches!(directory, "" | "/" | "/usr/bin" | "/usr/sbin" | "/usr/local/bin" | "/bin" | "/sbin" | "/usr/local/sbin");
+        if shared {
+            return Vec::new();
+        }
+        let mut found = self.space.below(directory);
+        found.retain(|path| language.sources.iter().any(|wanted| pattern::path(wanted, path)));
+        found
+    }
+
+    /// A script by its first line.
+    pub(super) fn script(&mut self, path: &str, args: Option<Vec<String>>) {
+        if !self.admit_script(path, args.as_ref()) {
+            return;
+        }
+        let Some(bytes) = self.space.bytes(path, MAX_SCRIPT) else {
+            self.closure.cannot_follow(path, "is a script that cannot be read, or is too large");
+            return;
+        };
+        self.suspect_writable(path);
+        let origin = Origin::Path(path.to_owned());
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let line: String = text.lines().next().unwrap_or("").chars().take(MAX_LINE).collect();
+        let Some(line) = line.strip_prefix("#!") else {
+            self.keep("/bin/sh", "a text without an interpreter line is run by the shell", &origin, By::Rule);
+            self.shell_script(path, &text, args, &origin);
+            return;
+        };
+        let mut words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let first = words.first().copied().unwrap_or("");
+        if self.keep(first, "interprets the script", &origin, By::Command).is_none() {
+            self.closure.note(format!("{path} needs {}, which the image does not have", printable(first)));
+        }
+        let mut interpreter = first.to_owned();
+        if first.ends_with("/env") {
+            words.remove(0);
+            words.retain(|word| !word.starts_with('-') && !word.contains('='));
+            let name = words.first().copied().unwrap_or("");
+            match self.command(name, "/") {
+                Some(found) => {
+                    self.keep(&found, "interprets the script", &origin, By::Command);
+                    interpreter = found;
+                }
+                None => self.closure.note(format!("{path} needs {}, which the image does not have", printable(name))),
+            }
+        }
+        let name = interpreter.rsplit('/').next().unwrap_or("").to_owned();
+        let end = self.space.resolve(&interpreter).map_or_else(|| interpreter.clone(), |found| found.path);
+        if self.rules.shells.contains(&name) || words.get(1).is_some_and(|word| first.ends_with("/busybox") && self.rules.shells.contains(*word)) {
+            self.shell_script(path, &text, args, &origin);
+            return;
+        }
+        if self.rules.wrappers.contains(&name) && !first.ends_with("/env") {
+            self.closure.cannot_follow(path, &format!("is a script of {name}, which is not read"));
+        }
+        self.languages_of(&end);
+        let rules = self.rules;
+        for language in rules.languages.iter().filter(|language| {
+            language.interpreters.iter().any(|wanted| pattern::path(wanted, &end) || pattern::component(wanted, &name))
+        }) {
+            self.search_text(language, &text, &origin);
+        }
+        // What comes behind a console script is for it: `gunicorn --config /etc/x app:main`.
+        if let Some(args) = args {
+            for value in args {
+                self.argument(&value, "an argument names it", &origin, &self.roots.cwd.clone());
+            }
+        }
+    }
+
+    /// Counts a script and the arguments with which it is followed.
+    fn admit_script(&mut self, path: &str, args: Option<&Vec<String>>) -> bool {
+        let known = self.scripts.range((path.to_owned(), None)..).take_while(|(known, _)| known == path).count();
+        // Without arguments there is nothing that an earlier pass with some did not see.
+        if args.is_none() && known > 0 {
+            return false;
+        }
+        if known >= MAX_ARGUMENTS {
+            self.closure.cannot_follow(path, "is started with too many different arguments");
+            return false;
+        }
+        self.scripts.insert((path.to_owned(), args.cloned()))
+    }
+
+    fn suspect_writable(&mut self, path: &str) {
+        if let Some((mount, _)) = self.space.mount(path) {
+            if mount.writable && !matches!(mount.content, Content::Unknown) {
+                self.closure.cannot_follow(path, "is a script in a mount that can be written, and may be another one when it runs");
+            }
+        }
+    }
+
+    /// A file that a shell is told to run, whatever its first line says.
+    pub(super) fn run_shell_file(&mut self, path: &str, args: Option<Vec<String>>, origin: &Origin) {
+        let Some(end) = self.keep(path, "a shell runs it", origin, By::Command) else { return };
+        if self.class(&end) == Class::Script {
+            self.script(&end, args);
+            return;
+        }
+        if !self.admit_script(&end, args.as_ref()) {
+            return;
+        }
+        let Some(bytes) = self.space.bytes(&end, MAX_SCRIPT) else {
+            self.closure.cannot_follow(&end, "is a script that cannot be read, or is too large");
+            return;
+        };
+        self.suspect_writable(&end);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        self.shell_script(&end, &text, args, &Origin::Path(end.clone()));
+    }
+
+    /// Text for a shell on a command line.
+    fn shell_text(&mut self, text: &str, what: &str, origin: &Origin, cwd: &str, args: Option<Vec<String>>) {
+        if text.contains(HOLE) {
+            self.closure.cannot_follow(what, "runs a shell with a text that is made when it runs");
+            return;
+        }
+        self.follow_shell(what, text, args, origin, cwd);
+    }
+
+    fn shell_script(&mut self, path: &str, text: &str, args: Option<Vec<String>>, origin: &Origin) {
+        let cwd = if self.roots.cwd.is_empty() { "/".to_owned() } else { self.roots.cwd.clone() };
+        self.follow_shell(path, text, args, origin, &cwd);
+    }
+
+    fn follow_shell(&mut self, path: &str, text: &str, args: Option<Vec<String>>, origin: &Origin, cwd: &str) {
+        let environment = self
+            .roots
+            .env
+            .iter()
+            .filter_map(|entry| entry.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let mut shell = Shell {
+            path: path.to_owned(),
+            origin: origin.clone(),
+            cwd: cwd.to_owned(),
+            args,
+            environment,
+            commands: Vec::new(),
+            bindings: BTreeMap::new(),
+            functions: BTreeSet::new(),
+            last_text: 0,
+            by_text: BTreeMap::new(),
+            sourced: BTreeSet::new(),
+            evaluated: 0,
+            memory: BTreeMap::new(),
+            listed: Vec::new(),
+        };
+        self.add_text(&mut shell, text);
+        // Sourced files and evaluated texts first: they assign variables and define functions.
+        let mut at = 0;
+        while at < shell.commands.len() {
+            self.gather(&mut shell, at);
+            at += 1;
+        }
+        let directories: Vec<Word> = shell.bindings.get("PATH").into_iter().flatten().flatten().cloned().collect();
+        for word in directories {
+            for value in shell.values(&word, 0).known {
+                self.adopt_path(&value);
+            }
+        }
+        for at in 0..shell.commands.len() {
+            self.follow_command(&mut shell, at);
+        }
+    }
+
+    fn add_text(&mut self, shell: &mut Shell, text: &str) {
+        let script = shell::parse(text, shell.last_text + 1);
+        if let Some(why) = script.broken {
+            self.closure.cannot_follow(&shell.path, &format!("is a script that cannot be read: {why}"));
+        }
+        let redirected = script.redirected.clone();
+        shell.add(script);
+        for word in redirected {
+            if let Some(path) = word.literal().filter(|path| path.starts_with('/')) {
+                self.named(&path, "the script reads or writes it", &shell.origin.clone(), By::Command, "/");
+            }
+        }
+    }
+
+    /// What a command adds to the script itself.
+    fn gather(&mut self, shell: &mut Shell, at: usize) {
+        let Some(command) = shell.commands.get(at).cloned() else { return };
+        let words: Vec<Word> = command.words.iter().take(MAX_WORDS).cloned().collect();
+        let name = words.first().and_then(Word::literal).unwrap_or_default();
+        if shell.functions.contains(&name) {
+            let given = shell.bindings.entry("@".to_owned()).or_default();
+            if given.len() < MAX_WORDS {
+                given.extend(words.iter().skip(1).cloned().map(Some));
+                shell.memory.clear();
+            }
+            return;
+        }
+        match name.as_str() {
+            "." | "source" => {
+                let Some(word) = words.get(1) else { return };
+                let values = shell.values(word, 0);
+                if values.more {
+                    let why = format!("reads commands from a file that is named when it runs: {}", Shell::describe(word));
+                    self.closure.cannot_follow(&shell.path, &why);
+                }
+                for value in values.known {
+                    self.source(shell, &value);
+                }
+            }
+            "eval" | "trap" => {
+                if name == "trap" && words.len() < 3 {
+                    return;
+                }
+                let pieces = if name == "trap" { words.get(1..2) } else { words.get(1..) };
+                self.evaluate(shell, pieces.unwrap_or_default());
+            }
+            "find" | "ls" => {
+                let directory = words.iter().skip(1).filter_map(Word::literal).find(|text| text.starts_with('/'));
+                if let Some(found) = directory.and_then(|path| self.space.resolve(&path)) {
+                    if !shell.listed.is_empty() || self.is_unknown(&found.path) {
+                        return;
+                    }
+                    // The directory itself stands for an empty one.
+                    shell.listed.push(found.path.clone());
+                    shell.listed.extend(self.space.below(&found.path).into_iter().take(MAX_VALUES - 1));
+                    shell.memory.clear();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn source(&mut self, shell: &mut Shell, value: &str) {
+        let at = if value.starts_with('/') { value.to_owned() } else { join(&shell.cwd, value) };
+        let mut paths = if pattern::is_pattern(&at) { self.space.expand(&at) } else { vec![at.clone()] };
+        if !value.contains('/') {
+            paths.extend(self.command(value, "/"));
+        }
+        if self.is_unknown(&at) {
+            self.closure.cannot_follow(&shell.path, &format!("reads commands from a mount that could not be read: {value}"));
+        }
+        for path in paths {
+            let Some(found) = self.space.resolve(&path) else { continue };
+            if !matches!(self.space.what(&found.path), Some(What::File { .. })) || !shell.sourced.insert(found.path.clone()) {
+                continue;
+            }
+            if shell.sourced.len() > MAX_SOURCED {
+                self.closure.cannot_follow(&shell.path, "reads commands from too many files");
+                return;
+            }
+            self.keep(&path, "the script reads commands from it", &shell.origin.clone(), By::Command);
+            self.suspect_writable(&found.path);
+            match self.space.bytes(&found.path, MAX_SCRIPT) {
+                Some(bytes) => self.add_text(shell, &String::from_utf8_lossy(&bytes)),
+                None => self.closure.cannot_follow(&found.path, "is a script that cannot be read, or is too large"),
+            }
+        }
+    }
+
+    fn evaluate(&mut self, shell: &mut Shell, words: &[Word]) {
+        shell.evaluated += 1;
+        if shell.evaluated > MAX_SOURCED {
+            self.closure.cannot_follow(&shell.path, "evaluates too many texts");
+            return;
+        }
+        let mut text = String::new();
+        for word in words {
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            for part in &word.parts {
+                let values = shell.part(part, 0);
+                match values.known.as_slice() {
+                    [only] if !values.more => text.push_str(only),
+                    _ => text.push(HOLE),
+                }
+            }
+        }
+        if text.len() < MAX_VALUE && !text.trim().is_empty() && text.trim() != "-" {
+            self.add_text(shell, &text);
+        }
+    }
+
+    fn follow_command(&mut self, shell: &mut Shell, at: usize) {
+        let Some(command) = shell.commands.get(at).cloned() else { return };
+        let origin = shell.origin.clone();
+        let cwd = shell.cwd.clone();
+        let argv = shell.argv(&command.words);
+        // A word that is nothing leaves its place to the next one: `$SUDO command`.
+        let mut first = 0;
+        while let Some((values, described)) = argv.get(first) {
+            if values.more {
+                let shown = printable(described).into_owned();
+                self.closure.cannot_follow(&shell.path, &format!("runs a command that is named when it runs: {shown}"));
+            }
+            if values.known.iter().any(|name| name.contains(HOLE)) {
+                self.closure.cannot_follow(&shell.path, "evaluates a text whose command is made when it runs");
+            }
+            self.follow_name(shell, &argv, first, command.has_input);
+            if !values.known.iter().any(String::is_empty) {
+                break;
+            }
+            first += 1;
+        }
+        for (values, _) in argv.iter().skip(1) {
+            for value in &values.known {
+                if value.starts_with('/') {
+                    self.argument(value, "the script names it", &origin, &cwd);
+                }
+            }
+        }
+    }
+
+    fn follow_name(&mut self, shell: &mut Shell, argv: &[(Values, String)], first: usize, has_input: bool) {
+        let Some((values, _)) = argv.get(first) else { return };
+        let origin = shell.origin.clone();
+        let rest = argv.get(first + 1..).unwrap_or_default();
+        let mut started: Vec<String> = Vec::new();
+        for name in &values.known {
+            if name.is_empty() || shell.functions.contains(name) {
+                continue;
+            }
+            match name.as_str() {
+                "exec" | "builtin" | "time" | "command" | "coproc" => {
+                    let skipped = rest
+                        .iter()
+                        .take_while(|(values, _)| values.known.iter().any(|text| text.starts_with('-')))
+                        .count();
+                    let rest = rest.get(skipped..).unwrap_or_default();
+                    if let Some((values, described)) = rest.first().filter(|(values, _)| values.more) {
+                        let shown = printable(described).into_owned();
+                        let _ = values;
+                        self.closure.cannot_follow(&shell.path, &format!("runs a command that is named when it runs: {shown}"));
+                    }
+                    self.start(rest, "the script runs it", &origin, &shell.cwd.clone(), has_input, &shell.path.clone());
+                }
+                "type" | "hash" | "which" => {
+                    for value in rest.iter().flat_map(|(values, _)| &values.known) {
+                        if let Some(path) = self.command(value, "/") {
+                            self.keep(&path, "the script asks for it", &origin, By::Command);
+                        }
+                    }
+                    started.push(name.clone());
+                }
+                "run-parts" => {
+                    for directory in rest.iter().flat_map(|(values, _)| &values.known).filter(|text| text.starts_with('/')) {
+                        for path in self.space.children(directory) {
+                            if self.command(&path, "/").is_some() {
+                                self.start(&[(Values::of(&path), path.clone())], "run-parts starts it", &origin, "/", false, &shell.path.clone());
+                            }
+                        }
+                    }
+                    started.push(name.clone());
+                }
+                builtin if BUILTINS.contains(&builtin) => {}
+                _ if pattern::is_pattern(name) && name.contains('/') => started.extend(self.space.expand(name)),
+                _ => started.push(name.clone()),
+            }
+        }
+        for name in started {
+            if self.is_unknown(&name) && name.starts_with('/') {
+                self.closure.cannot_follow(&shell.path, &format!("runs a program in a mount that could not be read: {name}"));
+            }
+            let mut line = vec![(Values::of(&name), name.clone())];
+            line.extend(rest.iter().cloned());
+            self.start(&line, "the script runs it", &origin, &shell.cwd.clone(), has_input, &shell.path.clone());
+        }
+    }
+
+    /// Searches the sources of a language among these files for the programs that they start.
+    pub(super) fn search_sources(&mut self, language: &Language, paths: &[String]) {
+        let mut read = 0;
+        for path in paths {
+            let Some(found) = self.space.resolve(path) else { continue };
+            let wanted = language.sources.iter().any(|wanted| pattern::path(wanted, path)) || paths.len() == 1;
+            let own = language.library.iter().any(|wanted| pattern::path(wanted, &found.path))
+                && !path.contains("-packages/");
+            if !wanted || own || !self.scripts.insert((found.path.clone(), Some(vec![language.name.clone()]))) {
+                continue;
+            }
+            let Some(bytes) = self.space.bytes(&found.path, MAX_SOURCE) else { continue };
+            read += bytes.len() as u64;
+            if read > MAX_SOURCES {
+                self.closure.cannot_follow(path, "is one source too many to search for the programs that it starts");
+                return;
+            }
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            self.search_text(language, &text, &Origin::Path(found.path));
+        }
+    }
+
+    fn search_text(&mut self, language: &Language, text: &str, origin: &Origin) {
+        if let Some(mark) = language.shell.iter().find(|mark| text.contains(mark.as_str())) {
+            let rule = format!("the source has `{}`, which starts the shell", mark.trim());
+            self.keep("/bin/sh", &rule, origin, By::Rule);
+        }
+        for call in &language.calls {
+            for (at, _) in text.match_indices(call.as_str()) {
+                let before = text.get(..at).and_then(|head| head.chars().next_back());
+                if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+                    continue;
+                }
+                let Some(literal) = text.get(at + call.len()..).and_then(first_literal) else { continue };
+                let script = shell::parse(literal, 0);
+                for command in &script.commands {
+                    let Some(name) = command.words.first().and_then(Word::literal) else { continue };
+                    if let Some(path) = self.command(&name, "/") {
+                        self.keep(&path, &format!("the source starts it with {call}"), origin, By::Command);
+                    }
+                }
+            }
+        }
+        // A path of a program is meant, whoever is called with it.
+        for (at, _) in text.match_indices(['"', '\'']) {
+            let Some(rest) = text.get(at + 1..).filter(|rest| rest.starts_with('/')) else { continue };
+            let end = rest.bytes().take(256).position(|byte| matches!(byte, b'"' | b'\'' | b' ' | b'\n')).unwrap_or(0);
+            let Some(path) = rest.get(..end).filter(|path| path.len() > 1) else { continue };
+            if self.command(path, "/").is_some() {
+                self.keep(path, "the source names the program", origin, By::Command);
+            }
+        }
+    }
+}
+
+/// Whether an option of a shell stands where its text is expected.
+fn takes_text_of(_option: &str, takes_text: bool) -> bool {
+    takes_text
+}
+
+/// The text in quotes with which the arguments of a call begin.
+fn first_literal(rest: &str) -> Option<&str> {
+    let rest = rest.trim_start_matches([' ', '\t', '\n', '(', '[']);
+    let rest = rest.strip_prefix(['f', 'r', 'b']).unwrap_or(rest);
+    let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\'' | '`' | '{'))?;
+    let end = if quote == '{' { '}' } else { quote };
+    let inner = rest.get(1..)?;
+    let length = inner.bytes().take(4096).position(|byte| byte == u8::try_from(end).unwrap_or(b'"'))?;
+    inner.get(..length)
+}

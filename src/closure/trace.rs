@@ -1,0 +1,871 @@
+//! Follows what is kept to what it needs, until nothing is added.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use super::elf::{self, Abi, Elf, Texts};
+use super::loader::{Loader, Search};
+use super::rules::Rules;
+use super::space::{Space, What};
+use super::{Class, Closure, Content, Hidden, How, Kept, Level, Object, Origin, Roots, pattern};
+use crate::packages::{Inventory, PackageId};
+use crate::tree::{Tree, join};
+
+/// Most objects of one process.
+const MAX_PROCESS: usize = 4096;
+/// Most names of libraries that are looked up because texts of one file have them.
+const MAX_LIBRARIES: usize = 2000;
+/// Bytes of a file from which its kind is told.
+const HEAD: usize = 64;
+/// Largest file of configuration that is searched for programs.
+const MAX_CONFIGURATION: u64 = 1 << 20;
+/// Bytes of all such files together.
+const MAX_CONFIGURATIONS: u64 = 32 << 20;
+/// Most levels of a data directory that a program names.
+const MAX_NAMED: usize = 20_000;
+
+/// Where commands are looked up beside `PATH`.
+const STANDARD_PATH: &[&str] = &[
+    "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin",
+];
+
+/// The C library and its loader: what their texts name is in the rules, since it depends on the caller.
+const C_LIBRARY: &[&str] = &[
+    "libc.so.6", "libc-2.*.so", "ld-linux*", "ld-2.*.so", "ld64.so*", "libpthread.so.0", "libdl.so.2", "libc.musl-*", "ld-musl-*",
+    "libnss_*.so.2", "libresolv.so.2", "librt.so.1", "libm.so.6",
+];
+
+/// Directories that belong to everybody: whoever names one does not need all that is in it.
+const SHARED: &[&str] = &[
+    "/", "/*", "/usr/*", "/usr/local/*", "/usr/lib/*-linux-*", "/usr/share/doc", "/usr/share/man", "/usr/share/info",
+    "/usr/share/locale", "/usr/share/zoneinfo", "/usr/share/misc", "/var/*", "/var/lib/dpkg", "/var/lib/dpkg/*",
+    "/etc/default", "/etc/init.d", "/etc/ssl/certs", "/etc/alternatives", "/etc/*.d", "/proc/**", "/sys/**", "/dev/**",
+    "/run/**", "/tmp/**", "/usr/local/share/*", "/usr/share/applications", "/usr/share/icons", "/usr/share/pixmaps",
+];
+
+/// Who asks for a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// A root, or a command of a script: may name set-uid programs, and reaches the package.
+    Command,
+    /// A rule about what is loaded, started or read.
+    Rule,
+    /// A convention: the file itself, and nothing of its package.
+    Convention,
+}
+
+pub(super) struct Trace<'a> {
+    pub(super) space: Space<'a>,
+    pub(super) inventory: &'a Inventory,
+    pub(super) rules: &'a Rules,
+    pub(super) roots: &'a Roots,
+    pub(super) level: Level,
+    pub(super) closure: Closure,
+    pub(super) set_id: BTreeSet<String>,
+    loader: Loader,
+    path: Vec<String>,
+    top: BTreeSet<String>,
+    queue: VecDeque<String>,
+    /// Packages of which something was reached, and what.
+    pub(super) packages: BTreeMap<PackageId, String>,
+    waiting_packages: VecDeque<PackageId>,
+    elves: RefCell<BTreeMap<String, Option<Rc<Elf>>>>,
+    texts: BTreeMap<String, Rc<Texts>>,
+    analysed: BTreeSet<String>,
+    fired: BTreeSet<usize>,
+    languages: BTreeSet<usize>,
+    pub(super) scripts: BTreeSet<(String, Option<Vec<String>>)>,
+    configured: u64,
+    preload: Vec<String>,
+}
+
+impl<'a> Trace<'a> {
+    pub(super) fn new(tree: &'a Tree, inventory: &'a Inventory, rules: &'a Rules, roots: &'a Roots, level: Level) -> Self {
+        let space = Space::new(tree, &roots.mounts);
+        let mut loader = Loader::read(&space);
+        let mut path: Vec<String> = Vec::new();
+        let mut preload = Vec::new();
+        for entry in &roots.env {
+            match entry.split_once('=') {
+                Some(("LD_LIBRARY_PATH", value)) => {
+                    loader.environment = value.split([':', ';']).filter(|part| !part.is_empty()).map(str::to_owned).collect();
+                }
+                Some(("LD_PRELOAD" | "LD_AUDIT", value)) => {
+                    preload.extend(value.split([':', ' ']).filter(|part| !part.is_empty()).map(str::to_owned));
+                }
+                Some(("PATH", value)) => path = value.split(':').filter(|part| part.starts_with('/')).map(str::to_owned).collect(),
+                _ => {}
+            }
+        }
+        for standard in STANDARD_PATH {
+            if !path.iter().any(|known| known == standard) {
+                path.push((*standard).to_owned());
+            }
+        }
+        if let Some(bytes) = space.resolve("/etc/ld.so.preload").and_then(|found| space.bytes(&found.path, MAX_CONFIGURATION)) {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            preload.extend(text.split([' ', '\t', '\n', ':']).filter(|part| !part.is_empty()).map(str::to_owned));
+        }
+        let top = space.children("/").iter().map(|path| path.trim_start_matches('/').to_owned()).collect();
+        let mut trace = Self {
+            space,
+            inventory,
+            rules,
+            roots,
+            level,
+            closure: Closure::default(),
+            set_id: BTreeSet::new(),
+            loader,
+            path,
+            top,
+            queue: VecDeque::new(),
+            packages: BTreeMap::new(),
+            waiting_packages: VecDeque::new(),
+            elves: RefCell::new(BTreeMap::new()),
+            texts: BTreeMap::new(),
+            analysed: BTreeSet::new(),
+            fired: BTreeSet::new(),
+            languages: BTreeSet::new(),
+            scripts: BTreeSet::new(),
+            configured: 0,
+            preload,
+        };
+        trace.closure.left_out = rules.hide.iter().map(|hide| (hide.name.clone(), hide.reason.clone())).collect();
+        trace.classify(tree);
+        trace
+    }
+
+    fn classify(&mut self, tree: &Tree) {
+        for (path, node) in tree.nodes().filter(|(_, node)| node.is_file() && node.size > 0) {
+            let class = tree.head(path, HEAD as u64).map_or(Class::Data, |head| self.class_of(path, node.mode, &head));
+            if class != Class::Data {
+                self.closure.classes.insert(path.to_owned(), class);
+            }
+        }
+    }
+
+    fn class_of(&self, path: &str, mode: u32, head: &[u8]) -> Class {
+        if elf::is_elf(head) {
+            return match self.elf(path) {
+                Some(elf) if elf.is_program && !(elf.interpreter.is_some() && mode & 0o111 == 0 && path.contains(".so")) => Class::Program,
+                Some(_) => Class::Library,
+                None if mode & 0o111 != 0 && !path.contains(".so") => Class::Program,
+                None => Class::Library,
+            };
+        }
+        if mode & 0o111 != 0 && (head.starts_with(b"#!") || !head.is_empty() && !head.contains(&0)) {
+            return Class::Script;
+        }
+        Class::Data
+    }
+
+    /// What kind of file something is, in the image or in a mount.
+    pub(super) fn class(&self, path: &str) -> Class {
+        if let Some(class) = self.closure.classes.get(path) {
+            return *class;
+        }
+        if self.space.mount(path).is_none() {
+            return Class::Data;
+        }
+        match self.space.what(path) {
+            Some(What::File { mode, .. }) => self
+                .space
+                .head(path, HEAD)
+                .map_or(Class::Data, |head| self.class_of(path, mode, &head)),
+            _ => Class::Data,
+        }
+    }
+
+    pub(super) fn elf(&self, path: &str) -> Option<Rc<Elf>> {
+        if let Some(known) = self.elves.borrow().get(path) {
+            return known.clone();
+        }
+        let parsed = self
+            .space
+            .open(path)
+            .filter(|reader| reader.read(0, 4).is_some_and(|head| elf::is_elf(&head)))
+            .and_then(|reader| elf::parse(&reader, &self.rules.imports).ok())
+            .map(Rc::new);
+        self.elves.borrow_mut().insert(path.to_owned(), parsed.clone());
+        parsed
+    }
+
+    pub(super) fn insert(&mut self, path: &str, rule: &str, origin: &Origin) -> bool {
+        if self.closure.kept.contains_key(path) {
+            return false;
+        }
+        let is_mounted = self.space.mount(path).is_some_and(|(_, below)| below != "/")
+            || matches!(self.space.mount(path), Some((mount, _)) if matches!(mount.content, Content::File(..)));
+        self.closure.kept.insert(
+            path.to_owned(),
+            Kept {
+                rule: rule.to_owned(),
+                origin: origin.clone(),
+                is_mounted,
+            },
+        );
+        true
+    }
+
+    /// Keeps a path with every link on the way and returns where it ends; `None` where it does not exist, or must not
+    /// be kept.
+    pub(super) fn keep(&mut self, path: &str, rule: &str, origin: &Origin, by: By) -> Option<String> {
+        let found = self.space.resolve(path)?;
+        if let Some(What::File { mode, .. }) = self.space.what(&found.path) {
+            let is_set_id = mode & 0o6000 != 0 && mode & 0o111 != 0;
+            if is_set_id && by != By::Command && !self.closure.kept.contains_key(&found.path) {
+                self.set_id.insert(found.path);
+                return None;
+            }
+        }
+        for link in &found.links {
+            self.insert(link, rule, origin);
+        }
+        let class = self.class(&found.path);
+        self.insert(&found.path, rule, origin);
+        if by != By::Convention {
+            self.reach(&found.path);
+            for link in &found.links {
+                self.reach(link);
+            }
+        }
+        if class != Class::Data && !self.analysed.contains(&found.path) {
+            self.queue.push_back(found.path.clone());
+        }
+        Some(found.path)
+    }
+
+    fn reach(&mut self, path: &str) {
+        if let Some(id) = self.inventory.owner(path) {
+            if !self.packages.contains_key(&id) {
+                self.packages.insert(id, path.to_owned());
+                self.waiting_packages.push_back(id);
+            }
+        }
+    }
+
+    /// Where a command is found, as a shell would.
+    pub(super) fn command(&self, name: &str, cwd: &str) -> Option<String> {
+        if name.is_empty() {
+            return None;
+        }
+        if name.contains('/') {
+            let path = if name.starts_with('/') { name.to_owned() } else { join(cwd, name) };
+            return self.is_startable(&path).then_some(path);
+        }
+        self.path.iter().map(|directory| join(directory, name)).find(|path| self.is_startable(path))
+    }
+
+    fn is_startable(&self, path: &str) -> bool {
+        self.space.resolve(path).is_some_and(|found| {
+            matches!(self.space.what(&found.path), Some(What::File { mode, .. }) if mode & 0o111 != 0)
+        })
+    }
+
+    /// Whether a path leads into a mount that could hold a program and could not be read.
+    pub(super) fn is_unknown(&self, path: &str) -> bool {
+        let mut at = path;
+        loop {
+            if let Some(found) = self.space.resolve(at) {
+                return self.space.what(&found.path) == Some(What::Unknown)
+                    && self.space.mount(&found.path).is_some_and(|(mount, _)| mount.programs);
+            }
+            match at.rsplit_once('/') {
+                Some((parent, _)) if !parent.is_empty() => at = parent,
+                _ => return false,
+            }
+        }
+    }
+
+    pub(super) fn adopt_path(&mut self, directories: &str) {
+        for directory in directories.split(':').filter(|part| part.starts_with('/')) {
+            if self.path.len() < 64 && !self.path.iter().any(|known| known == directory) {
+                self.path.push(directory.to_owned());
+            }
+        }
+    }
+
+    /// Everything that the container was given, and the conventions.
+    pub(super) fn roots(&mut self) {
+        let roots = self.roots;
+        let root = Origin::Root("the container".to_owned());
+        self.insert("/", "directory", &root);
+        let cwd = if roots.cwd.is_empty() { "/" } else { roots.cwd.as_str() };
+        let arguments = Origin::Root("the container's arguments".to_owned());
+        self.arguments(cwd, &arguments);
+        for name in &roots.exec {
+            let origin = Origin::Root(format!("the policy's exec: {name}"));
+            match self.command(name, cwd) {
+                Some(path) => {
+                    self.keep(&path, "the policy names it", &origin, By::Command);
+                }
+                None => self.closure.note(format!("{name}, which the policy's exec names, is not in the image")),
+            }
+        }
+        for wanted in &roots.keep {
+            let origin = Origin::Root(format!("the policy's keep: {wanted}"));
+            for path in self.space.expand(wanted) {
+                self.keep(&path, "the policy names it", &origin, By::Command);
+            }
+        }
+        for entry in &roots.env {
+            self.environment(entry, cwd);
+        }
+        for volume in &roots.volumes {
+            let origin = Origin::Root(format!("the volume {volume}"));
+            self.keep(volume, "a declared volume", &origin, By::Convention);
+            self.directory_data(volume, "in a declared volume", &origin);
+        }
+        let points: Vec<String> = self.space.mount_points().map(str::to_owned).collect();
+        for point in points {
+            let origin = Origin::Root(format!("the mount at {point}"));
+            self.insert(&point, "something is mounted there", &origin);
+        }
+        if cwd != "/" {
+            let origin = Origin::Root("the working directory".to_owned());
+            self.keep(cwd, "the working directory", &origin, By::Convention);
+            self.directory_data(cwd, "in the working directory", &origin);
+        }
+        for name in ["/etc/ld.so.conf"].into_iter().map(str::to_owned).chain(self.loader.files.clone()) {
+            let origin = Origin::Root("loader".to_owned());
+            self.keep(&name, "where the dynamic loader looks for libraries", &origin, By::Convention);
+        }
+        self.fire_rules(None);
+    }
+
+    fn environment(&mut self, entry: &str, cwd: &str) {
+        let Some((name, value)) = entry.split_once('=') else { return };
+        if name == "PATH" || name == "LD_PRELOAD" || name == "LD_AUDIT" {
+            return;
+        }
+        let origin = Origin::Root(format!("the environment: {name}"));
+        for part in value.split([':', ';', ',', ' ', '=']).filter(|part| part.starts_with('/')) {
+            self.named(part, "the environment names it", &origin, By::Command, cwd);
+        }
+        if matches!(name, "BASH_ENV" | "ENV") {
+            self.run_shell_file(value, None, &origin);
+        }
+    }
+
+    /// Keeps what a text names: a file with all that it needs, a directory with its data and libraries.
+    pub(super) fn named(&mut self, path: &str, rule: &str, origin: &Origin, by: By, cwd: &str) {
+        let path = if path.starts_with('/') { path.to_owned() } else { join(cwd, path) };
+        let Some(found) = self.space.resolve(&path) else { return };
+        let is_directory = self.space.what(&found.path) == Some(What::Directory);
+        self.keep(&path, rule, origin, if is_directory { By::Convention } else { by });
+        if is_directory {
+            self.directory_data(&found.path, rule, origin);
+        }
+    }
+
+    /// Keeps data and libraries below a directory, unless it is everybody's.
+    pub(super) fn directory_data(&mut self, directory: &str, rule: &str, origin: &Origin) {
+        let Some(found) = self.space.resolve(directory) else { return };
+        if SHARED.iter().any(|shared| pattern::path(shared, &found.path)) {
+            return;
+        }
+        let below = self.space.below(&found.path);
+        if below.len() > MAX_NAMED && self.space.mount(&found.path).is_none() {
+            self.closure.note(format!("{} has more than {MAX_NAMED} files, which are kept only where something else leads to them", found.path));
+            return;
+        }
+        for path in below {
+            self.keep_unless_program(&path, rule, origin, By::Rule);
+        }
+    }
+
+    pub(super) fn keep_unless_program(&mut self, path: &str, rule: &str, origin: &Origin, by: By) {
+        let Some(found) = self.space.resolve(path) else {
+            // A dangling link is what the image has; a program may replace or read it.
+            self.insert(path, rule, origin);
+            return;
+        };
+        if !matches!(self.class(&found.path), Class::Program | Class::Script) {
+            self.keep(path, rule, origin, by);
+        }
+    }
+
+    /// Follows everything that waits.
+    pub(super) fn settle(&mut self) {
+        loop {
+            if let Some(path) = self.queue.pop_front() {
+                if self.analysed.insert(path.clone()) {
+                    self.analyse(&path);
+                }
+            } else if let Some(id) = self.waiting_packages.pop_front() {
+                self.package_reached(id);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn analyse(&mut self, path: &str) {
+        match self.class(path) {
+            Class::Program => {
+                self.process(path, How::Program);
+                self.fire_rules(Some(path));
+            }
+            Class::Library => {
+                if !self.closure.objects.contains_key(path) {
+                    self.process(path, How::Plugin);
+                }
+                self.fire_rules(Some(path));
+            }
+            Class::Script => {
+                self.script(path, None);
+                self.fire_rules(Some(path));
+            }
+            Class::Data => {}
+        }
+    }
+
+    /// A package's shared objects outside of the loader's directories are modules, which only its programs know of.
+    fn package_reached(&mut self, id: PackageId) {
+        let Some(package) = self.inventory.package(id) else { return };
+        let origin = Origin::Path(self.packages.get(&id).cloned().unwrap_or_default());
+        for path in &package.files {
+            if self.level == Level::Packages {
+                if matches!(self.space.what(path), Some(What::File { .. } | What::Link(_))) {
+                    self.keep(path, "the level keeps its package whole", &origin, By::Convention);
+                }
+                continue;
+            }
+            if self.class(path) == Class::Library && is_private(path) && !path.contains("/gconv/") {
+                self.keep(path, "a module of a package that is reached", &origin, By::Convention);
+            }
+        }
+    }
+
+    fn is_c_library(path: &str) -> bool {
+        C_LIBRARY.iter().any(|name| pattern::path(name, path))
+    }
+
+    fn is_interpreter(&self, path: &str) -> bool {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        self.rules.shells.contains(name)
+            || self.rules.languages.iter().any(|language| {
+                language.interpreters.iter().any(|pattern| pattern::path(pattern, path))
+            })
+    }
+
+    fn find_libraries(&self, name: &str, from: &str, elf: &Elf, rpath: &[String], is_musl: bool) -> Vec<String> {
+        let search = Search {
+            abi: elf.abi,
+            is_musl,
+            rpath: rpath.to_vec(),
+            from,
+            elf,
+        };
+        let mut abi_of = |path: &str| -> Option<Abi> { self.elf(path).map(|elf| elf.abi) };
+        self.loader.find(name, &search, &self.space, &mut abi_of)
+    }
+
+    fn add_object(&mut self, path: &str, how: How) {
+        let is_mounted = self.space.mount(path).is_some();
+        self.closure.objects.entry(path.to_owned()).or_insert(Object { how, is_mounted });
+    }
+
+    /// A program or module with all that the loader puts beside it, and what their texts name.
+    fn process(&mut self, start: &str, how: How) {
+        let Some(program) = self.elf(start) else {
+            self.add_object(start, how);
+            let reason = self.space.open(start).map_or("it cannot be read", |reader| {
+                elf::parse(&reader, &self.rules.imports).err().unwrap_or("it is no ELF file")
+            });
+            self.closure.cannot_follow(start, &format!("is a damaged program: {reason}"));
+            return;
+        };
+        self.add_object(start, how);
+        let is_musl = program.interpreter.as_deref().is_some_and(|name| name.contains("ld-musl"))
+            || program.needed.iter().any(|name| name.starts_with("libc.musl"));
+        let mut members: Vec<String> = vec![start.to_owned()];
+        let mut seen: BTreeSet<String> = members.iter().cloned().collect();
+        if let Some(interpreter) = &program.interpreter {
+            let origin = Origin::Path(start.to_owned());
+            if let Some(path) = self.keep(interpreter, "loads the program", &origin, By::Rule) {
+                self.add_object(&path, How::Interpreter);
+                if seen.insert(path.clone()) {
+                    members.push(path);
+                }
+            } else {
+                self.closure.note(format!("{start} needs {interpreter}, which the image does not have"));
+            }
+            for name in self.preload.clone() {
+                let origin = Origin::Root("LD_PRELOAD, LD_AUDIT or /etc/ld.so.preload".to_owned());
+                let found = self.find_libraries(&name, start, &program, &[], is_musl);
+                self.take_libraries(&found, "put into every process", &origin, How::Preload, &mut members, &mut seen);
+            }
+        }
+        let mut rpath: Vec<String> = Vec::new();
+        let mut at = 0;
+        let mut missing = Vec::new();
+        let mut loads = false;
+        loop {
+            while let Some(member) = members.get(at).cloned() {
+                at += 1;
+                if members.len() > MAX_PROCESS {
+                    self.closure.cannot_follow(start, "has too many libraries");
+                    return;
+                }
+                let Some(elf) = self.elf(&member) else { continue };
+                loads |= elf.imports.contains("dlopen") || elf.imports.contains("dlmopen");
+                if elf.runpath.is_empty() {
+                    let origin = member.rsplit_once('/').map_or("", |(directory, _)| directory);
+                    for directory in &elf.rpath {
+                        let directory = directory.replace("${ORIGIN}", origin).replace("$ORIGIN", origin);
+                        if rpath.len() < 64 && !rpath.contains(&directory) {
+                            rpath.push(directory);
+                        }
+                    }
+                }
+                let origin = Origin::Path(member.clone());
+                for name in elf.needed.iter().chain(&elf.optional) {
+                    let found = self.find_libraries(name, &member, &elf, &rpath, is_musl);
+                    if found.is_empty() && elf.needed.contains(name) && !(is_musl && name.starts_with("libc.")) {
+                        missing.push(format!("{member} needs {name}, which the image does not have"));
+                    }
+                    self.take_libraries(&found, "linked with it", &origin, How::Needed, &mut members, &mut seen);
+                }
+            }
+            // Names of libraries in texts, once the linked ones are known; they bring further ones.
+            let before = members.len();
+            for member in members.clone() {
+                if Self::is_c_library(&member) || !loads && how == How::Program {
+                    continue;
+                }
+                let Some(elf) = self.elf(&member).filter(|elf| elf.is_dynamic) else { continue };
+                let texts = self.texts(&member, &elf);
+                let origin = Origin::Path(member.clone());
+                for name in texts.libraries.iter().take(MAX_LIBRARIES) {
+                    let found = self.find_libraries(name, &member, &elf, &rpath, is_musl);
+                    self.take_libraries(&found, "its text names the library", &origin, How::Dlopen, &mut members, &mut seen);
+                }
+            }
+            if members.len() == before {
+                break;
+            }
+        }
+        for finding in missing {
+            self.closure.note(finding);
+        }
+        self.follow_texts(start, &program, &members);
+    }
+
+    fn take_libraries(
+        &mut self,
+        paths: &[String],
+        rule: &str,
+        origin: &Origin,
+        how: How,
+        members: &mut Vec<String>,
+        seen: &mut BTreeSet<String>,
+    ) {
+        for path in paths {
+            let Some(end) = self.keep(path, rule, origin, By::Rule) else { continue };
+            self.add_object(&end, how);
+            if seen.insert(end.clone()) {
+                members.push(end);
+            }
+        }
+    }
+
+    fn texts(&mut self, path: &str, elf: &Elf) -> Rc<Texts> {
+        if let Some(known) = self.texts.get(path) {
+            return Rc::clone(known);
+        }
+        let texts = self.space.open(path).map_or_else(Texts::default, |reader| {
+            elf::texts(&reader, elf, &self.space, &self.top, &self.siblings(path))
+        });
+        if texts.cut {
+            self.closure.cannot_follow(path, "is too large to be searched for the files that it names");
+        }
+        let texts = Rc::new(texts);
+        self.texts.insert(path.to_owned(), Rc::clone(&texts));
+        texts
+    }
+
+    /// Names of the programs of the same package in the same directory.
+    fn siblings(&self, path: &str) -> BTreeSet<String> {
+        let (Some(owner), Some((directory, own))) = (self.inventory.owner(path), path.rsplit_once('/')) else {
+            return BTreeSet::new();
+        };
+        let Some(package) = self.inventory.package(owner) else { return BTreeSet::new() };
+        package
+            .files
+            .iter()
+            .filter_map(|file| file.rsplit_once('/'))
+            .filter(|(parent, name)| *parent == directory && *name != own)
+            .map(|(_, name)| name.to_owned())
+            .collect()
+    }
+
+    /// What the texts of a program and its libraries name.
+    fn follow_texts(&mut self, start: &str, program: &Elf, members: &[String]) {
+        let mut starts = !program.is_dynamic;
+        let mut starts_shell = None;
+        for member in members.iter().filter(|member| !Self::is_c_library(member)) {
+            let Some(elf) = self.elf(member) else { continue };
+            if self.is_interpreter(member) {
+                continue;
+            }
+            starts |= elf.starts;
+            if elf.starts_shell && starts_shell.is_none() {
+                starts_shell = Some(member.clone());
+            }
+        }
+        if let Some(member) = starts_shell {
+            let origin = Origin::Path(member);
+            self.keep("/bin/sh", "it calls system() or popen(), which start the shell", &origin, By::Rule);
+        }
+        for member in members {
+            let Some(elf) = self.elf(member).filter(|_| !Self::is_c_library(member)) else { continue };
+            let texts = self.texts(member, &elf);
+            let silent = self.is_interpreter(member);
+            let origin = Origin::Path(member.clone());
+            let prefixes = texts.prefixes.iter().filter(|_| texts.endless);
+            for path in texts.paths.iter().chain(prefixes) {
+                let Some(found) = self.space.resolve(path) else { continue };
+                match (self.space.what(&found.path), self.class(&found.path)) {
+                    (Some(What::File { .. }), Class::Program | Class::Script) if starts && !silent => {
+                        self.keep(path, "its text names the program, and it starts programs", &origin, By::Rule);
+                    }
+                    (Some(What::File { .. }), Class::Library) => {
+                        self.keep(path, "its text names the library", &origin, By::Rule);
+                    }
+                    (Some(What::File { .. } | What::Directory), Class::Data) => {
+                        self.named(path, "its text names it", &origin, By::Rule, "/");
+                    }
+                    _ => {}
+                }
+            }
+            if silent || !starts {
+                continue;
+            }
+            if member == start {
+                let directory = member.rsplit_once('/').map_or("", |(directory, _)| directory).to_owned();
+                for name in &texts.names {
+                    let path = join(&directory, name);
+                    self.keep(&path, "its text names the program beside it, and it starts programs", &origin, By::Rule);
+                }
+            }
+            if elf.starts_shell {
+                for text in &texts.commands {
+                    let name = text.split(' ').next().unwrap_or("");
+                    if let Some(path) = self.command(name, "/") {
+                        self.keep(&path, "its text is a command for the shell", &origin, By::Rule);
+                    }
+                }
+            }
+        }
+        self.languages_of(start);
+        for member in members {
+            self.languages_of(member);
+        }
+    }
+
+    /// Applies the rules that a reached file fires; without one, those that always hold.
+    fn fire_rules(&mut self, path: Option<&str>) {
+        let rules = self.rules;
+        for (number, rule) in rules.rules.iter().enumerate() {
+            if self.fired.contains(&number) {
+                continue;
+            }
+            let holds = match path {
+                None => rule.reached.is_empty() && rule.imports.is_empty(),
+                Some(path) => {
+                    let reached = rule.reached.is_empty()
+                        || rule.reached.iter().any(|pattern| pattern::path(pattern, path) || self.is_called(pattern, path));
+                    let by_import = !rule.imports.is_empty()
+                        && self.elf(path).is_some_and(|elf| rule.imports.iter().any(|name| elf.imports.contains(name)));
+                    if rule.imports.is_empty() { reached && !rule.reached.is_empty() } else { by_import }
+                }
+            };
+            if !holds {
+                continue;
+            }
+            self.fired.insert(number);
+            let origin = path.map_or_else(|| Origin::Root(format!("convention: {}", rule.name)), |path| Origin::Path(path.to_owned()));
+            let by = if path.is_some() { By::Rule } else { By::Convention };
+            for wanted in &rule.keep {
+                for path in self.space.expand(wanted) {
+                    self.keep_unless_program(&path, &rule.reason, &origin, by);
+                }
+            }
+            for wanted in &rule.programs {
+                for path in self.space.expand(wanted) {
+                    if matches!(self.space.what(&path), Some(What::File { .. } | What::Link(_))) {
+                        self.keep(&path, &rule.reason, &origin, By::Rule);
+                    }
+                }
+            }
+            for name in &rule.run {
+                if let Some(path) = self.command(name, "/") {
+                    self.keep(&path, &rule.reason, &origin, By::Rule);
+                }
+            }
+            if let Some(elf) = path.and_then(|path| self.elf(path)) {
+                let from = path.unwrap_or("/");
+                for name in &rule.libraries {
+                    for found in self.find_libraries(name, from, &elf, &[], false) {
+                        if let Some(end) = self.keep(&found, &rule.reason, &origin, By::Rule) {
+                            self.add_object(&end, How::Dlopen);
+                            self.process(&end, How::Dlopen);
+                        }
+                    }
+                }
+            }
+            for wanted in &rule.configuration {
+                for file in self.space.expand(wanted) {
+                    self.search_configuration(&file, &rule.name);
+                }
+            }
+            if rule.name == "name services" {
+                self.name_services(path.unwrap_or("/"));
+            }
+        }
+    }
+
+    /// Whether a link by which a file was kept has this name: `redis-server` is a link to `redis-check-rdb`.
+    fn is_called(&self, wanted: &str, path: &str) -> bool {
+        if wanted.contains('/') {
+            return false;
+        }
+        self.path.iter().map(|directory| join(directory, wanted)).any(|link| {
+            !pattern::is_pattern(wanted)
+                && self.closure.kept.contains_key(&link)
+                && self.space.resolve(&link).is_some_and(|found| found.path == path)
+        })
+    }
+
+    /// The modules that `nsswitch.conf` names.
+    fn name_services(&mut self, from: &str) {
+        let Some(found) = self.space.resolve("/etc/nsswitch.conf") else { return };
+        let Some(bytes) = self.space.bytes(&found.path, MAX_CONFIGURATION) else { return };
+        let Some(elf) = self.elf(from) else { return };
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let mut services = BTreeSet::new();
+        for line in text.lines() {
+            let line = line.split('#').next().unwrap_or("");
+            let Some((_, list)) = line.split_once(':') else { continue };
+            for word in list.split_ascii_whitespace() {
+                if services.len() < 64 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+                    services.insert(word.to_owned());
+                }
+            }
+        }
+        let origin = Origin::Path(found.path);
+        for service in services {
+            for path in self.find_libraries(&format!("libnss_{service}.so.2"), from, &elf, &[], false) {
+                if let Some(end) = self.keep(&path, "nsswitch.conf names the service", &origin, By::Rule) {
+                    self.add_object(&end, How::Dlopen);
+                    self.process(&end, How::Dlopen);
+                }
+            }
+        }
+    }
+
+    /// Programs that a file of configuration names.
+    pub(super) fn search_configuration(&mut self, file: &str, of: &str) {
+        let Some(found) = self.space.resolve(file) else { return };
+        let Some(What::File { size, .. }) = self.space.what(&found.path) else { return };
+        if self.configured + size > MAX_CONFIGURATIONS {
+            self.closure.cannot_follow(&found.path, "is one configuration file too many to search for programs");
+            return;
+        }
+        self.configured += size;
+        let Some(bytes) = self.space.bytes(&found.path, MAX_CONFIGURATION) else { return };
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let origin = Origin::Path(found.path.clone());
+        for line in text.lines() {
+            let line = line.trim_start();
+            if line.starts_with(['#', ';']) {
+                continue;
+            }
+            for token in line.split(|c: char| c.is_whitespace() || "\"'=|;,(){}<>`".contains(c)) {
+                if token.starts_with('/') && token.len() > 1 {
+                    self.named(token, &format!("the configuration of {of} names it"), &origin, By::Rule, "/");
+                }
+            }
+            // `command = name arguments`, as supervisors write it.
+            if let Some((key, value)) = line.split_once('=') {
+                if matches!(key.trim(), "command" | "exec" | "ExecStart" | "ExecStartPre") {
+                    let words: Vec<String> = value.split_ascii_whitespace().map(str::to_owned).collect();
+                    self.run_words(&words, &format!("the configuration of {of} starts it"), &origin, "/");
+                }
+            }
+        }
+    }
+
+    /// The modules of the languages that a file interprets.
+    pub(super) fn languages_of(&mut self, path: &str) {
+        let rules = self.rules;
+        for (number, language) in rules.languages.iter().enumerate() {
+            if self.languages.contains(&number) || !language.interpreters.iter().any(|pattern| pattern::path(pattern, path)) {
+                continue;
+            }
+            self.languages.insert(number);
+            let origin = Origin::Path(path.to_owned());
+            let rule = format!("a module of {}", language.name);
+            let mut sources = Vec::new();
+            for wanted in &language.modules {
+                for path in self.space.expand(wanted) {
+                    self.keep_unless_program(&path, &rule, &origin, By::Convention);
+                    sources.push(path);
+                }
+            }
+            for wanted in &language.programs {
+                for path in self.space.expand(wanted) {
+                    self.keep(&path, &format!("a helper of {}", language.name), &origin, By::Rule);
+                }
+            }
+            self.search_sources(language, &sources);
+        }
+    }
+
+    /// Where something could not be followed: every executable of eligible packages, and all that it needs.
+    pub(super) fn keep_everything(&mut self, eligible: &dyn Fn(PackageId) -> bool) {
+        let first = self.closure.unfollowed.first().map_or_else(String::new, |first| format!("{} {}", first.what, first.why));
+        let origin = Origin::Root(format!("not followed: {first}"));
+        let said = self.closure.unfollowed.clone();
+        let paths: Vec<String> = self
+            .space
+            .tree
+            .nodes()
+            .filter(|(path, node)| {
+                !node.is_directory() && self.inventory.owner(path).is_some_and(eligible)
+            })
+            .map(|(path, _)| path.to_owned())
+            .collect();
+        for path in paths {
+            let class = self.space.resolve(&path).map_or(Class::Data, |found| self.class(&found.path));
+            if class != Class::Data {
+                self.keep(&path, "something could not be followed, so every executable of the SBOM's packages stays", &origin, By::Rule);
+            }
+        }
+        self.settle();
+        // Scripts that stay for safety say nothing new.
+        self.closure.unfollowed = said;
+    }
+
+    pub(super) fn hidden_set_id(&self, path: &str) -> bool {
+        self.set_id.contains(path)
+            || self.space.tree.node(path).is_some_and(|node| node.is_executable() && node.mode & 0o6000 != 0)
+    }
+
+    pub(super) fn hide(&mut self, path: &str, why: Hidden) {
+        self.closure.hidden.insert(path.to_owned(), why);
+    }
+}
+
+/// Whether a shared object lies where no loader looks for it by its name alone.
+fn is_private(path: &str) -> bool {
+    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+    ![
+        "/lib", "/lib64", "/lib32", "/usr/lib", "/usr/lib64", "/usr/lib32", "/usr/local/lib", "/usr/lib/*-linux-*", "/lib/*-linux-*",
+        "/usr/local/lib/*-linux-*", "/usr/lib/**/glibc-hwcaps/*",
+    ]
+    .iter()
+    .any(|known| pattern::path(known, directory))
+}
