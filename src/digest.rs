@@ -23,6 +23,12 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// The digest of what `hash` was fed.
+    #[must_use]
+    pub fn of_stream(hash: Sha256) -> Self {
+        Self(hash.finalize().into())
+    }
+
     /// The 64 lower-case hexadecimal digits: safe as a file name.
     #[must_use]
     pub fn hex(&self) -> String {
