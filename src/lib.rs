@@ -23,6 +23,7 @@
 //! - [`closure`]: which files of an image a container needs, and why.
 >>>>>>> closure
 //! - [`identity`]: what a container really is, according to containerd and to the bytes that will be mounted.
+//! - [`view`]: a keep set and the layers of a snapshot in, a layer that shows only what is kept out; mounting it.
 //! - [`admission`]: all of the above put together: request in, [`admission::Decision`] out.
 //! - [`runtime`]: the command line of the OCI runtime (runc, crun).
 //! - [`shim`]: the containerd runtime v2 shim.
@@ -47,3 +48,4 @@ pub mod store;
 pub mod tree;
 pub mod trust;
 pub mod verify;
+pub mod view;

@@ -16,10 +16,9 @@ pub mod table;
 use std::ffi::CString;
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, StatVfsMountFlags, open, openat2, statvfs};
 use rustix::io::Errno;
@@ -27,11 +26,14 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind,
     mount_bind_recursive, mount_change, mount_remount, move_mount, open_tree, unmount,
 };
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use rustix::thread::UnshareFlags;
 
 use crate::admission::Mount;
+use crate::view::mount::{Rootfs, in_thread};
+use crate::view::snapshot::{Snapshot, Unsuitable, lower_directories, unescaped};
+use crate::view::{self, View};
 use loop_device::LoopDevice;
-use options::{Options, lower_directories, unescaped, with_lower_directories};
+use options::{Options, with_lower_directories};
 
 /// Mode of a root directory that has to be made.
 const ROOT_MODE: u32 = 0o711;
@@ -112,17 +114,17 @@ pub enum MountError {
     /// The table of mounts could not be read.
     #[error("/proc/self/mountinfo: {0}")]
     Table(#[source] io::Error),
-    /// A thread for a private view of the file system could not be made.
-    #[error("thread for a mount: {0}")]
-    Thread(#[source] io::Error),
+    /// A root file system cannot be shown through a view.
+    #[error("the root file system cannot be shown through a view: {0}")]
+    View(#[from] Unsuitable),
 }
 
 /// Mounts all of `mounts`, in their order, at or below `root`, which is made if it is missing. When one fails, those
-/// before it are unmounted again.
+/// before it are unmounted again. With a view, the one mount that there is shows only what the view keeps.
 ///
 /// # Errors
 /// When one cannot be mounted as it is asked for.
-pub fn mount_all(mounts: &[Mount], root: &Path) -> Result<(), MountError> {
+pub fn mount_all(mounts: &[Mount], view: Option<&View>, root: &Path) -> Result<(), MountError> {
     if let Err(error) = DirBuilder::new().mode(ROOT_MODE).create(root)
         && error.kind() != io::ErrorKind::AlreadyExists
     {
@@ -131,6 +133,10 @@ pub fn mount_all(mounts: &[Mount], root: &Path) -> Result<(), MountError> {
             root: root.to_owned(),
             source: error,
         });
+    }
+    if let Some(view) = view {
+        let target = Target::find(root, "")?;
+        return mount_view(mounts, view, &target);
     }
     let mut done = Vec::new();
     for mount in mounts {
@@ -288,6 +294,47 @@ fn mount_one(request: &Mount, root: &Path) -> Result<PathBuf, MountError> {
     finished.map(|()| target.name.clone())
 }
 
+/// Mounts the root file system of `mounts` through a view. What it adds to the mount that was asked for only hides: a
+/// layer on top, and the others as places where the view's files have their content.
+fn mount_view(mounts: &[Mount], view: &View, target: &Target) -> Result<(), MountError> {
+    // Without an upper directory the kernel makes it read-only, whoever asked for what.
+    let snapshot = Snapshot::of(mounts, true)?;
+    let [request] = mounts else {
+        return Err(Unsuitable::Mounts(mounts.len()).into());
+    };
+    let failed = |source| MountError::Mount {
+        verb: "mount",
+        subject: format!("the view {}", view.layer.display()),
+        target: target.name.clone(),
+        source,
+    };
+    let options = Options::parse(&request.r#type, &request.options)?;
+    let namespace = match &options.mapping {
+        Some((users, groups)) => Some(idmap::user_namespace(users, groups)?),
+        None => None,
+    };
+    let map = namespace
+        .as_ref()
+        .map(|namespace| move |tree: &OwnedFd| idmap::set(tree, namespace, MountFlags::empty()));
+    let rootfs = Rootfs {
+        view,
+        layers: &snapshot.layers,
+        source: "overlay",
+        options: &options.data,
+        flags: options.flags,
+        mapping: map.as_ref().map(|map| map as &view::mount::Mapping<'_>),
+    };
+    rootfs.mount(target.descriptor.as_fd(), &target.name).map_err(failed)?;
+    if let Some(propagation) = options.propagation {
+        let set = mount_change(&target.name, propagation).map_err(|error| failed(error.into()));
+        if set.is_err() {
+            detach(&target.name)?;
+        }
+        return set;
+    }
+    Ok(())
+}
+
 /// What takes a second call once the mount is there.
 fn finish(options: &Options, root: &Path, request: &Mount) -> Result<(), (&'static str, io::Error)> {
     let binds = options.bind.is_some() && options.mapping.is_none() && !options.flags.is_empty();
@@ -376,10 +423,10 @@ fn mount_file_system(request: &Mount, options: &Options, target: &Path) -> Resul
             };
             let data = joined(&request.r#type, &with_lower_directories(&options.data, &layers))?;
             // The working directory belongs to the process unless a thread asks for one of its own.
-            Ok(in_thread(UnshareFlags::FS, || {
+            in_thread(UnshareFlags::FS, || {
                 rustix::process::chdir(&directory)?;
                 Ok(call(data)?)
-            })?)
+            })
         }
     }
 }
@@ -472,24 +519,6 @@ fn mapped_tree(request: &Mount, options: &Options, stage: &Path, namespace: &Own
             idmap::set(&tree, namespace, options.flags)?;
         }
         Ok(tree)
-    })
-}
-
-/// Runs `work` in a thread with its own `what`.
-fn in_thread<T: Send>(what: UnshareFlags, work: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
-    thread::scope(|scope| {
-        let run = || {
-            // SAFETY: descriptors are not unshared, the one thing that this call is unsafe for.
-            unsafe { unshare_unsafe(what) }?;
-            work()
-        };
-        let thread = thread::Builder::new()
-            .spawn_scoped(scope, run)
-            .map_err(MountError::Thread)?;
-        match thread.join() {
-            Ok(result) => result,
-            Err(_) => Err(MountError::Thread(io::Error::other("it panicked")).into()),
-        }
     })
 }
 

@@ -178,25 +178,6 @@ fn propagation(word: &str) -> Option<MountPropagationFlags> {
     })
 }
 
-/// The layers of an overlay, in the order in which they are written.
-pub(super) fn lower_directories(data: &[String]) -> Option<Vec<&str>> {
-    let list = data.iter().find_map(|option| option.strip_prefix("lowerdir="))?;
-    let mut parts = Vec::new();
-    let (mut start, mut escaped) = (0, false);
-    for (at, byte) in list.bytes().enumerate() {
-        match byte {
-            b':' if !escaped => {
-                parts.push(&list[start..at]);
-                start = at + 1;
-            }
-            _ => {}
-        }
-        escaped = byte == b'\\' && !escaped;
-    }
-    parts.push(&list[start..]);
-    Some(parts)
-}
-
 /// The same options with other layers.
 pub(super) fn with_lower_directories(data: &[String], layers: &str) -> Vec<String> {
     let replace = |option: &String| {
@@ -209,19 +190,6 @@ pub(super) fn with_lower_directories(data: &[String], layers: &str) -> Vec<Strin
     data.iter().map(replace).collect()
 }
 
-/// A layer's path without the escapes that keep colons apart from separators.
-pub(super) fn unescaped(layer: &str) -> String {
-    let mut text = String::with_capacity(layer.len());
-    let mut characters = layer.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => text.extend(characters.next()),
-            other => text.push(other),
-        }
-    }
-    text
-}
-
 /// An error must not repeat a whole hostile document.
 fn shortened(option: &str) -> String {
     option.chars().take(200).collect()
@@ -230,6 +198,7 @@ fn shortened(option: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::view::snapshot::{lower_directories, unescaped};
 
     fn parse(fs_type: &str, options: &[&str]) -> Result<Options, MountError> {
         Options::parse(fs_type, &options.iter().map(ToString::to_string).collect::<Vec<_>>())

@@ -70,7 +70,7 @@ fn a_bind_mount_gets_all_its_flags_and_keeps_those_of_its_source() {
     let source = place.layer("source");
     mount_all(
         &[request("bind", &source, "", &["rbind", "ro", "nodev", "noexec"])],
-        &place.root(),
+        None, &place.root(),
     )
     .unwrap();
     assert_eq!(read_to_string(place.root().join("source")).unwrap(), "source");
@@ -84,10 +84,10 @@ fn a_bind_mount_gets_all_its_flags_and_keeps_those_of_its_source() {
 
     // The source's own mount forbids set-user-id; a flag more must not take that away.
     let tmpfs = request("tmpfs", "tmpfs", "", &["nosuid", "size=1M"]);
-    mount_all(&[tmpfs], &place.root()).unwrap();
+    mount_all(&[tmpfs], None, &place.root()).unwrap();
     create_dir(place.root().join("again")).unwrap();
     let source = place.root().display().to_string();
-    mount_all(&[request("bind", &source, "/again", &["bind", "nodev"])], &place.root()).unwrap();
+    mount_all(&[request("bind", &source, "/again", &["bind", "nodev"])], None, &place.root()).unwrap();
     let options = place.options_of(&place.root().join("again"));
     assert!(options.contains("nosuid") && options.contains("nodev"), "{options}");
 }
@@ -96,7 +96,7 @@ fn a_bind_mount_gets_all_its_flags_and_keeps_those_of_its_source() {
 fn read_write_bind_mounts_are_writable() {
     let place = Place::new();
     let source = place.layer("source");
-    mount_all(&[request("bind", &source, "", &["rbind", "rw"])], &place.root()).unwrap();
+    mount_all(&[request("bind", &source, "", &["rbind", "rw"])], None, &place.root()).unwrap();
     write(place.root().join("new"), "x").unwrap();
     assert_eq!(read_to_string(place.path("source/new")).unwrap(), "x");
 }
@@ -128,7 +128,7 @@ fn overlays_tmpfs_and_propagation() {
         ),
     ];
     create_dir(place.path("one/tmp")).unwrap();
-    mount_all(&mounts, &place.root()).unwrap();
+    mount_all(&mounts, None, &place.root()).unwrap();
     assert_eq!(read_to_string(place.root().join("one")).unwrap(), "one");
     assert_eq!(read_to_string(place.root().join("t:wo")).unwrap(), "t:wo");
     let text = read_to_string("/proc/self/mountinfo").unwrap();
@@ -149,7 +149,7 @@ fn overlays_tmpfs_and_propagation() {
 fn the_root_is_made_and_what_is_busy_is_detached() {
     let place = Place::new();
     std::fs::remove_dir(place.root()).unwrap();
-    mount_all(&[request("tmpfs", "tmpfs", "", &[])], &place.root()).unwrap();
+    mount_all(&[request("tmpfs", "tmpfs", "", &[])], None, &place.root()).unwrap();
     write(place.root().join("file"), "x").unwrap();
     let busy = std::fs::File::open(place.root().join("file")).unwrap();
     unmount_recursive(&place.root()).unwrap();
@@ -164,7 +164,7 @@ fn targets_never_leave_the_root() {
     symlink(place.path("outside"), place.root().join("absolute")).unwrap();
     symlink("../outside", place.root().join("dots")).unwrap();
     for target in ["absolute", "dots", "../outside", "missing"] {
-        let error = mount_all(&[request("tmpfs", "tmpfs", target, &[])], &place.root()).unwrap_err();
+        let error = mount_all(&[request("tmpfs", "tmpfs", target, &[])], None, &place.root()).unwrap_err();
         assert!(matches!(error, MountError::Target { .. }), "{error}");
     }
     assert_eq!(place.mounts(), 0);
@@ -193,7 +193,7 @@ fn a_failure_takes_the_mounts_before_it_away() {
     ];
     let mut messages = Vec::new();
     for bad in bad {
-        let error = mount_all(&[good.clone(), bad], &place.root()).unwrap_err();
+        let error = mount_all(&[good.clone(), bad], None, &place.root()).unwrap_err();
         assert_eq!(place.mounts(), 0, "{error}");
         messages.push(error.to_string().replace(&place.0.path().display().to_string(), "DIR"));
     }
@@ -220,20 +220,20 @@ fn more_layers_than_fit_in_a_page() {
     let option = format!("lowerdir={}", layers.join(":"));
     assert!(option.len() > 4096);
     let before = std::env::current_dir().unwrap();
-    mount_all(&[request("overlay", "overlay", "", &[&option])], &place.root()).unwrap();
+    mount_all(&[request("overlay", "overlay", "", &[&option])], None, &place.root()).unwrap();
     assert!(place.root().join("zero").exists());
     assert_eq!(std::env::current_dir().unwrap(), before);
     unmount_recursive(&place.root()).unwrap();
 
     // The same with mapped ids, through short names.
     let options = [&option, "uidmap=0:100000:65536", "gidmap=0:200000:65536"];
-    mount_all(&[request("overlay", "overlay", "", &options)], &place.root()).unwrap();
+    mount_all(&[request("overlay", "overlay", "", &options)], None, &place.root()).unwrap();
     assert_eq!(std::fs::metadata(place.root().join("zero")).unwrap().uid(), 100_000);
     unmount_recursive(&place.root()).unwrap();
 
     let error = mount_all(
         &[request("tmpfs", "tmpfs", "", &["x".repeat(5000).as_str()])],
-        &place.root(),
+        None, &place.root(),
     )
     .unwrap_err();
     insta::assert_snapshot!(error, @"the options of a mount of type tmpfs are 5000 bytes long; the kernel takes less than 4096");
@@ -253,7 +253,7 @@ fn an_overlay_with_mapped_ids_shows_its_layers_mapped() {
         "gidmap=0:200000:65536".to_owned(),
     ];
     let words: Vec<&str> = options.iter().map(String::as_str).collect();
-    mount_all(&[request("overlay", "overlay", "", &words)], &place.root()).unwrap();
+    mount_all(&[request("overlay", "overlay", "", &words)], None, &place.root()).unwrap();
     let owner = |name: &str| {
         let metadata = std::fs::metadata(place.root().join(name)).unwrap();
         (metadata.uid(), metadata.gid())
@@ -280,7 +280,7 @@ fn a_bind_mount_with_mapped_ids_has_its_flags_too() {
         "uidmap=0:100000:10",
         "gidmap=0:200000:10",
     ];
-    mount_all(&[request("bind", &source, "", &options)], &place.root()).unwrap();
+    mount_all(&[request("bind", &source, "", &options)], None, &place.root()).unwrap();
     let metadata = std::fs::metadata(place.root().join("source")).unwrap();
     assert_eq!((metadata.uid(), metadata.gid()), (100_000, 200_000));
     let options = place.options_of(&place.root());
@@ -313,7 +313,7 @@ fn images_are_mounted_through_a_loop_device_that_goes_away() {
     image(&file);
     let source = file.display().to_string();
     for (options, writable) in [(&["loop", "rw"][..], true), (&["loop", "ro"][..], false)] {
-        mount_all(&[request("ext4", &source, "", options)], &place.root()).unwrap();
+        mount_all(&[request("ext4", &source, "", options)], None, &place.root()).unwrap();
         assert!(place.root().join("lost+found").exists());
         assert_eq!(write(place.root().join("x"), "").is_ok(), writable);
         assert_eq!(loop_devices_of(&file), 1);
@@ -327,7 +327,7 @@ fn images_are_mounted_through_a_loop_device_that_goes_away() {
     }
     // A file system with mapped ids as a whole.
     let options = ["loop", "ro", "uidmap=0:100000:10", "gidmap=0:100000:10"];
-    mount_all(&[request("ext4", &source, "", &options)], &place.root()).unwrap();
+    mount_all(&[request("ext4", &source, "", &options)], None, &place.root()).unwrap();
     assert_eq!(
         std::fs::metadata(place.root().join("lost+found")).unwrap().uid(),
         100_000
@@ -338,11 +338,11 @@ fn images_are_mounted_through_a_loop_device_that_goes_away() {
 #[test]
 fn remounting_changes_what_is_there() {
     let place = Place::new();
-    mount_all(&[request("tmpfs", "tmpfs", "", &["size=1M"])], &place.root()).unwrap();
+    mount_all(&[request("tmpfs", "tmpfs", "", &["size=1M"])], None, &place.root()).unwrap();
     write(place.root().join("x"), "").unwrap();
     mount_all(
         &[request("tmpfs", "tmpfs", "", &["remount", "ro", "size=2M"])],
-        &place.root(),
+        None, &place.root(),
     )
     .unwrap();
     assert!(write(place.root().join("y"), "").is_err());

@@ -275,7 +275,7 @@ impl Mounted {
         if mounts.is_empty() {
             return Ok(Self(None));
         }
-        mount::mount_all(mounts, &rootfs)?;
+        mount::mount_all(mounts, None, &rootfs)?;
         Ok(Self(Some(rootfs)))
     }
 
