@@ -23,17 +23,16 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
-<<<<<<< HEAD
     /// The 32 bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
-=======
+    }
+
     /// The digest of what `hash` was fed.
     #[must_use]
     pub fn of_stream(hash: Sha256) -> Self {
         Self(hash.finalize().into())
->>>>>>> view
     }
 
     /// The 64 lower-case hexadecimal digits: safe as a file name.

@@ -14,14 +14,10 @@
 //! - [`evidence`]: the local cache of signatures and attestations: pull, import, export, discovery, gc.
 //! - [`policy`]: the administrator's rules: schema, diagnostics, activation, matching, evaluation.
 //! - [`tree`]: the files of an image: names, links resolved inside the image, bounded reads.
-<<<<<<< HEAD
 //! - [`sbom`]: software bills of materials: SPDX, CycloneDX, syft; packages by their package URLs, files by hash.
 //! - [`packages`]: the package databases of an image: which package owns which file, and how it stands
 //!   against an SBOM.
-=======
-//! - [`packages`]: the package databases of an image: which package owns which file.
 //! - [`closure`]: which files of an image a container needs, and why.
->>>>>>> closure
 //! - [`identity`]: what a container really is, according to containerd and to the bytes that will be mounted.
 //! - [`view`]: a keep set and the layers of a snapshot in, a layer that shows only what is kept out; mounting it.
 //! - [`admission`]: all of the above put together: request in, [`admission::Decision`] out.

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::log::LOG;
 use super::memo::Inputs;
 use super::minimize::{self, Shown};
+use super::needs::Needs;
 use super::parser::{self, ParserFault};
 use super::ruling::{self, Case, Ruling};
 use super::trail;
@@ -32,6 +33,8 @@ const MAX_LOG: u64 = 64 << 20;
 const EVIDENCE: &str = "evidence";
 /// Largest blob of evidence that is read again, in bytes.
 const MAX_BLOB: u64 = 64 << 20;
+/// How long a person waits for the needs of an image.
+const LOOK_TIME: Duration = Duration::from_secs(60);
 /// Most hooks, and most devices, that a decision lists.
 const MAX_LISTED: usize = 64;
 
@@ -202,6 +205,97 @@ pub fn verify(
     decision
 }
 
+/// What is looked at without being started.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// Path of containerd's socket.
+    pub containerd: &'a str,
+    /// containerd namespace.
+    pub namespace: &'a str,
+    /// An image by the name that a pod would use, or a container by its id.
+    pub name: &'a str,
+    /// Kubernetes namespace of the pod whose rules apply to an image.
+    pub kubernetes_namespace: Option<&'a str>,
+    /// A path in the image whose reason is asked for.
+    pub explain: Option<&'a str>,
+}
+
+/// Finds out what a container, or one of an image that nobody changes anything about, needs of its image: by the SBOM on
+/// which its verdict rests, else by the package databases in the image. The decision says how it was judged; a refusal
+/// does not keep anybody from looking.
+///
+/// # Errors
+/// In words, with what to do next.
+pub fn look(config: &Config, subject: Subject<'_>) -> Result<(Decision, Needs), (String, String)> {
+    let started = Instant::now();
+    let deadline = started + LOOK_TIME;
+    let obstacle = |obstacle: Obstacle| (printable(&obstacle.to_string()).into_owned(), obstacle.fix());
+    let Subject {
+        containerd,
+        namespace,
+        name,
+        ..
+    } = subject;
+    let recorded = block_on(deadline, started, async {
+        match identity::recorded(containerd, namespace, name).await {
+            Err(Fault::ContainerUnknown(_)) => Ok(None),
+            other => other.map(Some),
+        }
+    })
+    .map_err(obstacle)?;
+    let (image_name, kubernetes_namespace) = match &recorded {
+        Some((record, _)) => (record.image.as_str(), record.kubernetes_namespace.as_deref()),
+        None => (name, subject.kubernetes_namespace),
+    };
+    let desk = Desk::open(config, deadline).map_err(obstacle)?;
+    let image = block_on(deadline, started, identity::image(containerd, namespace, image_name)).map_err(obstacle)?;
+    let workload = match &recorded {
+        Some((_, workload)) => workload.clone(),
+        None => block_on(deadline, started, identity::defaults(containerd, namespace, &image)).map_err(obstacle)?,
+    };
+    let case = Case {
+        name: image_name,
+        kubernetes_namespace,
+        namespace,
+        kind: Kind::Container,
+        image: Some(&image),
+        fault: None,
+        upper: Upper::Empty,
+        workload: Some(&workload),
+        seen: &[],
+        clock: desk.clock,
+    };
+    let mut used = Used::default();
+    let ruling = desk.rule(&case, &mut used);
+    let unpacked = block_on(deadline, started, identity::unpacked(containerd, namespace, &image)).map_err(obstacle)?;
+    let blobs: Vec<Digest> = used.blobs.iter().copied().collect();
+    let needs = desk.minimizing().and_then(|minimizing| {
+        let case = minimize::Case {
+            image: &image,
+            rootfs: &unpacked.mounts,
+            workload: &workload,
+            filesystem: &ruling.filesystem,
+            read_only: true,
+            needs_sbom: ruling.needs_sbom,
+            evidence: &ruling.evidence,
+            blobs: &blobs,
+        };
+        minimize::look(&minimizing, &case, subject.explain)
+            .map_err(|unseen| (printable(&unseen.to_string()).into_owned(), unseen.fix().to_owned()))
+    });
+    // If this fails, the snapshot goes with its lease.
+    let _ = block_on(deadline, started, async {
+        unpacked.release().await;
+        Ok(())
+    });
+    let needs = needs?;
+    let mut decision = blank(namespace, "");
+    decision.name = printable(image_name).into_owned();
+    decision.image = Some(shown(&image));
+    apply(&mut decision, ruling, used);
+    Ok((decision, needs))
+}
+
 /// What became of a recorded allow: whether its evidence is still there, and what would be decided now.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Recheck {
@@ -367,21 +461,35 @@ impl Desk {
         ruling
     }
 
-    /// Gives an allowed container its view, or makes a refusal of it.
-    fn show(&self, request: &Request, identity: &Identity, ruling: &mut Ruling, used: &Used, decision: &mut Decision) {
-        let (Ok(image), Some(run)) = (&identity.root, &self.run) else {
-            // Without the one nothing is allowed; without the other there is no place to work in.
-            *ruling = ruling.instead("state-unusable", "the run directory cannot be used".to_owned(), "see assay policy check", false);
-            return;
-        };
-        let blobs: Vec<Digest> = used.blobs.iter().copied().collect();
-        let desk = minimize::Desk {
+    /// The desk for views.
+    fn minimizing(&self) -> Result<minimize::Desk<'_>, (String, String)> {
+        let run = self.run.as_ref().ok_or_else(|| {
+            (
+                "the directory for what dies with the boot cannot be used".to_owned(),
+                "make the directory `run` of config.toml root's own, mode 0700, and writable".to_owned(),
+            )
+        })?;
+        Ok(minimize::Desk {
             state: &self.state,
             run,
             evidence: &self.evidence,
             deadline: self.deadline,
             rules: &self.active.closure,
+        })
+    }
+
+    /// Gives an allowed container its view, or makes a refusal of it.
+    fn show(&self, request: &Request, identity: &Identity, ruling: &mut Ruling, used: &Used, decision: &mut Decision) {
+        // What was not proved to be an image is not allowed by a rule that has a view.
+        let Ok(image) = &identity.root else { return };
+        let desk = match self.minimizing() {
+            Ok(desk) => desk,
+            Err((reason, fix)) => {
+                *ruling = ruling.instead("state-unusable", reason, &fix, false);
+                return;
+            }
         };
+        let blobs: Vec<Digest> = used.blobs.iter().copied().collect();
         let case = minimize::Case {
             image,
             rootfs: &request.rootfs,
@@ -404,7 +512,14 @@ impl Desk {
                     ..Files::default()
                 });
             }
-            Err(unseen) => *ruling = ruling.instead(unseen.code(), printable(&unseen.to_string()).into_owned(), unseen.fix(), false),
+            Err(unseen) => {
+                *ruling = ruling.instead(
+                    unseen.code(),
+                    printable(&unseen.to_string()).into_owned(),
+                    unseen.fix(),
+                    false,
+                )
+            }
         }
     }
 
@@ -567,8 +682,8 @@ fn blank(namespace: &str, container: &str) -> Decision {
         repeated: false,
         phases: Vec::new(),
         edits: Edits::default(),
-            view: None,
-            files: None,
+        view: None,
+        files: None,
         basis: None,
     }
 }

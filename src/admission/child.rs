@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags};
 
-use super::sandbox;
+use super::sandbox::SandboxError;
 use crate::diagnostic::printable;
 
 /// Exit status of a parser whose cage could not be closed.
@@ -45,12 +45,7 @@ pub enum ChildFault {
 ///
 /// # Errors
 /// See [`ChildFault`]; the child is dead when this returns.
-pub(super) fn run(
-    mut command: Command,
-    question: &[u8],
-    most: u64,
-    deadline: Instant,
-) -> Result<Vec<u8>, ChildFault> {
+pub(super) fn run(mut command: Command, question: &[u8], most: u64, deadline: Instant) -> Result<Vec<u8>, ChildFault> {
     let started = Instant::now();
     let io_fault = |error: rustix::io::Errno| ChildFault::Start(error.into());
     // A file in memory instead of a pipe: the question is there as a whole, however slowly it is read.
@@ -76,9 +71,7 @@ pub(super) fn run(
         // It had not read anything untrusted yet, so what it said is its own.
         (Some(code), _) if code == i32::from(NO_SANDBOX) => {
             let text = String::from_utf8_lossy(&answer);
-            Err(ChildFault::Sandbox(
-                printable(&text).chars().take(MAX_WORD).collect(),
-            ))
+            Err(ChildFault::Sandbox(printable(&text).chars().take(MAX_WORD).collect()))
         }
         (Some(code), _) => Err(ChildFault::Crashed(format!("exit status {code}"))),
         (None, Some(signal)) => Err(ChildFault::Crashed(format!("signal {signal}"))),
@@ -135,13 +128,15 @@ fn wait_for(fd: BorrowedFd<'_>, deadline: Instant, started: Instant) -> Result<(
     }
 }
 
-
 /// Shuts this process in, as the first thing that it does. `argument` is the number of the descriptor that becomes its
-/// root; `further` are others that it keeps.
+/// root.
 ///
 /// # Errors
 /// The exit status with which it has to end; why is on standard output.
-pub(super) fn enter(argument: &str, further: &[RawFd], root: fn(OwnedFd) -> sandbox::Root) -> Result<OwnedFd, ExitCode> {
+pub(super) fn enter(
+    argument: &str,
+    shut_in: impl FnOnce(OwnedFd) -> Result<OwnedFd, SandboxError>,
+) -> Result<OwnedFd, ExitCode> {
     let no_sandbox = |why: &dyn Display| {
         // When not even this can be said, the exit status still says the most important part.
         let _ = write!(io::stdout(), "{why}");
@@ -150,7 +145,7 @@ pub(super) fn enter(argument: &str, further: &[RawFd], root: fn(OwnedFd) -> sand
     let Some(descriptor) = inherited(argument) else {
         return Err(no_sandbox(&"its argument is not an inherited descriptor"));
     };
-    sandbox::enter(root(descriptor), further).map_err(|error| no_sandbox(&error))
+    shut_in(descriptor).map_err(|error| no_sandbox(&error))
 }
 
 /// A descriptor that the parent left open for this process.
@@ -161,4 +156,3 @@ pub(super) fn inherited(argument: &str) -> Option<OwnedFd> {
     // SAFETY: the process has just started, nothing in it owns the descriptor that its parent left open for it.
     open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
-

@@ -25,7 +25,13 @@ pub(super) fn merged(layers: &[PathBuf], stage: &Path) -> io::Result<OwnedFd> {
     }
     in_thread(UnshareFlags::NEWNS, || {
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-        mount("tmpfs", stage, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0700")?;
+        mount(
+            "tmpfs",
+            stage,
+            "tmpfs",
+            MountFlags::NOSUID | MountFlags::NODEV,
+            c"mode=0700",
+        )?;
         rustix::process::chdir(stage)?;
         // Short names: a page of options holds some hundred of them, and no character of a path is special in one.
         let mut names = Vec::with_capacity(layers.len());
@@ -77,7 +83,10 @@ mod tests {
             }
             path
         };
-        let layers = [layer("upper: and, odd", &["both", "high"]), layer("lower", &["both", "low"])];
+        let layers = [
+            layer("upper: and, odd", &["both", "high"]),
+            layer("lower", &["both", "low"]),
+        ];
         for (layers, expected) in [
             (&layers[..], vec!["/", "/both", "/high", "/low"]),
             (&layers[..1], vec!["/", "/both", "/high"]),

@@ -139,7 +139,10 @@ impl Inputs {
 /// What tells this build of the program from others; `None` where its own file cannot be looked at.
 pub(super) fn program() -> Option<Vec<String>> {
     let stat = rustix::fs::stat("/proc/self/exe").ok()?;
-    Some(vec![env!("CARGO_PKG_VERSION").to_owned(), format!("{:?}", Stamp::from(&stat))])
+    Some(vec![
+        env!("CARGO_PKG_VERSION").to_owned(),
+        format!("{:?}", Stamp::from(&stat)),
+    ])
 }
 
 fn look(evidence: &StateDir, name: &str) -> File {

@@ -60,7 +60,11 @@ pub(super) enum Shown {
     /// The container sees this.
     View(View, Files),
     /// It must not run.
-    Refused { code: &'static str, reason: String, fix: String },
+    Refused {
+        code: &'static str,
+        reason: String,
+        fix: String,
+    },
 }
 
 /// Why there is no view.
@@ -137,7 +141,10 @@ pub(super) fn show(desk: &Desk<'_>, case: &Case<'_>) -> Result<Shown, Unseen> {
             needs_sbom: case.needs_sbom,
             unattested: case.filesystem.unattested,
         };
-        format!("{}.json", Digest::of(&serde_json::to_vec(&inputs).unwrap_or_default()).hex())
+        format!(
+            "{}.json",
+            Digest::of(&serde_json::to_vec(&inputs).unwrap_or_default()).hex()
+        )
     });
     if let Some(memo) = name.as_ref().and_then(|name| recall(&memos, name))
         && let Some(view) = cache.find(&memo.view, way)?
@@ -160,19 +167,45 @@ pub(super) fn show(desk: &Desk<'_>, case: &Case<'_>) -> Result<Shown, Unseen> {
     Ok(Shown::View(view, memo.files))
 }
 
+/// What a container needs, told to a person: nothing is remembered and nothing is built.
+///
+/// # Errors
+/// See [`Unseen`].
+pub(super) fn look(desk: &Desk<'_>, case: &Case<'_>, explain: Option<&str>) -> Result<Needs, Unseen> {
+    let snapshot = Snapshot::of(case.rootfs, case.read_only).map_err(view::Error::from)?;
+    let prepared = roots::prepare(case.workload);
+    let question = Question {
+        explain: explain.map(str::to_owned),
+        ..question(desk, case, prepared.roots)
+    };
+    ask(desk, case, &snapshot, question, &prepared.contents)
+}
+
 fn recall(memos: &StateDir, name: &str) -> Option<Memo> {
     let bytes = memos.read(name, MAX_MEMO).ok()??;
     serde_json::from_slice(&bytes).ok()
 }
 
 fn question(desk: &Desk<'_>, case: &Case<'_>, roots: roots::Roots) -> Question {
-    let Filesystem { level, keep, exec, exec_annotation, .. } = case.filesystem;
-    let annotated = case.workload.exec_annotation.as_deref().filter(|text| *exec_annotation && text.len() <= MAX_ANNOTATION);
+    let Filesystem {
+        level,
+        keep,
+        exec,
+        exec_annotation,
+        ..
+    } = case.filesystem;
+    let annotated = case
+        .workload
+        .exec_annotation
+        .as_deref()
+        .filter(|text| *exec_annotation && text.len() <= MAX_ANNOTATION);
     let annotated = annotated.into_iter().flat_map(|text| text.split([',', ' ', '\n']));
     Question {
         roots,
         level: *level,
-        exec: exec.iter().map(String::as_str)
+        exec: exec
+            .iter()
+            .map(String::as_str)
             .chain(annotated.filter(|program| program.starts_with('/')).take(MAX_ANNOTATED))
             .map(str::to_owned)
             .collect(),
@@ -201,7 +234,11 @@ fn ask(
 ) -> Result<Needs, Unseen> {
     let stage = desk.run.subdir("stage").map_err(view::Error::from)?;
     let root = super::layers::merged(&snapshot.layers, stage.path()).map_err(Unseen::Layers)?;
-    let statements = if question.sbom.is_some() { statements(desk, case.blobs)? } else { Vec::new() };
+    let statements = if question.sbom.is_some() {
+        statements(desk, case.blobs)?
+    } else {
+        Vec::new()
+    };
     Ok(needs::ask(root, question, &statements, contents, desk.deadline)?)
 }
 
@@ -218,7 +255,9 @@ fn statements(desk: &Desk<'_>, blobs: &[Digest]) -> Result<Vec<File>, Unseen> {
         let file = rustix::fs::memfd_create("statement", MemfdFlags::CLOEXEC)
             .map_err(|error| ChildFault::Start(error.into()))?;
         let mut file = File::from(file);
-        file.write_all(&bytes).and_then(|()| file.rewind()).map_err(ChildFault::Start)?;
+        file.write_all(&bytes)
+            .and_then(|()| file.rewind())
+            .map_err(ChildFault::Start)?;
         files.push(file);
     }
     Ok(files)
@@ -234,7 +273,10 @@ fn refusal(case: &Case<'_>, needs: &Needs) -> Option<Shown> {
         let (code, listed) = if first.instead.is_empty() {
             ("sbom-package-missing", "which its SBOM does not list".to_owned())
         } else {
-            ("sbom-package-drift", format!("which its SBOM lists as {}", first.instead.join(", ")))
+            (
+                "sbom-package-drift",
+                format!("which its SBOM lists as {}", first.instead.join(", ")),
+            )
         };
         return Some(Shown::Refused {
             code,

@@ -19,8 +19,8 @@
 
 mod broker;
 mod child;
-mod layers;
 pub mod history;
+mod layers;
 pub mod log;
 mod memo;
 mod minimize;
@@ -43,9 +43,9 @@ use crate::verify::Fact;
 use crate::view::View;
 
 pub use crate::identity::{Image, Mount};
-pub use needs::Counts;
-pub use broker::{Recheck, admit, recheck, reject, verify};
+pub use broker::{Recheck, Subject, admit, look, recheck, reject, verify};
 pub use log::LOG;
+pub use needs::{Counts, Needs, Unlisted};
 
 /// Version of the [`Request`] and [`Decision`] documents. A reader refuses any other.
 pub const VERSION: u32 = 1;

@@ -28,7 +28,7 @@ use crate::sbom::{self, Sbom};
 use crate::tree::{Kind, MAX_NODES, Tree};
 
 /// First argument of a parser of an image; the second is the number of the descriptor of its root.
-pub const ARGUMENT: &str = "parse-image";
+pub const ARGUMENT: &str = "parse-needs";
 
 /// Largest question in bytes.
 const MAX_QUESTION: u64 = 16 << 20;
@@ -75,34 +75,35 @@ struct Posed {
 /// What a container needs of its image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Needs {
+pub struct Needs {
     /// Paths that stay visible, without links before their last component.
-    pub(super) keep: BTreeSet<String>,
+    pub keep: BTreeSet<String>,
     /// ELF files among them and in mounts that the analysis of system calls has to read.
-    pub(super) objects: Vec<String>,
+    pub objects: Vec<String>,
     /// Needed executables of packages that the SBOM lacks, or lists in another version: path, package, what it lists.
-    pub(super) unlisted: Vec<Unlisted>,
+    pub unlisted: Vec<Unlisted>,
     /// Needed executables that no package owns.
-    pub(super) unattested: Vec<String>,
+    pub unattested: Vec<String>,
     /// What could not be followed, and why.
-    pub(super) unfollowed: Vec<String>,
+    pub unfollowed: Vec<String>,
     /// What is wrong with the image.
-    pub(super) findings: Vec<String>,
+    pub findings: Vec<String>,
     /// Image against view.
-    pub(super) counts: Counts,
+    pub counts: Counts,
     /// Why the path that was asked about is visible or hidden.
-    pub(super) explanation: Vec<String>,
+    pub explanation: Vec<String>,
 }
 
 /// A needed executable that the SBOM does not cover.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Unlisted {
-    pub(super) path: String,
+pub struct Unlisted {
+    /// The executable.
+    pub path: String,
     /// Name and version of its package in the image.
-    pub(super) package: String,
+    pub package: String,
     /// As what the SBOM lists it instead; empty where it does not.
-    pub(super) instead: Vec<String>,
+    pub instead: Vec<String>,
 }
 
 /// How much of an image a view shows: of the image, of the view.
@@ -195,8 +196,14 @@ pub(super) fn ask(
     let inherit = |fd: BorrowedFd<'_>| rustix::io::dup(fd).map_err(io_fault);
     use std::os::fd::AsFd as _;
     let root = inherit(root.as_fd())?;
-    let statements: Vec<OwnedFd> = statements.iter().map(|file| inherit(file.as_fd())).collect::<Result<_, _>>()?;
-    let contents: Vec<OwnedFd> = contents.iter().map(|fd| inherit(fd.as_fd())).collect::<Result<_, _>>()?;
+    let statements: Vec<OwnedFd> = statements
+        .iter()
+        .map(|file| inherit(file.as_fd()))
+        .collect::<Result<_, _>>()?;
+    let contents: Vec<OwnedFd> = contents
+        .iter()
+        .map(|fd| inherit(fd.as_fd()))
+        .collect::<Result<_, _>>()?;
     let numbers = |list: &[OwnedFd]| list.iter().map(std::os::fd::AsRawFd::as_raw_fd).collect::<Vec<_>>();
     let posed = Posed {
         question,
@@ -237,8 +244,16 @@ fn accept(reply: &[u8]) -> Result<Needs, NeedsFault> {
     if !needs.keep.iter().chain(&needs.objects).all(is_path) {
         return Err(garbage("it has a path that is none"));
     }
-    let lists = [&needs.unattested, &needs.unfollowed, &needs.findings, &needs.explanation];
-    let unlisted = needs.unlisted.iter().flat_map(|one| one.instead.iter().chain([&one.path, &one.package]));
+    let lists = [
+        &needs.unattested,
+        &needs.unfollowed,
+        &needs.findings,
+        &needs.explanation,
+    ];
+    let unlisted = needs
+        .unlisted
+        .iter()
+        .flat_map(|one| one.instead.iter().chain([&one.path, &one.package]));
     let is_text = |text: &String| text.chars().count() <= MAX_TEXT && printable(text) == text.as_str();
     if lists.iter().any(|list| list.len() > MAX_LISTED)
         || needs.unlisted.len() > MAX_LISTED
@@ -254,7 +269,7 @@ fn accept(reply: &[u8]) -> Result<Needs, NeedsFault> {
 #[must_use]
 pub fn main(root: &str, further: &[String]) -> ExitCode {
     let further: Vec<RawFd> = further.iter().filter_map(|number| number.parse().ok()).collect();
-    let root = match child::enter(root, &further, sandbox::Root::Mount) {
+    let root = match child::enter(root, |root| sandbox::enter_image(sandbox::Root::Mount(root), &further)) {
         Ok(root) => root,
         Err(status) => return status,
     };
@@ -292,7 +307,13 @@ fn find_out(root: OwnedFd, posed: Posed) -> Result<Needs, String> {
     let roots = starts(&question, posed.contents);
     let eligible = |id| matches!(standings.package(id), Some(Verdict::Attested | Verdict::Database));
     let closure = closure::close(&tree, &inventory, &rules, &roots, question.level, &eligible);
-    Ok(weigh(&tree, &inventory, &standings, &closure, question.explain.as_deref()))
+    Ok(weigh(
+        &tree,
+        &inventory,
+        &standings,
+        &closure,
+        question.explain.as_deref(),
+    ))
 }
 
 /// The SBOM among the statements: the one whose predicate has the digest that was verified.
@@ -309,7 +330,9 @@ fn attested(digest: Digest, statements: Vec<RawFd>) -> Result<Sbom, String> {
             return sbom::read(&predicate).map_err(|error| error.to_string());
         }
     }
-    Err(format!("the SBOM whose predicate is {digest} is not in the evidence that was verified"))
+    Err(format!(
+        "the SBOM whose predicate is {digest} is not in the evidence that was verified"
+    ))
 }
 
 fn starts(question: &Question, contents: Vec<RawFd>) -> closure::Roots {
@@ -371,16 +394,16 @@ fn weigh(
                     };
                     needs.unlisted.push(Unlisted {
                         path: text(path),
-                        package: package.map_or_else(String::new, |package| text(&format!("{} {}", package.name, package.version))),
+                        package: package.map_or_else(String::new, |package| {
+                            text(&format!("{} {}", package.name, package.version))
+                        }),
                         instead,
                     });
                 }
             }
             // Data of a package that the SBOM lacks is not what was attested.
             Some(Standing::Attributed) => shown = false,
-            Some(Standing::Unattested)
-                if node.is_file() && is_executable && needs.unattested.len() < MAX_LISTED =>
-            {
+            Some(Standing::Unattested) if node.is_file() && is_executable && needs.unattested.len() < MAX_LISTED => {
                 needs.unattested.push(text(path));
             }
             _ => {}
@@ -415,7 +438,10 @@ fn weigh(
         .take(MAX_LISTED)
         .map(|unfollowed| text(&format!("{} {}", unfollowed.what, unfollowed.why)))
         .collect();
-    let of_packages = inventory.findings.iter().map(|finding| format!("{}: {}", finding.path, finding.text));
+    let of_packages = inventory
+        .findings
+        .iter()
+        .map(|finding| format!("{}: {}", finding.path, finding.text));
     needs.findings = (closure.findings.iter().cloned().chain(of_packages))
         .take(MAX_LISTED)
         .map(|finding| text(&finding))
@@ -439,7 +465,9 @@ fn explanation(tree: &Tree, inventory: &Inventory, closure: &Closure, needs: &Ne
     if closure.kept.contains_key(path) && !needs.keep.contains(path) {
         let package = inventory.owner(path).and_then(|id| inventory.package(id));
         let package = package.map_or("its package", |package| package.name.as_str());
-        return vec![format!("{path} is hidden: the SBOM does not list {package} as it is installed")];
+        return vec![format!(
+            "{path} is hidden: the SBOM does not list {package} as it is installed"
+        )];
     }
     closure
         .explain(path, inventory)

@@ -245,7 +245,7 @@ struct Reply {
 /// layout's descriptor, which this process has inherited.
 #[must_use]
 pub fn main(argument: &str) -> ExitCode {
-    let layout = match child::enter(argument, &[], sandbox::Root::Directory) {
+    let layout = match child::enter(argument, sandbox::enter) {
         Ok(layout) => layout,
         Err(status) => return status,
     };

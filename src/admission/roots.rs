@@ -22,7 +22,17 @@ use crate::identity::{SpecMount, Workload};
 const ANY: &str = "_";
 /// File systems of the kernel, and such as are empty when the container starts: nobody put a program there for it.
 const WITHOUT_FILES: &[&str] = &[
-    "proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts", "tmpfs", "securityfs", "debugfs", "tracefs", "bpf",
+    "proc",
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "mqueue",
+    "devpts",
+    "tmpfs",
+    "securityfs",
+    "debugfs",
+    "tracefs",
+    "bpf",
 ];
 /// What containerd and the kubelet mount into every container; different in each pod, and nothing that is run.
 const OF_THE_POD: &[&str] = &[
@@ -90,7 +100,13 @@ pub(super) fn prepare(workload: &Workload) -> Prepared {
     let mut prepared = Prepared {
         roots: Roots {
             // The program itself is always a name.
-            args: process.args.iter().take(1).cloned().chain(process.args.iter().skip(1).map(|arg| plain(arg))).collect(),
+            args: process
+                .args
+                .iter()
+                .take(1)
+                .cloned()
+                .chain(process.args.iter().skip(1).map(|arg| plain(arg)))
+                .collect(),
             env: process.env.iter().filter_map(|entry| variable(entry)).collect(),
             cwd: process.cwd.clone(),
             mounts: Vec::new(),
@@ -99,11 +115,18 @@ pub(super) fn prepare(workload: &Workload) -> Prepared {
     };
     prepared.roots.env.sort();
     for mount in &workload.mounts {
-        let found = if prepared.contents.len() < MAX_MOUNTS { content(mount) } else { None };
+        let found = if prepared.contents.len() < MAX_MOUNTS {
+            content(mount)
+        } else {
+            None
+        };
         let (content, descriptor) = found.unzip();
         prepared.roots.mounts.push(Mounted {
             destination: mount.destination.clone(),
-            writable: !mount.options.iter().any(|option| matches!(option.as_str(), "ro" | "rro")),
+            writable: !mount
+                .options
+                .iter()
+                .any(|option| matches!(option.as_str(), "ro" | "rro")),
             content,
         });
         prepared.contents.extend(descriptor);
@@ -136,16 +159,23 @@ fn variable(entry: &str) -> Option<String> {
 /// A number, an address, a URL of another host, or an identifier that was drawn.
 fn is_value(text: &str) -> bool {
     let is_number = |text: &str| {
-        let digits = text.trim_start_matches(['-', '+']).trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let digits = text
+            .trim_start_matches(['-', '+'])
+            .trim_end_matches(|c: char| c.is_ascii_alphabetic());
         digits.chars().any(|c| c.is_ascii_digit())
-            && digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ',' | '_'))
+            && digits
+                .chars()
+                .all(|c| c.is_ascii_digit() || matches!(c, '.' | ',' | '_'))
             && text.len() - digits.len() <= 4
     };
     let is_address = |text: &str| {
         text.parse::<IpAddr>().is_ok()
             || text.parse::<SocketAddr>().is_ok()
             || text.rsplit_once(':').is_some_and(|(host, port)| {
-                port.parse::<u16>().is_ok() && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '*'))
+                port.parse::<u16>().is_ok()
+                    && host
+                        .chars()
+                        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '*'))
             })
     };
     let is_drawn = |text: &str| {
@@ -155,7 +185,9 @@ fn is_value(text: &str) -> bool {
     };
     let is_url = |text: &str| {
         text.split_once("://").is_some_and(|(scheme, rest)| {
-            !matches!(scheme, "file" | "unix") && scheme.chars().all(|c| c.is_ascii_alphanumeric()) && !rest.contains(char::is_whitespace)
+            !matches!(scheme, "file" | "unix")
+                && scheme.chars().all(|c| c.is_ascii_alphanumeric())
+                && !rest.contains(char::is_whitespace)
         })
     };
     is_number(text) || is_address(text) || is_drawn(text) || is_url(text)
@@ -164,9 +196,14 @@ fn is_value(text: &str) -> bool {
 /// What a bind mount brings, with the descriptor through which it is read. Whatever cannot be looked at brings nothing
 /// that is known.
 fn content(mount: &SpecMount) -> Option<(Content, OwnedFd)> {
-    let is_bind = mount.options.iter().any(|option| matches!(option.as_str(), "bind" | "rbind"))
+    let is_bind = mount
+        .options
+        .iter()
+        .any(|option| matches!(option.as_str(), "bind" | "rbind"))
         || matches!(mount.fs_type.as_str(), "bind" | "none");
-    let of_the_pod = OF_THE_POD.iter().any(|path| Path::new(&mount.destination).starts_with(path));
+    let of_the_pod = OF_THE_POD
+        .iter()
+        .any(|path| Path::new(&mount.destination).starts_with(path));
     if !is_bind || of_the_pod || WITHOUT_FILES.contains(&mount.fs_type.as_str()) {
         return None;
     }
@@ -235,7 +272,8 @@ impl Fingerprint {
             let below = format!("{path}/{name}");
             // The kubelet writes a volume into a directory that is named after the time, and links to it.
             let shown = if name.starts_with("..") { ".." } else { name.as_str() };
-            self.hasher.update(format!("{depth} {shown:?} {:o} {} {}\n", stat.st_mode, stat.st_uid, stat.st_gid).as_bytes());
+            self.hasher
+                .update(format!("{depth} {shown:?} {:o} {} {}\n", stat.st_mode, stat.st_uid, stat.st_gid).as_bytes());
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => self.directory(tree, &below, depth + 1)?,
                 FileType::RegularFile => {
@@ -255,7 +293,14 @@ impl Fingerprint {
 
 fn open(tree: &OwnedFd, path: &str, flags: OFlags) -> Option<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    rustix::fs::openat2(tree.as_fd(), path, flags | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), resolve).ok()
+    rustix::fs::openat2(
+        tree.as_fd(),
+        path,
+        flags | OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+        resolve,
+    )
+    .ok()
 }
 
 /// Adds what tells a file from another one.
@@ -263,13 +308,19 @@ fn file_into(hasher: &mut Sha256, file: &OwnedFd, stat: &Stat, left: &mut u64) -
     let size = u64::try_from(stat.st_size).ok()?;
     hasher.update(format!("{size} ").as_bytes());
     if size > MAX_HASHED || size > *left {
-        let times = format!("{} {} {} {} {}\n", stat.st_ino, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec);
+        let times = format!(
+            "{} {} {} {} {}\n",
+            stat.st_ino, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec
+        );
         hasher.update(times.as_bytes());
         return Some(());
     }
     *left -= size;
     let mut bytes = Vec::new();
-    File::from(file.try_clone().ok()?).take(MAX_HASHED).read_to_end(&mut bytes).ok()?;
+    File::from(file.try_clone().ok()?)
+        .take(MAX_HASHED)
+        .read_to_end(&mut bytes)
+        .ok()?;
     // The descriptor goes on to the parser, which reads from the start.
     rustix::fs::seek(file, rustix::fs::SeekFrom::Start(0)).ok()?;
     hasher.update(&bytes);

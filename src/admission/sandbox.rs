@@ -48,37 +48,32 @@ pub enum Root {
     Mount(OwnedFd),
 }
 
-/// Shuts the calling process in with `root`, and returns it again, opened below its new mount.
+/// Shuts the calling process in with `directory`, and returns it again, opened below its new mount.
 ///
-/// Call it first in a single-threaded process: it closes every descriptor but the first three, `root` and `further`.
+/// Call it first in a single-threaded process: it closes every descriptor but the first three and `directory`.
 ///
 /// # Errors
 ///
 /// The first step that the kernel refused; nothing weaker is tried instead.
-<<<<<<< HEAD
-pub fn enter(root: Root, further: &[RawFd]) -> Result<OwnedFd, SandboxError> {
-    let (Root::Directory(descriptor) | Root::Mount(descriptor)) = &root;
-    close_others(descriptor.as_fd(), further)?;
-    let root = private_root(root)?;
-=======
 pub fn enter(directory: OwnedFd) -> Result<OwnedFd, SandboxError> {
-    shut_in(directory, CapabilitySet::empty())
+    shut_in(Root::Directory(directory), &[], CapabilitySet::empty())
 }
 
-/// As [`enter`], for the files of an image: they belong to any user and have any mode, so the process may read all of
-/// its one directory. It has that one capability, and no system call by which it would reach further.
+/// As [`enter`], for the files of an image, and keeps the descriptors `further` too. The files belong to any user and
+/// have any mode, so the process may read all of what it is given. It has that one capability, and no system call by
+/// which it would reach further.
 ///
 /// # Errors
 ///
 /// As [`enter`].
-pub fn enter_image(directory: OwnedFd) -> Result<OwnedFd, SandboxError> {
-    shut_in(directory, CapabilitySet::DAC_READ_SEARCH)
+pub fn enter_image(root: Root, further: &[RawFd]) -> Result<OwnedFd, SandboxError> {
+    shut_in(root, further, CapabilitySet::DAC_READ_SEARCH)
 }
 
-fn shut_in(directory: OwnedFd, kept: CapabilitySet) -> Result<OwnedFd, SandboxError> {
-    close_others(directory.as_fd())?;
-    let root = private_root(directory)?;
->>>>>>> packages
+fn shut_in(root: Root, further: &[RawFd], kept: CapabilitySet) -> Result<OwnedFd, SandboxError> {
+    let (Root::Directory(descriptor) | Root::Mount(descriptor)) = &root;
+    close_others(descriptor.as_fd(), further)?;
+    let root = private_root(root)?;
     limits()?;
     become_nobody(kept)?;
     filter()?;
@@ -93,7 +88,11 @@ fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> SandboxEr
 }
 
 fn close_others(root: BorrowedFd<'_>, further: &[RawFd]) -> Result<(), SandboxError> {
-    let mut kept: Vec<u32> = further.iter().chain([&root.as_raw_fd()]).map(|fd| fd.unsigned_abs()).collect();
+    let mut kept: Vec<u32> = further
+        .iter()
+        .chain([&root.as_raw_fd()])
+        .map(|fd| fd.unsigned_abs())
+        .collect();
     kept.sort_unstable();
     let mut first = 3;
     for kept in kept {
@@ -119,7 +118,6 @@ fn close_range(first: u32, last: u32) -> Result<(), SandboxError> {
 /// Makes `root` the root of a mount namespace of this process.
 fn private_root(root: Root) -> Result<OwnedFd, SandboxError> {
     const EMPTY: &CStr = c"";
-<<<<<<< HEAD
     let tree = match root {
         // Before the namespace changes: afterwards the descriptor would name a mount of somebody else's.
         Root::Directory(directory) => rustix::mount::open_tree(
@@ -130,16 +128,6 @@ fn private_root(root: Root) -> Result<OwnedFd, SandboxError> {
         .map_err(failed("clone the mount of its root"))?,
         Root::Mount(mount) => mount,
     };
-=======
-    // Before the namespace changes: afterwards the descriptor would name a mount of somebody else's.
-    let tree = rustix::mount::open_tree(
-        &directory,
-        EMPTY,
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH,
-    )
-    .map_err(failed("clone the mount"))?;
-    drop(directory);
->>>>>>> packages
     read_only(tree.as_fd())?;
     // SAFETY: the descriptor table is not unshared, so no descriptor that other code holds changes its meaning.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWIPC) }
@@ -153,13 +141,8 @@ fn private_root(root: Root) -> Result<OwnedFd, SandboxError> {
         "/",
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
     )
-<<<<<<< HEAD
     .map_err(failed("attach the mount of its root"))?;
     rustix::process::fchdir(&tree).map_err(failed("enter the mount of its root"))?;
-=======
-    .map_err(failed("attach the mount"))?;
-    rustix::process::fchdir(&tree).map_err(failed("enter the mount"))?;
->>>>>>> packages
     // Old and new root stacked on one place: what `.` names afterwards is the old one, which is then taken away.
     rustix::process::pivot_root(".", ".").map_err(failed("change the root"))?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(failed("detach the old root"))?;
@@ -187,11 +170,7 @@ pub(super) fn read_only(tree: BorrowedFd<'_>) -> Result<(), SandboxError> {
         )
     };
     if result != 0 {
-<<<<<<< HEAD
         return Err(failed("make a mount read-only")(io::Error::last_os_error()));
-=======
-        return Err(failed("make the mount read-only")(io::Error::last_os_error()));
->>>>>>> packages
     }
     Ok(())
 }

@@ -50,14 +50,25 @@ mod tests {
         let predicate = r#"{"spdxVersion": "SPDX-2.3"}"#;
         let statement = format!(r#"{{"_type":"https://in-toto.io/Statement/v1","predicate":{predicate}}}"#);
         let payload = BASE64_STANDARD.encode(&statement);
-        let envelope = format!(r#"{{"payloadType":"application/vnd.in-toto+json","payload":"{payload}","signatures":[]}}"#);
+        let envelope =
+            format!(r#"{{"payloadType":"application/vnd.in-toto+json","payload":"{payload}","signatures":[]}}"#);
         let bundle = format!(r#"{{"mediaType":"x","dsseEnvelope":{envelope},"verificationMaterial":{{}}}}"#);
         let digest = Digest::of(predicate.as_bytes());
         for blob in [&statement, &envelope, &bundle] {
-            assert_eq!(find(blob.as_bytes(), digest).as_deref(), Some(predicate.as_bytes()), "{blob}");
+            assert_eq!(
+                find(blob.as_bytes(), digest).as_deref(),
+                Some(predicate.as_bytes()),
+                "{blob}"
+            );
             assert_eq!(find(blob.as_bytes(), Digest::of(b"another")), None);
         }
-        for blob in ["", "{}", "[]", r#"{"payload":"!"}"#, r#"{"dsseEnvelope":{"payload":"e30="}}"#] {
+        for blob in [
+            "",
+            "{}",
+            "[]",
+            r#"{"payload":"!"}"#,
+            r#"{"dsseEnvelope":{"payload":"e30="}}"#,
+        ] {
             assert_eq!(find(blob.as_bytes(), digest), None, "{blob}");
         }
     }

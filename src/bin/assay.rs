@@ -38,6 +38,8 @@ enum Command {
     /// Check the rules in policy.d and the keys in trust.d, or put them in force
     #[command(subcommand)]
     Policy(Policy),
+    /// Say which files of an image a container sees, and why
+    View(cli::view::Args),
     /// Verify one Sigstore bundle as the Sigstore project's conformance suite asks for it
     #[command(hide = true)]
     VerifyBundle(cli::verify_bundle::Args),
@@ -62,21 +64,16 @@ enum Policy {
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-<<<<<<< HEAD
-    // A parser is started by `admit`, never by a person, and must not do anything before it is shut in.
-    match arguments.next().as_deref() {
-        Some(parser::ARGUMENT) => return parser::main(&arguments.next().unwrap_or_default()),
-        Some(needs::ARGUMENT) => {
-            let root = arguments.next().unwrap_or_default();
-            return needs::main(&root, &arguments.collect::<Vec<_>>());
-=======
     // A parser is started by another command, never by a person, and must not do anything before it is shut in.
     let what = arguments.next().unwrap_or_default();
     match what.as_str() {
         parser::ARGUMENT => return parser::main(&arguments.next().unwrap_or_default()),
+        needs::ARGUMENT => {
+            let root = arguments.next().unwrap_or_default();
+            return needs::main(&root, &arguments.collect::<Vec<_>>());
+        }
         cli::sbom::EXTRACT | cli::sbom::INSPECT => {
             return cli::sbom::main(&what, &arguments.next().unwrap_or_default());
->>>>>>> packages
         }
         _ => {}
     }
@@ -110,6 +107,7 @@ fn run(command: Command) -> ExitCode {
         Command::Admit => cli::admit::run(),
         Command::VerifyBundle(arguments) => cli::verify_bundle::run(&arguments),
         Command::Verify(arguments) => cli::verify::run(&arguments, Ok(&config)),
+        Command::View(arguments) => cli::view::run(&arguments, &config),
         Command::Sbom(arguments) => cli::sbom::run(&arguments, &config),
         Command::Evidence(arguments) => cli::evidence::run(&arguments, &config),
         Command::Explain(arguments) => cli::explain::run(&arguments, &config),

@@ -9,6 +9,7 @@ pub mod sbom;
 pub mod trust;
 pub mod verify;
 pub mod verify_bundle;
+pub mod view;
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};

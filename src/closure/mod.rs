@@ -27,19 +27,8 @@ use crate::diagnostic::printable;
 use crate::packages::{Inventory, PackageId};
 use crate::tree::Tree;
 
+pub use crate::policy::Level;
 pub use rules::Rules;
-
-/// How much is kept beside what is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Level {
-    /// Whole packages of which anything is reached, without set-uid files.
-    Packages,
-    /// Executables one by one, data by the package.
-    #[default]
-    Balanced,
-    /// Only what rules lead to.
-    Files,
-}
 
 /// What a mount shows when the container is created.
 #[derive(Debug)]
@@ -241,7 +230,11 @@ impl Closure {
             return Some(self.chain(path));
         }
         let hidden = self.hidden.get(path)?;
-        let package = |id: PackageId| inventory.package(id).map_or("a package", |package| package.name.as_str());
+        let package = |id: PackageId| {
+            inventory
+                .package(id)
+                .map_or("a package", |package| package.name.as_str())
+        };
         let shown = printable(path);
         Some(vec![match hidden {
             Hidden::Unreached => format!("{shown} is hidden: nothing that the container runs starts it"),
@@ -252,7 +245,10 @@ impl Closure {
                 printable(package(*id))
             ),
             Hidden::LeftOut(number) => {
-                let (name, reason) = self.left_out.get(*number).map_or(("", ""), |(name, reason)| (name, reason));
+                let (name, reason) = self
+                    .left_out
+                    .get(*number)
+                    .map_or(("", ""), |(name, reason)| (name, reason));
                 format!("{shown} is hidden: {name}: {reason}")
             }
             Hidden::Data => format!("{shown} is hidden: nothing names it, and the level keeps no other data"),

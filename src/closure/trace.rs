@@ -27,21 +27,61 @@ const MAX_NAMED: usize = 20_000;
 
 /// Where commands are looked up beside `PATH`.
 const STANDARD_PATH: &[&str] = &[
-    "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin",
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
 ];
 
 /// The C library and its loader: what their texts name is in the rules, since it depends on the caller.
 const C_LIBRARY: &[&str] = &[
-    "libc.so.6", "libc-2.*.so", "ld-linux*", "ld-2.*.so", "ld64.so*", "libpthread.so.0", "libdl.so.2", "libc.musl-*", "ld-musl-*",
-    "libnss_*.so.2", "libresolv.so.2", "librt.so.1", "libm.so.6",
+    "libc.so.6",
+    "libc-2.*.so",
+    "ld-linux*",
+    "ld-2.*.so",
+    "ld64.so*",
+    "libpthread.so.0",
+    "libdl.so.2",
+    "libc.musl-*",
+    "ld-musl-*",
+    "libnss_*.so.2",
+    "libresolv.so.2",
+    "librt.so.1",
+    "libm.so.6",
 ];
 
 /// Directories that belong to everybody: whoever names one does not need all that is in it.
 const SHARED: &[&str] = &[
-    "/", "/*", "/usr/*", "/usr/local/*", "/usr/lib/*-linux-*", "/usr/share/doc", "/usr/share/man", "/usr/share/info",
-    "/usr/share/locale", "/usr/share/zoneinfo", "/usr/share/misc", "/var/*", "/var/lib/dpkg", "/var/lib/dpkg/*",
-    "/etc/default", "/etc/init.d", "/etc/ssl/certs", "/etc/alternatives", "/etc/*.d", "/proc/**", "/sys/**", "/dev/**",
-    "/run/**", "/tmp/**", "/usr/local/share/*", "/usr/share/applications", "/usr/share/icons", "/usr/share/pixmaps",
+    "/",
+    "/*",
+    "/usr/*",
+    "/usr/local/*",
+    "/usr/lib/*-linux-*",
+    "/usr/share/doc",
+    "/usr/share/man",
+    "/usr/share/info",
+    "/usr/share/locale",
+    "/usr/share/zoneinfo",
+    "/usr/share/misc",
+    "/var/*",
+    "/var/lib/dpkg",
+    "/var/lib/dpkg/*",
+    "/etc/default",
+    "/etc/init.d",
+    "/etc/ssl/certs",
+    "/etc/alternatives",
+    "/etc/*.d",
+    "/proc/**",
+    "/sys/**",
+    "/dev/**",
+    "/run/**",
+    "/tmp/**",
+    "/usr/local/share/*",
+    "/usr/share/applications",
+    "/usr/share/icons",
+    "/usr/share/pixmaps",
 ];
 
 /// Who asks for a file.
@@ -81,7 +121,13 @@ pub(super) struct Trace<'a> {
 }
 
 impl<'a> Trace<'a> {
-    pub(super) fn new(tree: &'a Tree, inventory: &'a Inventory, rules: &'a Rules, roots: &'a Roots, level: Level) -> Self {
+    pub(super) fn new(
+        tree: &'a Tree,
+        inventory: &'a Inventory,
+        rules: &'a Rules,
+        roots: &'a Roots,
+        level: Level,
+    ) -> Self {
         let space = Space::new(tree, &roots.mounts);
         let mut loader = Loader::read(&space);
         let mut path: Vec<String> = Vec::new();
@@ -89,12 +135,27 @@ impl<'a> Trace<'a> {
         for entry in &roots.env {
             match entry.split_once('=') {
                 Some(("LD_LIBRARY_PATH", value)) => {
-                    loader.environment = value.split([':', ';']).filter(|part| !part.is_empty()).map(str::to_owned).collect();
+                    loader.environment = value
+                        .split([':', ';'])
+                        .filter(|part| !part.is_empty())
+                        .map(str::to_owned)
+                        .collect();
                 }
                 Some(("LD_PRELOAD" | "LD_AUDIT", value)) => {
-                    preload.extend(value.split([':', ' ']).filter(|part| !part.is_empty()).map(str::to_owned));
+                    preload.extend(
+                        value
+                            .split([':', ' '])
+                            .filter(|part| !part.is_empty())
+                            .map(str::to_owned),
+                    );
                 }
-                Some(("PATH", value)) => path = value.split(':').filter(|part| part.starts_with('/')).map(str::to_owned).collect(),
+                Some(("PATH", value)) => {
+                    path = value
+                        .split(':')
+                        .filter(|part| part.starts_with('/'))
+                        .map(str::to_owned)
+                        .collect()
+                }
                 _ => {}
             }
         }
@@ -103,11 +164,22 @@ impl<'a> Trace<'a> {
                 path.push((*standard).to_owned());
             }
         }
-        if let Some(bytes) = space.resolve("/etc/ld.so.preload").and_then(|found| space.bytes(&found.path, MAX_CONFIGURATION)) {
+        if let Some(bytes) = space
+            .resolve("/etc/ld.so.preload")
+            .and_then(|found| space.bytes(&found.path, MAX_CONFIGURATION))
+        {
             let text = String::from_utf8_lossy(&bytes).into_owned();
-            preload.extend(text.split([' ', '\t', '\n', ':']).filter(|part| !part.is_empty()).map(str::to_owned));
+            preload.extend(
+                text.split([' ', '\t', '\n', ':'])
+                    .filter(|part| !part.is_empty())
+                    .map(str::to_owned),
+            );
         }
-        let top = space.children("/").iter().map(|path| path.trim_start_matches('/').to_owned()).collect();
+        let top = space
+            .children("/")
+            .iter()
+            .map(|path| path.trim_start_matches('/').to_owned())
+            .collect();
         let mut trace = Self {
             space,
             inventory,
@@ -131,14 +203,20 @@ impl<'a> Trace<'a> {
             configured: 0,
             preload,
         };
-        trace.closure.left_out = rules.hide.iter().map(|hide| (hide.name.clone(), hide.reason.clone())).collect();
+        trace.closure.left_out = rules
+            .hide
+            .iter()
+            .map(|hide| (hide.name.clone(), hide.reason.clone()))
+            .collect();
         trace.classify(tree);
         trace
     }
 
     fn classify(&mut self, tree: &Tree) {
         for (path, node) in tree.nodes().filter(|(_, node)| node.is_file() && node.size > 0) {
-            let class = tree.head(path, HEAD as u64).map_or(Class::Data, |head| self.class_of(path, node.mode, &head));
+            let class = tree
+                .head(path, HEAD as u64)
+                .map_or(Class::Data, |head| self.class_of(path, node.mode, &head));
             if class != Class::Data {
                 self.closure.classes.insert(path.to_owned(), class);
             }
@@ -148,7 +226,11 @@ impl<'a> Trace<'a> {
     fn class_of(&self, path: &str, mode: u32, head: &[u8]) -> Class {
         if elf::is_elf(head) {
             return match self.elf(path) {
-                Some(elf) if elf.is_program && !(elf.interpreter.is_some() && mode & 0o111 == 0 && path.contains(".so")) => Class::Program,
+                Some(elf)
+                    if elf.is_program && !(elf.interpreter.is_some() && mode & 0o111 == 0 && path.contains(".so")) =>
+                {
+                    Class::Program
+                }
                 Some(_) => Class::Library,
                 None if mode & 0o111 != 0 && !path.contains(".so") => Class::Program,
                 None => Class::Library,
@@ -251,16 +333,23 @@ impl<'a> Trace<'a> {
             return None;
         }
         if name.contains('/') {
-            let path = if name.starts_with('/') { name.to_owned() } else { join(cwd, name) };
+            let path = if name.starts_with('/') {
+                name.to_owned()
+            } else {
+                join(cwd, name)
+            };
             return self.is_startable(&path).then_some(path);
         }
-        self.path.iter().map(|directory| join(directory, name)).find(|path| self.is_startable(path))
+        self.path
+            .iter()
+            .map(|directory| join(directory, name))
+            .find(|path| self.is_startable(path))
     }
 
     fn is_startable(&self, path: &str) -> bool {
-        self.space.resolve(path).is_some_and(|found| {
-            matches!(self.space.what(&found.path), Some(What::File { mode, .. }) if mode & 0o111 != 0)
-        })
+        self.space.resolve(path).is_some_and(
+            |found| matches!(self.space.what(&found.path), Some(What::File { mode, .. }) if mode & 0o111 != 0),
+        )
     }
 
     /// Whether a path leads into a mount that could hold a program and could not be read.
@@ -300,7 +389,9 @@ impl<'a> Trace<'a> {
                 Some(path) => {
                     self.keep(&path, "the policy names it", &origin, By::Command);
                 }
-                None => self.closure.note(format!("{name}, which the policy's exec names, is not in the image")),
+                None => self
+                    .closure
+                    .note(format!("{name}, which the policy's exec names, is not in the image")),
             }
         }
         for wanted in &roots.keep {
@@ -327,20 +418,34 @@ impl<'a> Trace<'a> {
             self.keep(cwd, "the working directory", &origin, By::Convention);
             self.directory_data(cwd, "in the working directory", &origin);
         }
-        for name in ["/etc/ld.so.conf"].into_iter().map(str::to_owned).chain(self.loader.files.clone()) {
+        for name in ["/etc/ld.so.conf"]
+            .into_iter()
+            .map(str::to_owned)
+            .chain(self.loader.files.clone())
+        {
             let origin = Origin::Root("loader".to_owned());
-            self.keep(&name, "where the dynamic loader looks for libraries", &origin, By::Convention);
+            self.keep(
+                &name,
+                "where the dynamic loader looks for libraries",
+                &origin,
+                By::Convention,
+            );
         }
         self.fire_rules(None);
     }
 
     fn environment(&mut self, entry: &str, cwd: &str) {
-        let Some((name, value)) = entry.split_once('=') else { return };
+        let Some((name, value)) = entry.split_once('=') else {
+            return;
+        };
         if name == "PATH" || name == "LD_PRELOAD" || name == "LD_AUDIT" {
             return;
         }
         let origin = Origin::Root(format!("the environment: {name}"));
-        for part in value.split([':', ';', ',', ' ', '=']).filter(|part| part.starts_with('/')) {
+        for part in value
+            .split([':', ';', ',', ' ', '='])
+            .filter(|part| part.starts_with('/'))
+        {
             self.named(part, "the environment names it", &origin, By::Command, cwd);
         }
         if matches!(name, "BASH_ENV" | "ENV") {
@@ -350,7 +455,11 @@ impl<'a> Trace<'a> {
 
     /// Keeps what a text names: a file with all that it needs, a directory with its data and libraries.
     pub(super) fn named(&mut self, path: &str, rule: &str, origin: &Origin, by: By, cwd: &str) {
-        let path = if path.starts_with('/') { path.to_owned() } else { join(cwd, path) };
+        let path = if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            join(cwd, path)
+        };
         let Some(found) = self.space.resolve(&path) else { return };
         let is_directory = self.space.what(&found.path) == Some(What::Directory);
         self.keep(&path, rule, origin, if is_directory { By::Convention } else { by });
@@ -361,13 +470,18 @@ impl<'a> Trace<'a> {
 
     /// Keeps data and libraries below a directory, unless it is everybody's.
     pub(super) fn directory_data(&mut self, directory: &str, rule: &str, origin: &Origin) {
-        let Some(found) = self.space.resolve(directory) else { return };
+        let Some(found) = self.space.resolve(directory) else {
+            return;
+        };
         if SHARED.iter().any(|shared| pattern::path(shared, &found.path)) {
             return;
         }
         let below = self.space.below(&found.path);
         if below.len() > MAX_NAMED && self.space.mount(&found.path).is_none() {
-            self.closure.note(format!("{} has more than {MAX_NAMED} files, which are kept only where something else leads to them", found.path));
+            self.closure.note(format!(
+                "{} has more than {MAX_NAMED} files, which are kept only where something else leads to them",
+                found.path
+            ));
             return;
         }
         for path in below {
@@ -423,7 +537,9 @@ impl<'a> Trace<'a> {
 
     /// A package's shared objects outside of the loader's directories are modules, which only its programs know of.
     fn package_reached(&mut self, id: PackageId) {
-        let Some(package) = self.inventory.package(id) else { return };
+        let Some(package) = self.inventory.package(id) else {
+            return;
+        };
         let origin = Origin::Path(self.packages.get(&id).cloned().unwrap_or_default());
         for path in &package.files {
             if self.level == Level::Packages {
@@ -445,9 +561,11 @@ impl<'a> Trace<'a> {
     fn is_interpreter(&self, path: &str) -> bool {
         let name = path.rsplit('/').next().unwrap_or(path);
         self.rules.shells.contains(name)
-            || self.rules.languages.iter().any(|language| {
-                language.interpreters.iter().any(|pattern| pattern::path(pattern, path))
-            })
+            || self
+                .rules
+                .languages
+                .iter()
+                .any(|language| language.interpreters.iter().any(|pattern| pattern::path(pattern, path)))
     }
 
     fn find_libraries(&self, name: &str, from: &str, elf: &Elf, rpath: &[String], is_musl: bool) -> Vec<String> {
@@ -464,7 +582,10 @@ impl<'a> Trace<'a> {
 
     fn add_object(&mut self, path: &str, how: How) {
         let is_mounted = self.space.mount(path).is_some();
-        self.closure.objects.entry(path.to_owned()).or_insert(Object { how, is_mounted });
+        self.closure
+            .objects
+            .entry(path.to_owned())
+            .or_insert(Object { how, is_mounted });
     }
 
     /// A program or module with all that the loader puts beside it, and what their texts name.
@@ -472,13 +593,19 @@ impl<'a> Trace<'a> {
         let Some(program) = self.elf(start) else {
             self.add_object(start, how);
             let reason = self.space.open(start).map_or("it cannot be read", |reader| {
-                elf::parse(&reader, &self.rules.imports).err().unwrap_or("it is no ELF file")
+                elf::parse(&reader, &self.rules.imports)
+                    .err()
+                    .unwrap_or("it is no ELF file")
             });
-            self.closure.cannot_follow(start, &format!("is a damaged program: {reason}"));
+            self.closure
+                .cannot_follow(start, &format!("is a damaged program: {reason}"));
             return;
         };
         self.add_object(start, how);
-        let is_musl = program.interpreter.as_deref().is_some_and(|name| name.contains("ld-musl"))
+        let is_musl = program
+            .interpreter
+            .as_deref()
+            .is_some_and(|name| name.contains("ld-musl"))
             || program.needed.iter().any(|name| name.starts_with("libc.musl"));
         let mut members: Vec<String> = vec![start.to_owned()];
         let mut seen: BTreeSet<String> = members.iter().cloned().collect();
@@ -490,12 +617,20 @@ impl<'a> Trace<'a> {
                     members.push(path);
                 }
             } else {
-                self.closure.note(format!("{start} needs {interpreter}, which the image does not have"));
+                self.closure
+                    .note(format!("{start} needs {interpreter}, which the image does not have"));
             }
             for name in self.preload.clone() {
                 let origin = Origin::Root("LD_PRELOAD, LD_AUDIT or /etc/ld.so.preload".to_owned());
                 let found = self.find_libraries(&name, start, &program, &[], is_musl);
-                self.take_libraries(&found, "put into every process", &origin, How::Preload, &mut members, &mut seen);
+                self.take_libraries(
+                    &found,
+                    "put into every process",
+                    &origin,
+                    How::Preload,
+                    &mut members,
+                    &mut seen,
+                );
             }
         }
         let mut rpath: Vec<String> = Vec::new();
@@ -535,12 +670,21 @@ impl<'a> Trace<'a> {
                 if Self::is_c_library(&member) || !loads && how == How::Program {
                     continue;
                 }
-                let Some(elf) = self.elf(&member).filter(|elf| elf.is_dynamic) else { continue };
+                let Some(elf) = self.elf(&member).filter(|elf| elf.is_dynamic) else {
+                    continue;
+                };
                 let texts = self.texts(&member, &elf);
                 let origin = Origin::Path(member.clone());
                 for name in texts.libraries.iter().take(MAX_LIBRARIES) {
                     let found = self.find_libraries(name, &member, &elf, &rpath, is_musl);
-                    self.take_libraries(&found, "its text names the library", &origin, How::Dlopen, &mut members, &mut seen);
+                    self.take_libraries(
+                        &found,
+                        "its text names the library",
+                        &origin,
+                        How::Dlopen,
+                        &mut members,
+                        &mut seen,
+                    );
                 }
             }
             if members.len() == before {
@@ -563,7 +707,9 @@ impl<'a> Trace<'a> {
         seen: &mut BTreeSet<String>,
     ) {
         for path in paths {
-            let Some(end) = self.keep(path, rule, origin, By::Rule) else { continue };
+            let Some(end) = self.keep(path, rule, origin, By::Rule) else {
+                continue;
+            };
             self.add_object(&end, how);
             if seen.insert(end.clone()) {
                 members.push(end);
@@ -579,7 +725,8 @@ impl<'a> Trace<'a> {
             elf::texts(&reader, elf, &self.space, &self.top, &self.siblings(path))
         });
         if texts.cut {
-            self.closure.cannot_follow(path, "is too large to be searched for the files that it names");
+            self.closure
+                .cannot_follow(path, "is too large to be searched for the files that it names");
         }
         let texts = Rc::new(texts);
         self.texts.insert(path.to_owned(), Rc::clone(&texts));
@@ -591,7 +738,9 @@ impl<'a> Trace<'a> {
         let (Some(owner), Some((directory, own))) = (self.inventory.owner(path), path.rsplit_once('/')) else {
             return BTreeSet::new();
         };
-        let Some(package) = self.inventory.package(owner) else { return BTreeSet::new() };
+        let Some(package) = self.inventory.package(owner) else {
+            return BTreeSet::new();
+        };
         package
             .files
             .iter()
@@ -617,19 +766,33 @@ impl<'a> Trace<'a> {
         }
         if let Some(member) = starts_shell {
             let origin = Origin::Path(member);
-            self.keep("/bin/sh", "it calls system() or popen(), which start the shell", &origin, By::Rule);
+            self.keep(
+                "/bin/sh",
+                "it calls system() or popen(), which start the shell",
+                &origin,
+                By::Rule,
+            );
         }
         for member in members {
-            let Some(elf) = self.elf(member).filter(|_| !Self::is_c_library(member)) else { continue };
+            let Some(elf) = self.elf(member).filter(|_| !Self::is_c_library(member)) else {
+                continue;
+            };
             let texts = self.texts(member, &elf);
             let silent = self.is_interpreter(member);
             let origin = Origin::Path(member.clone());
             let prefixes = texts.prefixes.iter().filter(|_| texts.endless);
             for path in texts.paths.iter().chain(prefixes) {
-                let Some(found) = self.space.resolve(path) else { continue };
+                let Some(found) = self.space.resolve(path) else {
+                    continue;
+                };
                 match (self.space.what(&found.path), self.class(&found.path)) {
                     (Some(What::File { .. }), Class::Program | Class::Script) if starts && !silent => {
-                        self.keep(path, "its text names the program, and it starts programs", &origin, By::Rule);
+                        self.keep(
+                            path,
+                            "its text names the program, and it starts programs",
+                            &origin,
+                            By::Rule,
+                        );
                     }
                     (Some(What::File { .. }), Class::Library) => {
                         self.keep(path, "its text names the library", &origin, By::Rule);
@@ -644,10 +807,18 @@ impl<'a> Trace<'a> {
                 continue;
             }
             if member == start {
-                let directory = member.rsplit_once('/').map_or("", |(directory, _)| directory).to_owned();
+                let directory = member
+                    .rsplit_once('/')
+                    .map_or("", |(directory, _)| directory)
+                    .to_owned();
                 for name in &texts.names {
                     let path = join(&directory, name);
-                    self.keep(&path, "its text names the program beside it, and it starts programs", &origin, By::Rule);
+                    self.keep(
+                        &path,
+                        "its text names the program beside it, and it starts programs",
+                        &origin,
+                        By::Rule,
+                    );
                 }
             }
             if elf.starts_shell {
@@ -676,17 +847,29 @@ impl<'a> Trace<'a> {
                 None => rule.reached.is_empty() && rule.imports.is_empty(),
                 Some(path) => {
                     let reached = rule.reached.is_empty()
-                        || rule.reached.iter().any(|pattern| pattern::path(pattern, path) || self.is_called(pattern, path));
+                        || rule
+                            .reached
+                            .iter()
+                            .any(|pattern| pattern::path(pattern, path) || self.is_called(pattern, path));
                     let by_import = !rule.imports.is_empty()
-                        && self.elf(path).is_some_and(|elf| rule.imports.iter().any(|name| elf.imports.contains(name)));
-                    if rule.imports.is_empty() { reached && !rule.reached.is_empty() } else { by_import }
+                        && self
+                            .elf(path)
+                            .is_some_and(|elf| rule.imports.iter().any(|name| elf.imports.contains(name)));
+                    if rule.imports.is_empty() {
+                        reached && !rule.reached.is_empty()
+                    } else {
+                        by_import
+                    }
                 }
             };
             if !holds {
                 continue;
             }
             self.fired.insert(number);
-            let origin = path.map_or_else(|| Origin::Root(format!("convention: {}", rule.name)), |path| Origin::Path(path.to_owned()));
+            let origin = path.map_or_else(
+                || Origin::Root(format!("convention: {}", rule.name)),
+                |path| Origin::Path(path.to_owned()),
+            );
             let by = if path.is_some() { By::Rule } else { By::Convention };
             for wanted in &rule.keep {
                 for path in self.space.expand(wanted) {
@@ -741,14 +924,20 @@ impl<'a> Trace<'a> {
 
     /// The modules that `nsswitch.conf` names.
     fn name_services(&mut self, from: &str) {
-        let Some(found) = self.space.resolve("/etc/nsswitch.conf") else { return };
-        let Some(bytes) = self.space.bytes(&found.path, MAX_CONFIGURATION) else { return };
+        let Some(found) = self.space.resolve("/etc/nsswitch.conf") else {
+            return;
+        };
+        let Some(bytes) = self.space.bytes(&found.path, MAX_CONFIGURATION) else {
+            return;
+        };
         let Some(elf) = self.elf(from) else { return };
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let mut services = BTreeSet::new();
         for line in text.lines() {
             let line = line.split('#').next().unwrap_or("");
-            let Some((_, list)) = line.split_once(':') else { continue };
+            let Some((_, list)) = line.split_once(':') else {
+                continue;
+            };
             for word in list.split_ascii_whitespace() {
                 if services.len() < 64 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
                     services.insert(word.to_owned());
@@ -769,13 +958,18 @@ impl<'a> Trace<'a> {
     /// Programs that a file of configuration names.
     pub(super) fn search_configuration(&mut self, file: &str, of: &str) {
         let Some(found) = self.space.resolve(file) else { return };
-        let Some(What::File { size, .. }) = self.space.what(&found.path) else { return };
+        let Some(What::File { size, .. }) = self.space.what(&found.path) else {
+            return;
+        };
         if self.configured + size > MAX_CONFIGURATIONS {
-            self.closure.cannot_follow(&found.path, "is one configuration file too many to search for programs");
+            self.closure
+                .cannot_follow(&found.path, "is one configuration file too many to search for programs");
             return;
         }
         self.configured += size;
-        let Some(bytes) = self.space.bytes(&found.path, MAX_CONFIGURATION) else { return };
+        let Some(bytes) = self.space.bytes(&found.path, MAX_CONFIGURATION) else {
+            return;
+        };
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let origin = Origin::Path(found.path.clone());
         for line in text.lines() {
@@ -785,7 +979,13 @@ impl<'a> Trace<'a> {
             }
             for token in line.split(|c: char| c.is_whitespace() || "\"'=|;,(){}<>`".contains(c)) {
                 if token.starts_with('/') && token.len() > 1 {
-                    self.named(token, &format!("the configuration of {of} names it"), &origin, By::Rule, "/");
+                    self.named(
+                        token,
+                        &format!("the configuration of {of} names it"),
+                        &origin,
+                        By::Rule,
+                        "/",
+                    );
                 }
             }
             // `command = name arguments`, as supervisors write it.
@@ -802,7 +1002,9 @@ impl<'a> Trace<'a> {
     pub(super) fn languages_of(&mut self, path: &str) {
         let rules = self.rules;
         for (number, language) in rules.languages.iter().enumerate() {
-            if self.languages.contains(&number) || !language.interpreters.iter().any(|pattern| pattern::path(pattern, path)) {
+            if self.languages.contains(&number)
+                || !language.interpreters.iter().any(|pattern| pattern::path(pattern, path))
+            {
                 continue;
             }
             self.languages.insert(number);
@@ -826,22 +1028,32 @@ impl<'a> Trace<'a> {
 
     /// Where something could not be followed: every executable of eligible packages, and all that it needs.
     pub(super) fn keep_everything(&mut self, eligible: &dyn Fn(PackageId) -> bool) {
-        let first = self.closure.unfollowed.first().map_or_else(String::new, |first| format!("{} {}", first.what, first.why));
+        let first = self
+            .closure
+            .unfollowed
+            .first()
+            .map_or_else(String::new, |first| format!("{} {}", first.what, first.why));
         let origin = Origin::Root(format!("not followed: {first}"));
         let said = self.closure.unfollowed.clone();
         let paths: Vec<String> = self
             .space
             .tree
             .nodes()
-            .filter(|(path, node)| {
-                !node.is_directory() && self.inventory.owner(path).is_some_and(eligible)
-            })
+            .filter(|(path, node)| !node.is_directory() && self.inventory.owner(path).is_some_and(eligible))
             .map(|(path, _)| path.to_owned())
             .collect();
         for path in paths {
-            let class = self.space.resolve(&path).map_or(Class::Data, |found| self.class(&found.path));
+            let class = self
+                .space
+                .resolve(&path)
+                .map_or(Class::Data, |found| self.class(&found.path));
             if class != Class::Data {
-                self.keep(&path, "something could not be followed, so every executable of the SBOM's packages stays", &origin, By::Rule);
+                self.keep(
+                    &path,
+                    "something could not be followed, so every executable of the SBOM's packages stays",
+                    &origin,
+                    By::Rule,
+                );
             }
         }
         self.settle();
@@ -851,7 +1063,11 @@ impl<'a> Trace<'a> {
 
     pub(super) fn hidden_set_id(&self, path: &str) -> bool {
         self.set_id.contains(path)
-            || self.space.tree.node(path).is_some_and(|node| node.is_executable() && node.mode & 0o6000 != 0)
+            || self
+                .space
+                .tree
+                .node(path)
+                .is_some_and(|node| node.is_executable() && node.mode & 0o6000 != 0)
     }
 
     pub(super) fn hide(&mut self, path: &str, why: Hidden) {
@@ -863,8 +1079,17 @@ impl<'a> Trace<'a> {
 fn is_private(path: &str) -> bool {
     let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
     ![
-        "/lib", "/lib64", "/lib32", "/usr/lib", "/usr/lib64", "/usr/lib32", "/usr/local/lib", "/usr/lib/*-linux-*", "/lib/*-linux-*",
-        "/usr/local/lib/*-linux-*", "/usr/lib/**/glibc-hwcaps/*",
+        "/lib",
+        "/lib64",
+        "/lib32",
+        "/usr/lib",
+        "/usr/lib64",
+        "/usr/lib32",
+        "/usr/local/lib",
+        "/usr/lib/*-linux-*",
+        "/lib/*-linux-*",
+        "/usr/local/lib/*-linux-*",
+        "/usr/lib/**/glibc-hwcaps/*",
     ]
     .iter()
     .any(|known| pattern::path(known, directory))

@@ -32,11 +32,8 @@ pub use fault::{Blob, Fault};
 pub use image::Image;
 pub use mounts::Mount;
 pub use remap::{IdMapping, Mapping};
-<<<<<<< HEAD
 pub use spec::{Process, SpecMount, User};
-=======
 pub use unpacked::{Unpacked, unpacked};
->>>>>>> packages
 
 use containerd::Containerd;
 use containerd_client::services::v1::Container;
@@ -311,6 +308,46 @@ fn workload(spec: &Spec) -> Workload {
         mounts: spec.mounts().to_vec(),
         exec_annotation: spec.annotation(EXEC).map(str::to_owned),
     }
+}
+
+/// What a container of an image starts where nobody says otherwise.
+///
+/// # Errors
+/// A configuration that is missing or was edited.
+pub async fn defaults(socket: &str, namespace: &str, image: &Image) -> Result<Workload, Fault> {
+    let containerd = Containerd::connect(socket, namespace).await?;
+    let defaults = image::config(&containerd, image.config).await?.defaults;
+    Ok(Workload {
+        process: Process {
+            args: defaults.entrypoint.into_iter().chain(defaults.cmd).collect(),
+            env: defaults.env,
+            cwd: if defaults.working_dir.is_empty() {
+                "/".to_owned()
+            } else {
+                defaults.working_dir
+            },
+            ..Process::default()
+        },
+        ..Workload::default()
+    })
+}
+
+/// What a container starts, by its record.
+///
+/// # Errors
+/// No such container, or one whose specification cannot be read.
+pub async fn recorded(socket: &str, namespace: &str, container: &str) -> Result<(Record, Workload), Fault> {
+    let containerd = Containerd::connect(socket, namespace).await?;
+    let unknown = || Fault::ContainerUnknown(oci::shorten(container));
+    let record = containerd.container(container).await?.ok_or_else(unknown)?;
+    let spec = record
+        .spec
+        .as_ref()
+        .map(|spec| spec.value.as_slice())
+        .unwrap_or_default();
+    let spec = Spec::parse(spec, Path::new("its record"))?;
+    let (record, _) = records(namespace, &record, &spec);
+    Ok((record, workload(&spec)))
 }
 
 /// Tells by what names policy knows a container, and who made it.

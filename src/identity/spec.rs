@@ -38,15 +38,15 @@ struct Root {
 #[serde(rename_all = "camelCase", default)]
 pub struct Process {
     /// Command line.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "oci::json::or_default")]
     pub args: Vec<String>,
     /// Environment, as `NAME=value`.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "oci::json::or_default")]
     pub env: Vec<String>,
     /// Working directory.
     pub cwd: String,
     /// As whom.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "oci::json::or_default")]
     pub user: User,
     /// Whether it can gain no privileges by starting a program.
     pub no_new_privileges: bool,
@@ -62,10 +62,6 @@ pub struct User {
     pub gid: u32,
 }
 
-fn or_default<'de, T: Deserialize<'de> + Default, D: serde::Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
 /// A mount of the specification.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct SpecMount {
@@ -78,7 +74,7 @@ pub struct SpecMount {
     #[serde(default, rename = "type")]
     pub fs_type: String,
     /// Options.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "oci::json::or_default")]
     pub options: Vec<String>,
 }
 
@@ -109,7 +105,7 @@ impl Spec {
         Self::parse(&bytes, &path)
     }
 
-    fn parse(bytes: &[u8], path: &Path) -> Result<Self, Fault> {
+    pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Self, Fault> {
         let spec = oci::json::parse(bytes).map_err(|source| Fault::SpecInvalid {
             path: path.to_owned(),
             source,

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use crate::diagnostic::printable;
+use serde::Deserialize;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// Deepest nesting of arrays and objects.
@@ -45,6 +46,14 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     Strict { depth: 0 }.deserialize(&mut reader)?;
     reader.end()?;
     Ok(serde_json::from_slice(bytes)?)
+}
+
+/// Reads `null` as nothing, as Go does.
+///
+/// # Errors
+/// The deserializer's.
+pub fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Walks a whole value, keeps nothing of it.

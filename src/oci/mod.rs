@@ -200,6 +200,26 @@ pub struct ImageConfig {
     pub platform: Platform,
     /// Digests of the uncompressed layers, base first.
     pub diff_ids: Vec<Digest>,
+    /// What a container is started with where nobody says otherwise.
+    pub defaults: Defaults,
+}
+
+/// What an image says that a container of it starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Defaults {
+    /// First part of the command line.
+    #[serde(deserialize_with = "json::or_default")]
+    pub entrypoint: Vec<String>,
+    /// The rest of it.
+    #[serde(deserialize_with = "json::or_default")]
+    pub cmd: Vec<String>,
+    /// Environment, as `NAME=value`.
+    #[serde(deserialize_with = "json::or_default")]
+    pub env: Vec<String>,
+    /// Working directory; empty for `/`.
+    #[serde(deserialize_with = "json::or_default")]
+    pub working_dir: String,
 }
 
 impl ImageConfig {
@@ -213,6 +233,8 @@ impl ImageConfig {
             #[serde(flatten)]
             platform: Platform,
             rootfs: Rootfs,
+            #[serde(default, deserialize_with = "json::or_default")]
+            config: Defaults,
         }
         #[derive(Deserialize)]
         struct Rootfs {
@@ -228,6 +250,7 @@ impl ImageConfig {
         Ok(Self {
             platform: raw.platform,
             diff_ids: raw.rootfs.diff_ids,
+            defaults: raw.config,
         })
     }
 

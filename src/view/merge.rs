@@ -162,7 +162,10 @@ impl Directory {
 
     /// Where the link `name` leads.
     pub(super) fn target_of(&self, name: &OsStr, entry: &Entry, path: &Path) -> Result<CString, Error> {
-        let part = self.parts.get(entry.part).ok_or_else(|| Error::Missing(path.to_owned()))?;
+        let part = self
+            .parts
+            .get(entry.part)
+            .ok_or_else(|| Error::Missing(path.to_owned()))?;
         rustix::fs::readlinkat(part, name, Vec::new()).map_err(|e| Error::at("read the link", path, e))
     }
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, OFlags, Stat};
 use sha2::{Digest as _, Sha256};
 
-use super::{Error, MAX_DEPTH};
 use super::merge::{Scratch, Subject, beside, is_whiteout, open_one};
+use super::{Error, MAX_DEPTH};
 use crate::digest::Digest;
 use crate::tree::MAX_NODES;
 
@@ -59,7 +59,13 @@ impl Recorder {
     }
 
     /// Adds one name. `target` is where a link leads.
-    pub(super) fn add(&mut self, path: &Path, stat: &Stat, target: &[u8], attributes: &Attributes) -> Result<(), Error> {
+    pub(super) fn add(
+        &mut self,
+        path: &Path,
+        stat: &Stat,
+        target: &[u8],
+        attributes: &Attributes,
+    ) -> Result<(), Error> {
         if is_whiteout(stat) {
             return self.add_whiteout(path);
         }

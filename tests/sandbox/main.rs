@@ -112,7 +112,7 @@ fn probe(directory: i32, leaked: i32) {
     // SAFETY: the parent left this descriptor open for this process, which has just started.
     let directory = unsafe { OwnedFd::from_raw_fd(directory) };
     let parent = rustix::process::getppid().unwrap().as_raw_pid();
-    let root = sandbox::enter(sandbox::Root::Directory(directory), &[]).unwrap();
+    let root = sandbox::enter(directory).unwrap();
     say("shut in");
     // Until the parent has looked.
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();

@@ -5,10 +5,10 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 
+use assay::StateDir;
 use assay::digest::Digest;
 use assay::identity::Mount;
 use assay::shim::mount::{mount_all, unmount_recursive};
-use assay::StateDir;
 use assay::view::{Cache, Snapshot, View, Way};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat};
 use tempfile::TempDir;
@@ -33,7 +33,15 @@ impl Image {
         let mut image = Self::empty(2);
         let base = image.layers.pop().unwrap();
         let top = image.layers.pop().unwrap();
-        for folder in ["usr/bin", "usr/lib/deep/er", "etc", "var/empty", "var/old", "was-file-dir/x", "tmp"] {
+        for folder in [
+            "usr/bin",
+            "usr/lib/deep/er",
+            "etc",
+            "var/empty",
+            "var/old",
+            "was-file-dir/x",
+            "tmp",
+        ] {
             fs::create_dir_all(base.join(folder)).unwrap();
         }
         fs::copy("/bin/busybox", base.join("usr/bin/busybox")).unwrap();
@@ -97,7 +105,14 @@ impl Image {
         attribute(&top.join("var/old"), "trusted.overlay.opaque", b"y");
         // Left behind by the mount that a layer was written through.
         attribute(&top.join("var"), "trusted.overlay.origin", b"x");
-        mknodat(CWD, top.join("etc/removed"), FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+        mknodat(
+            CWD,
+            top.join("etc/removed"),
+            FileType::CharacterDevice,
+            Mode::empty(),
+            0,
+        )
+        .unwrap();
         image.layers = vec![top, base];
         image
     }
@@ -308,4 +323,3 @@ pub const KEEP: [&str; 24] = [
     "/was-file-dir",
     "/",
 ];
-

@@ -114,11 +114,11 @@ pub fn main(what: &str, argument: &str) -> ExitCode {
         return say(NO_SANDBOX, &"its argument is not an inherited descriptor");
     };
     let shut_in = if what == INSPECT {
-        sandbox::enter_image
+        sandbox::enter_image(sandbox::Root::Directory(directory), &[])
     } else {
-        sandbox::enter
+        sandbox::enter(directory)
     };
-    let directory = match shut_in(directory) {
+    let directory = match shut_in {
         Ok(directory) => directory,
         Err(error) => return say(NO_SANDBOX, &error),
     };

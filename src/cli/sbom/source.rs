@@ -116,7 +116,7 @@ fn mounted<T>(
         .map_err(|error| SourceError::Private(error.into()))?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(|error| SourceError::Private(error.into()))?;
-    mount_all(mounts, place).map_err(SourceError::Mount)?;
+    mount_all(mounts, None, place).map_err(SourceError::Mount)?;
     let looked = open(place)
         .map_err(SbomError::from)
         .and_then(|root| Ok(look(root.as_fd())?));

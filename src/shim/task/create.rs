@@ -19,8 +19,8 @@ use crate::shim::invocation::is_identifier;
 use crate::shim::io::{Pending, Stdio};
 use crate::shim::options::Options;
 use crate::shim::process::Process;
-use crate::view::View;
 use crate::shim::{config, edit, events, mount, program};
+use crate::view::View;
 
 impl Tasks {
     pub(super) async fn create(self: Arc<Self>, mut request: CreateTaskRequest) -> Result<CreateTaskResponse, Error> {
@@ -275,7 +275,7 @@ impl Mounted {
         if mounts.is_empty() {
             return Ok(Self(None));
         }
-        mount::mount_all(mounts, None, &rootfs)?;
+        mount::mount_all(mounts, view, &rootfs)?;
         Ok(Self(Some(rootfs)))
     }
 
