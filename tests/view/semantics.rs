@@ -9,9 +9,9 @@ use std::process::Command;
 use assay::identity::Mount;
 use assay::shim::mount::mount_all;
 use assay::view::{View, Way};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{UnmountFlags, unmount};
 
-use crate::image::{Facts, Image, KEEP, Root, attribute, closed, listing, overlay};
+use crate::image::{Facts, Image, KEEP, Root, attribute, closed, facts, listing, overlay};
 use crate::kernels::ways;
 
 #[test]
@@ -140,7 +140,7 @@ fn programs_run_with_their_capabilities_and_hidden_ones_are_reached_by_no_path()
         let run = |arguments: &[&str]| {
             let mut command = Command::new("setpriv");
             command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]);
-            command.arg(root.at("usr/bin/capable")).args(arguments).output().unwrap()
+            command.arg(root.at("usr/bin/busybox-capable")).args(arguments).output().unwrap()
         };
         let said = run(&["grep", "CapEff", "/proc/self/status"]);
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
@@ -162,10 +162,28 @@ fn programs_run_with_their_capabilities_and_hidden_ones_are_reached_by_no_path()
 fn nothing_is_left_when_the_root_file_system_is_unmounted() {
     for way in ways() {
         let mut image = Image::new();
-        // Layers and views on a file system of their own, which cannot be unmounted while anything uses it.
-        let disk = image.path("disk");
-        fs::create_dir(&disk).unwrap();
-        mount("tmpfs", &disk, "tmpfs", MountFlags::empty(), c"").unwrap();
+        // Layers and views on a loop device of their own, which lives as long as anything uses its file system.
+        let (disk, file) = (image.path("disk"), image.path("file"));
+        fs::File::create(&file).unwrap().set_len(32 << 20).unwrap();
+        assert!(Command::new("mke2fs").args(["-q", "-t", "ext4"]).arg(&file).status().unwrap().success());
+        let request = Mount {
+            r#type: "ext4".to_owned(),
+            source: file.display().to_string(),
+            target: String::new(),
+            options: vec!["loop".to_owned()],
+        };
+        mount_all(&[request], None, &disk).unwrap();
+        let is_used = || {
+            let devices = fs::read_dir("/sys/block").unwrap();
+            let mut files = devices.map(|device| device.unwrap().path().join("loop/backing_file"));
+            files.any(|path| fs::read_to_string(path).is_ok_and(|text| text.trim() == file.display().to_string()))
+        };
+        let eventually = |wanted: bool| {
+            (0..300).any(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                is_used() == wanted
+            })
+        };
         let status = Command::new("cp").arg("-a").arg(image.path("snapshots")).arg(&disk).status().unwrap();
         assert!(status.success());
         image.layers = (0..2).map(|n| disk.join(format!("snapshots/{n}/fs"))).collect();
@@ -179,18 +197,18 @@ fn nothing_is_left_when_the_root_file_system_is_unmounted() {
         ])];
         let view = image.view(&mounts, way, &KEEP);
         assert!(view.layer.starts_with(disk.canonicalize().unwrap().join("assay-views")), "{view:?}");
-        let before = fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+        let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let own = |table: &str| table.lines().filter(|line| line.contains(image.place.path().to_str().unwrap())).count();
         let root = image.mount(&mounts, Some(&view));
         assert_eq!(root.read("usr/bin/app"), "app");
-        assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count(), before + 1);
-        assert!(unmount(&disk, UnmountFlags::empty()).is_err());
-        drop(root);
-        // A mount namespace goes away a moment after its last thread.
-        let gone = (0..100).any(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(10));
-            unmount(&disk, UnmountFlags::empty()).is_ok()
-        });
-        assert!(gone, "{way:?}: something still uses the layers");
+        let after = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert_eq!(own(&after), own(&before) + 1);
+        unmount(&disk, UnmountFlags::empty()).unwrap();
+        assert!(is_used());
+        assert_eq!(root.read("usr/bin/app"), "app");
+        // What containerd does when it finds a bundle whose shim is gone.
+        unmount(&root.0, UnmountFlags::empty()).unwrap();
+        assert!(eventually(false), "{way:?}: something still uses the layers");
     }
 }
 
@@ -256,6 +274,10 @@ fn snapshots_without_an_upper_directory_are_shown_read_only() {
         ..native
     };
     let layers = overlay(vec![image.lower(), "ro".to_owned()]);
+    let top = {
+        let plain = image.mount(std::slice::from_ref(&layers), None);
+        facts(&plain.0, "/")
+    };
     let mut expected = listing(&whole.0);
     let kept = closed(&KEEP);
     expected.retain(|name, _| kept.contains(name));
@@ -264,6 +286,9 @@ fn snapshots_without_an_upper_directory_are_shown_read_only() {
             let view = image.view(&mounts, way, &KEEP);
             let root = image.mount(&mounts, Some(&view));
             assert_eq!(listing(&root.0), expected, "{way:?}");
+            if mounts[0].r#type == "overlay" {
+                assert_eq!(facts(&root.0, "/"), top, "{way:?}");
+            }
             let error = fs::write(root.at("etc/new"), "x").unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem, "{way:?}");
         }
