@@ -31,9 +31,10 @@ test: lint
 # Only the checks that need another kernel than this machine's.
 vm-test: setup
 	cargo test --test vm
+	cargo test --test view linux_6
 
 demo: build
 	@tests/demo/run target/release
 
 bench: setup
-	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo bench --bench shim
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo bench --bench shim --bench view

@@ -477,8 +477,9 @@ fn beside(own: &StateDir, snapshot: &Snapshot) -> Option<PathBuf> {
         return None;
     }
     let snapshots = anchor.ancestors().find(|path| path.ends_with("snapshots"))?;
-    let root = snapshots.parent()?;
-    let same = rustix::fs::stat(root).ok()?.st_dev == device;
+    // containerd's directory may be a link to another disk.
+    let root = fs::canonicalize(snapshots.parent()?).ok()?;
+    let same = rustix::fs::stat(&root).ok()?.st_dev == device;
     same.then(|| root.join(BESIDE))
 }
 

@@ -49,6 +49,7 @@ pub mod mount;
 mod probe;
 mod record;
 pub mod snapshot;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 
@@ -200,10 +201,40 @@ pub enum Error {
 }
 
 impl Error {
-    /// True when it is room on the disk that is missing.
+    /// The code that a refusal has for it.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::Store(store::Error::Full { .. }))
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Full { .. } | Self::Store(store::Error::Full { .. }) => "state-full",
+            Self::Store(_) => "state-unusable",
+            Self::Unsuitable(_) => "view-unsuitable",
+            Self::Foreign { .. } => "view-layer-foreign",
+            Self::TooDeep(_) | Self::TooManyNames | Self::TooManyAttributes | Self::TooManyLayers(_) => "view-too-large",
+            Self::Path(_) | Self::Missing(_) | Self::NotDirectory(_) => "view-keep-set",
+            Self::NoWay(_) => "view-impossible",
+            Self::Io { .. } => "view-failed",
+        }
+    }
+
+    /// What to do about it, for the end of a refusal's line.
+    #[must_use]
+    pub fn fix(&self) -> &'static str {
+        match self {
+            Self::Full { .. } | Self::Store(store::Error::Full { .. }) => {
+                "free space on the file system of the snapshotter and on that of Assay's state"
+            }
+            Self::Store(_) => "an administrator makes the state directory root's own, mode 0700, and writable",
+            Self::Unsuitable(_) => {
+                "use the overlayfs snapshotter, set readOnlyRootFilesystem, or set filesystem.mode to audit or off"
+            }
+            Self::Foreign { .. } => "rebuild the image without extended attributes of overlayfs in its layers",
+            Self::TooDeep(_) | Self::TooManyNames | Self::TooManyAttributes | Self::TooManyLayers(_) => {
+                "use an image with fewer files or layers, or set filesystem.mode to off in the rule"
+            }
+            Self::Path(_) | Self::Missing(_) | Self::NotDirectory(_) => "report it: the keep set does not fit the image",
+            Self::NoWay(_) => "set filesystem.mode to audit or off in the rule, or use another file system for containerd",
+            Self::Io { .. } => "look at the file system that the path is on, then start the container again",
+        }
     }
 
     fn at(action: &'static str, path: &Path, source: Errno) -> Self {

@@ -160,7 +160,10 @@ impl Rootfs<'_> {
             let private = MountFlags::NOSUID | MountFlags::NODEV;
             mount("tmpfs", stage, "tmpfs", private, c"mode=0700")?;
             rustix::process::chdir(stage)?;
-            let mut lower = String::from("view");
+            let is_double = self.view.way == Way::Two && self.writes();
+            // The key among the options of what is mounted in the end tells that the view is in use.
+            let key = self.view.key.hex();
+            let mut lower = if is_double { "view".to_owned() } else { key.clone() };
             self.place(&self.view.layer, &lower)?;
             for (number, layer) in self.layers.iter().enumerate() {
                 let name = number.to_string();
@@ -168,18 +171,16 @@ impl Rootfs<'_> {
                 lower.push_str(if self.view.way == Way::Whiteouts { ":" } else { "::" });
                 lower.push_str(&name);
             }
-            if self.view.way == Way::Two && self.writes() {
-                // The name is what tells that the view is in use.
-                let inner = self.view.key.hex();
-                fs::create_dir(&inner)?;
+            if is_double {
+                fs::create_dir(&key)?;
                 let options = format!("lowerdir={lower},metacopy=on,redirect_dir=follow");
-                overlay("overlay", &inner, MountFlags::RDONLY, options)?;
-                lower = inner;
+                overlay("overlay", &key, MountFlags::RDONLY, options)?;
+                lower = key;
             }
             fs::create_dir(MOUNT)?;
             let mut options: Vec<String> = self.others().map(str::to_owned).collect();
             options.push(format!("lowerdir={lower}"));
-            if self.view.way == Way::Two && !self.writes() {
+            if self.view.way == Way::Two && !is_double {
                 options.push("metacopy=on,redirect_dir=follow".to_owned());
             }
             overlay(self.source, MOUNT, self.flags, options.join(","))?;

@@ -8,7 +8,7 @@ use crate::identity::Mount;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unsuitable {
     /// Not one mount at the root.
-    #[error("its root file system is {0} mounts, a view takes one at its root")]
+    #[error("its root file system has {0} mounts at its root, a view takes one")]
     Mounts(usize),
     /// Not a tree of files that is there already.
     #[error("its root file system is of type '{}', whose files lie in no directory", .0.escape_debug())]
@@ -164,6 +164,14 @@ mod tests {
             .iter()
             .map(|mounts| Snapshot::of(mounts, false).unwrap_err().to_string())
             .collect();
-        insta::assert_snapshot!(messages.join("\n"), @"");
+        insta::assert_snapshot!(messages.join("\n"), @r"
+        its root file system has 0 mounts at its root, a view takes one
+        its root file system is of type 'ext4', whose files lie in no directory
+        its snapshotter gives it one directory of its own, over which a view can only be read-only
+        its root file system is mounted with 'lowerdir'
+        its root file system is mounted with 'lowerdir'
+        its root file system is mounted with 'metacopy=on'
+        its root file system is mounted with 'userxattr'
+        ");
     }
 }

@@ -5,10 +5,10 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 
-use assay::StateDir;
 use assay::digest::Digest;
 use assay::identity::Mount;
 use assay::shim::mount::{mount_all, unmount_recursive};
+use assay::store::StateDir;
 use assay::view::{Cache, Snapshot, View, Way};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat};
 use tempfile::TempDir;
@@ -33,19 +33,11 @@ impl Image {
         let mut image = Self::empty(2);
         let base = image.layers.pop().unwrap();
         let top = image.layers.pop().unwrap();
-        for folder in [
-            "usr/bin",
-            "usr/lib/deep/er",
-            "etc",
-            "var/empty",
-            "var/old",
-            "was-file-dir/x",
-            "tmp",
-        ] {
+        for folder in ["usr/bin", "usr/lib/deep/er", "etc", "var/empty", "var/old", "was-file-dir/x", "tmp"] {
             fs::create_dir_all(base.join(folder)).unwrap();
         }
         fs::copy("/bin/busybox", base.join("usr/bin/busybox")).unwrap();
-        fs::copy("/bin/busybox", base.join("usr/bin/capable")).unwrap();
+        fs::copy("/bin/busybox", base.join("usr/bin/busybox-capable")).unwrap();
         for (name, content) in [
             ("usr/bin/app", "app"),
             ("usr/bin/sh", "secret shell"),
@@ -89,7 +81,7 @@ impl Image {
         ] {
             fs::set_permissions(base.join(name), Permissions::from_mode(mode)).unwrap();
         }
-        attribute(&base.join("usr/bin/capable"), "security.capability", &CAPABILITY);
+        attribute(&base.join("usr/bin/busybox-capable"), "security.capability", &CAPABILITY);
         attribute(&base.join("etc/acl"), "system.posix_acl_access", &ACL);
         attribute(&base.join("etc"), "user.note", b"of a directory");
         attribute(&base.join("etc/passwd"), "user.note", b"of a file");
@@ -105,20 +97,15 @@ impl Image {
         attribute(&top.join("var/old"), "trusted.overlay.opaque", b"y");
         // Left behind by the mount that a layer was written through.
         attribute(&top.join("var"), "trusted.overlay.origin", b"x");
-        mknodat(
-            CWD,
-            top.join("etc/removed"),
-            FileType::CharacterDevice,
-            Mode::empty(),
-            0,
-        )
-        .unwrap();
+        mknodat(CWD, top.join("etc/removed"), FileType::CharacterDevice, Mode::empty(), 0).unwrap();
         image.layers = vec![top, base];
         image
     }
 
     pub fn empty(layers: usize) -> Self {
         let place = TempDir::new().unwrap();
+        // Another user runs a program in it.
+        fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
         let layers = (0..layers).map(|n| place.path().join(format!("snapshots/{n}/fs")));
         let image = Self {
             layers: layers.collect(),
@@ -242,7 +229,7 @@ fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// Everything there is to know about a name, but its inode number.
-fn facts(path: &Path, name: &str) -> Facts {
+pub fn facts(path: &Path, name: &str) -> Facts {
     let seen = fs::symlink_metadata(path).unwrap();
     Facts {
         name: name.to_owned(),
@@ -273,12 +260,14 @@ pub struct Facts {
     pub modified: Option<(i64, i64)>,
 }
 
-/// Every name below `root`, as [`facts`].
+/// Every name below `root` as [`facts`]; the root itself is the upper directory's, where there is one.
 pub fn listing(root: &Path) -> BTreeMap<String, Facts> {
     let mut all = BTreeMap::new();
     let mut waiting = vec![(root.to_owned(), "/".to_owned())];
     while let Some((path, name)) = waiting.pop() {
-        all.insert(name.clone(), facts(&path, &name));
+        if name != "/" {
+            all.insert(name.clone(), facts(&path, &name));
+        }
         if fs::symlink_metadata(&path).unwrap().is_dir() {
             for entry in fs::read_dir(&path).unwrap() {
                 let entry = entry.unwrap();
@@ -294,6 +283,7 @@ pub fn listing(root: &Path) -> BTreeMap<String, Facts> {
 pub fn closed(keep: &[&str]) -> BTreeSet<String> {
     keep.iter()
         .flat_map(|path| Path::new(path).ancestors().map(|path| path.display().to_string()))
+        .filter(|path| path != "/")
         .collect()
 }
 
@@ -312,7 +302,7 @@ pub const KEEP: [&str; 24] = [
     "/tmp",
     "/usr/bin/app",
     "/usr/bin/busybox",
-    "/usr/bin/capable",
+    "/usr/bin/busybox-capable",
     "/usr/bin/first",
     "/usr/bin/second",
     "/usr/bin/suid",
@@ -323,3 +313,4 @@ pub const KEEP: [&str; 24] = [
     "/was-file-dir",
     "/",
 ];
+
