@@ -24,7 +24,11 @@ const WAYS: [Way; 3] = [Way::One, Way::Two, Way::Whiteouts];
 
 fn main() {
     let node = Node::new();
-    let files: Vec<&String> = node.keep.iter().filter(|path| node.layer.join(&path[1..]).is_file()).collect();
+    let files: Vec<&String> = node
+        .keep
+        .iter()
+        .filter(|path| node.layer.join(&path[1..]).is_file())
+        .collect();
     println!(
         "Debian root with {} names, {} MB; kept: {} names, {} of them files; Linux {}",
         node.all.len(),
@@ -38,7 +42,11 @@ fn main() {
     for (what, keep) in [("what is kept", &node.keep), ("everything", &node.all)] {
         for way in [Way::One, Way::Whiteouts] {
             let times = (0..BUILDS).map(|n| node.build(&format!("{what} {n}"), way, keep).0);
-            println!("{:<28}{:>10.1}", format!("{what}, {:?}", way.form()), median(times) * 1e3);
+            println!(
+                "{:<28}{:>10.1}",
+                format!("{what}, {:?}", way.form()),
+                median(times) * 1e3
+            );
         }
     }
     let views = WAYS.map(|way| node.build("views", way, &node.keep).1);
@@ -79,8 +87,17 @@ impl Node {
         }
         // The one layer of the image is by far the largest of its blobs.
         let blobs = fs::read_dir(here.join("target/images/nginx/blobs/sha256")).expect("run make setup");
-        let blob = blobs.map(|blob| blob.unwrap()).max_by_key(|blob| blob.metadata().unwrap().len()).unwrap();
-        let unpacked = Command::new("tar").arg("-xf").arg(blob.path()).arg("-C").arg(&layer).status().unwrap();
+        let blob = blobs
+            .map(|blob| blob.unwrap())
+            .max_by_key(|blob| blob.metadata().unwrap().len())
+            .unwrap();
+        let unpacked = Command::new("tar")
+            .arg("-xf")
+            .arg(blob.path())
+            .arg("-C")
+            .arg(&layer)
+            .status()
+            .unwrap();
         assert!(unpacked.success());
         let tree = Tree::scan(File::open(&layer).unwrap().into()).unwrap();
         // What the balanced level would keep of most images: data, libraries and a few programs.
@@ -95,7 +112,11 @@ impl Node {
                 .filter(|(path, node)| is_kept(path, &node.kind, node.is_executable()))
                 .map(|(path, _)| path.to_owned())
                 .collect(),
-            bytes: tree.nodes().filter(|(_, node)| node.is_file()).map(|(_, node)| node.size).sum(),
+            bytes: tree
+                .nodes()
+                .filter(|(_, node)| node.is_file())
+                .map(|(_, node)| node.size)
+                .sum(),
             root: place.join("rootfs"),
             layer,
             place,
@@ -174,12 +195,24 @@ impl Node {
                 unmount_recursive(&self.root).unwrap();
             }
         }
-        println!("\nopening {} files, ms, median of {WALKS}\n{:<28}{:>10}{:>8}{:>10}{:>8}", files.len(), "", "first", "", "warm", "");
+        println!(
+            "\nopening {} files, ms, median of {WALKS}\n{:<28}{:>10}{:>8}{:>10}{:>8}",
+            files.len(),
+            "",
+            "first",
+            "",
+            "warm",
+            ""
+        );
         let mut plain = None;
         for ((name, _), (first, warm)) in shown.iter().zip(times) {
             let (first, warm) = (median(first.into_iter()) * 1e3, median(warm.into_iter()) * 1e3);
             let (whole, again) = *plain.get_or_insert((first, warm));
-            println!("{name:<28}{first:>10.2}{:>8.2}{warm:>10.2}{:>8.2}", first / whole, warm / again);
+            println!(
+                "{name:<28}{first:>10.2}{:>8.2}{warm:>10.2}{:>8.2}",
+                first / whole,
+                warm / again
+            );
         }
     }
 }

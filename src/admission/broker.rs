@@ -501,7 +501,8 @@ impl Desk {
             blobs: &blobs,
         };
         match minimize::show(&desk, &case) {
-            Ok(Shown::View(view, files)) => {
+            Ok(Shown::View(shown)) => {
+                let (view, files) = *shown;
                 decision.view = Some(view);
                 decision.files = Some(files);
             }

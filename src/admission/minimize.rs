@@ -58,7 +58,7 @@ pub(super) struct Case<'a> {
 /// What came of it.
 pub(super) enum Shown {
     /// The container sees this.
-    View(View, Files),
+    View(Box<(View, Files)>),
     /// It must not run.
     Refused {
         code: &'static str,
@@ -149,7 +149,7 @@ pub(super) fn show(desk: &Desk<'_>, case: &Case<'_>) -> Result<Shown, Unseen> {
     if let Some(memo) = name.as_ref().and_then(|name| recall(&memos, name))
         && let Some(view) = cache.find(&memo.view, way)?
     {
-        return Ok(Shown::View(view, memo.files));
+        return Ok(Shown::View(Box::new((view, memo.files))));
     }
     let needs = ask(desk, case, &snapshot, question, &prepared.contents)?;
     if let Some(refused) = refusal(case, &needs) {
@@ -164,7 +164,7 @@ pub(super) fn show(desk: &Desk<'_>, case: &Case<'_>) -> Result<Shown, Unseen> {
         // What cannot be kept is found out again; nothing else depends on it.
         let _ = memo::make_room(&memos).and_then(|()| memos.write_volatile(&name, &json));
     }
-    Ok(Shown::View(view, memo.files))
+    Ok(Shown::View(Box::new((view, memo.files))))
 }
 
 /// What a container needs, told to a person: nothing is remembered and nothing is built.

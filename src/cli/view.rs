@@ -76,7 +76,7 @@ pub fn run(args: &Args, config: &Config) -> Exit {
     let (decision, needs) = match admission::look(config, subject) {
         Ok(found) => found,
         Err((reason, fix)) => {
-            complain(&format!("{reason}; to fix: {fix}"));
+            complain(format!("{reason}; to fix: {fix}"));
             return Exit::Failed;
         }
     };

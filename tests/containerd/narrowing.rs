@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::json;
 
 use crate::harness::container::ContainerBuilder;
-use crate::harness::daemon::NARROWED;
+use crate::harness::daemon::{MINIMIZED, NARROWED};
 use crate::harness::{Case, needs_assay, on_each_containerd};
 use crate::refusals::{assert_refusal, signed};
 
@@ -14,6 +14,8 @@ on_each_containerd! {
     a_container_gets_less_than_it_asked_for,
     what_asks_for_less_already_stays_as_it_is,
     user_0_is_refused,
+    a_container_sees_only_what_it_needs,
+    equal_needs_share_a_view,
 }
 
 /// A container of user 1000 that asks for more than its rule leaves it.
@@ -73,4 +75,44 @@ fn user_0_is_refused(case: &Case) {
     let result = signed(case, "root").image_name(NARROWED).create();
     let status = assert_refusal(case, "root", result, "user-root");
     assert!(status.message().contains("runAsUser"), "{status}");
+}
+
+fn a_container_sees_only_what_it_needs(case: &Case) {
+    if !needs_assay("a view") {
+        return;
+    }
+    let script = "echo /bin/*; /bin/ls / 2>/dev/null || echo hidden; echo mine > /bin/ls && echo written; exit 3";
+    let outcome = signed(case, "minimized")
+        .image_name(MINIMIZED)
+        .edit(|spec| spec["process"]["args"] = json!(["/bin/sh", "-c", script]))
+        .run();
+    assert_eq!(
+        (outcome.status, outcome.stdout.as_str()),
+        (3, "/bin/busybox /bin/ls /bin/sh /bin/sleep\n"),
+        "{outcome:?}"
+    );
+}
+
+fn equal_needs_share_a_view(case: &Case) {
+    if !needs_assay("a view") {
+        return;
+    }
+    let mut views = Vec::new();
+    for address in ["10.0.0.1:80", "10.0.0.2:80"] {
+        let outcome = signed(case, &format!("pod-{}", views.len()))
+            .image_name(MINIMIZED)
+            .edit(|spec| {
+                spec["process"]["args"] = json!(["/bin/sh", "-c", "echo $0 /bin/*", address]);
+                spec["process"]["env"] = json!(["PATH=/bin", format!("KUBERNETES_SERVICE_HOST={address}")]);
+            })
+            .run();
+        assert_eq!(
+            outcome.stdout,
+            format!("{address} /bin/busybox /bin/sh /bin/sleep\n"),
+            "{outcome:?}"
+        );
+        let decisions = case.daemon.decisions(&case.id(&format!("pod-{}", views.len())));
+        views.push(decisions[0].view.clone().expect("a view"));
+    }
+    assert_eq!(views[0], views[1]);
 }

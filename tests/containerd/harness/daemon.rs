@@ -77,6 +77,9 @@ pub const WANTED_BY_ANOTHER: &str = "assay.test/strangers/signed:latest";
 /// The same, where policy narrows what the container gets.
 pub const NARROWED: &str = "assay.test/narrowed/signed:latest";
 
+/// The same, where the container sees only what it needs.
+pub const MINIMIZED: &str = "assay.test/minimized/signed:latest";
+
 /// Nobody has signed this one.
 pub static UNSIGNED: LazyLock<Image> =
     LazyLock::new(|| Image::busybox("assay.test/enforced/unsigned:latest", "unsigned", &["/bin/sh"]));
@@ -146,6 +149,7 @@ impl Daemon {
             daemon.tag(namespace, "assay.test/busybox:latest", SIGNED);
             daemon.tag(namespace, "assay.test/busybox:latest", WANTED_BY_ANOTHER);
             daemon.tag(namespace, "assay.test/busybox:latest", NARROWED);
+            daemon.tag(namespace, "assay.test/busybox:latest", MINIMIZED);
         }
         cri::wait_for_image(&daemon.socket(), SIGNED);
         daemon

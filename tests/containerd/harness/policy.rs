@@ -67,6 +67,16 @@ noexec_mounts = true
 no_new_privileges = true
 
 [[rule]]
+name = 'minimized'
+match = {{ image = ['assay.test/minimized/**'] }}
+mode = 'enforce'
+[[rule.signature]]
+any = [{{ key = 'release' }}]
+[rule.filesystem]
+mode = 'enforce'
+exec = ['/bin/sleep']
+
+[[rule]]
 name = 'everything else'
 match = {{ image = ['**'] }}
 mode = 'audit'
