@@ -284,6 +284,50 @@ fn nothing_is_counted_twice_and_nothing_is_without_a_limit() {
 }
 
 #[test]
+fn every_entry_of_a_log_is_told_of() {
+    use base64::Engine as _;
+    let sigstore = Sigstore::new();
+    let mut bundle = sigstore
+        .keyless()
+        .promised()
+        .statement(&statement())
+        .bundle(Version::V01);
+    let entries = bundle["verificationMaterial"]["tlogEntries"].as_array_mut().unwrap();
+    // The log took it up a second time.
+    let mut again = entries[0].clone();
+    let body = again["canonicalizedBody"].as_str().unwrap();
+    let body = base64::prelude::BASE64_STANDARD.decode(body).unwrap();
+    let first: i64 = again["logIndex"].as_str().unwrap().parse().unwrap();
+    again["logIndex"] = (first + 1).to_string().into();
+    let promise = sigstore.rekor.promise(&body, SIGNED, first + 1);
+    again["inclusionPromise"]["signedEntryTimestamp"] = pki::base64(&promise).into();
+    entries.push(again);
+    let proof = verify(&root(&sigstore), bundle.to_string().as_bytes(), By::Certificate, now()).unwrap();
+    let indexes: Vec<u64> = proof.logs.iter().map(|entry| entry.index).collect();
+    let first = u64::try_from(first).unwrap();
+    assert_eq!(indexes, [first, first + 1]);
+}
+
+#[test]
+fn the_number_of_an_entry_is_known_by_what_vouches_for_it() {
+    let sigstore = Sigstore::new();
+    let unnumbered = |signed: &Signed| keyless(&sigstore, signed, Version::V03).unwrap().logs[0].unnumbered;
+    assert!(!unnumbered(&sigstore.keyless().statement(&statement())));
+    assert!(!unnumbered(&sigstore.keyless().rekor2().statement(&statement())));
+    // Whoever takes the promise away can write any number.
+    let mut bundle = sigstore
+        .keyless()
+        .timestamps(1)
+        .statement(&statement())
+        .bundle(Version::V03);
+    let entry = &mut bundle["verificationMaterial"]["tlogEntries"][0];
+    entry.as_object_mut().unwrap().remove("inclusionPromise");
+    entry["logIndex"] = "1".into();
+    let proof = verify(&root(&sigstore), bundle.to_string().as_bytes(), By::Certificate, now()).unwrap();
+    assert_eq!((proof.logs[0].index, proof.logs[0].unnumbered), (1, true));
+}
+
+#[test]
 fn without_a_log_entry_a_timestamp_gives_the_time_and_the_proof_names_no_log() {
     let sigstore = Sigstore::new();
     let signed = sigstore.keyless().unlogged().timestamps(1).statement(&statement());

@@ -33,6 +33,11 @@ pub fn evidence_by_container(state: &StateDir) -> Result<BTreeMap<Container, BTr
     struct Piece {
         #[serde(alias = "manifest")]
         evidence: Digest,
+        chain: Option<Chain>,
+    }
+    #[derive(Deserialize)]
+    struct Chain {
+        signature: Digest,
     }
     let mut found = BTreeMap::new();
     for name in [format!("{LOG}.1"), LOG.to_owned()] {
@@ -46,7 +51,9 @@ pub fn evidence_by_container(state: &StateDir) -> Result<BTreeMap<Container, BTr
                 evidence,
             }) = serde_json::from_slice(line)
             {
-                let evidence = evidence.into_iter().map(|piece| piece.evidence).collect();
+                let signature = |piece: &Piece| piece.chain.as_ref().map(|chain| chain.signature);
+                let manifests = |piece: Piece| [Some(piece.evidence), signature(&piece)];
+                let evidence = evidence.into_iter().flat_map(manifests).flatten().collect();
                 found.insert((namespace, container), evidence);
             }
         }
@@ -76,6 +83,14 @@ mod tests {
             ("decisions.jsonl", line("a", "allow", "evidence", "new")),
             ("decisions.jsonl", line("a", "refuse", "evidence", "refused")),
             ("decisions.jsonl", "{\"namespace\":".to_owned()),
+            (
+                "decisions.jsonl",
+                format!(
+                    r#"{{"namespace":"k8s.io","container":"c","verdict":"allow","evidence":[{{"evidence":"{}","chain":{{"signature":"{}","statement":"x"}}}}]}}"#,
+                    digest("attestation"),
+                    digest("signature")
+                ),
+            ),
         ] {
             state.append(name, &line, 1 << 20).unwrap();
         }
@@ -85,6 +100,7 @@ mod tests {
             BTreeMap::from([
                 (key("a"), BTreeSet::from([digest("new")])),
                 (key("b"), BTreeSet::from([digest("rotated")])),
+                (key("c"), BTreeSet::from([digest("attestation"), digest("signature")])),
             ])
         );
     }

@@ -3,7 +3,7 @@
 //! Kept is the *answer*, not the verdict: policy is evaluated every time. An answer is kept only when it led to an
 //! allow, and it counts only while everything it was made from is the same: the program, the active policy with its
 //! keys and roots, the subjects, and every file of the evidence cache that it rests on, by size, times and inode: the
-//! evidence itself and the lists of what there is about these subjects. A changed file, a removed one, an added one
+//! evidence itself and the lists of what there is about these subjects and their attestation manifests. A changed file, a removed one, an added one
 //! (which changes such a list) or a new policy asks again; evidence about other images does not. So does a clock that
 //! has left the span of time in which one of the facts holds.
 
@@ -83,8 +83,10 @@ impl Inputs {
         Some(format!("{}.json", Digest::of(&json).hex()))
     }
 
-    fn lists(&self, evidence: &StateDir) -> Vec<File> {
-        let names = evidence::rests_on(evidence.as_fd(), &self.subjects);
+    /// What says which evidence there is about the subjects, and about the attestation manifests of `answer`.
+    fn lists(&self, evidence: &StateDir, answer: &Answer) -> Vec<File> {
+        let subjects = [self.subjects.as_slice(), answer.attestations.as_slice()].concat();
+        let names = evidence::rests_on(evidence.as_fd(), &subjects);
         names.iter().map(|name| look(evidence, name)).collect()
     }
 
@@ -96,12 +98,14 @@ impl Inputs {
         let unchanged = |known: &File| known.stamp.is_some() && look(evidence, &known.name) == *known;
         let holds = memo.answer.facts.iter().all(|fact| fact.proof.span.contains(now));
         let digest = |file: &File| format!("sha256:{}", file.name.rsplit('/').next()?).parse().ok();
-        (memo.inputs == *self && holds && memo.lists == self.lists(evidence) && memo.blobs.iter().all(unchanged)).then(
-            || Judged {
-                blobs: memo.blobs.iter().filter_map(digest).collect(),
-                answer: memo.answer,
-            },
-        )
+        (memo.inputs == *self
+            && holds
+            && memo.lists == self.lists(evidence, &memo.answer)
+            && memo.blobs.iter().all(unchanged))
+        .then(|| Judged {
+            blobs: memo.blobs.iter().filter_map(digest).collect(),
+            answer: memo.answer,
+        })
     }
 
     /// Keeps an answer, unless a file it rests on may have changed since `asked`.
@@ -112,7 +116,7 @@ impl Inputs {
         Judged { answer, blobs }: &Judged,
         asked: SystemTime,
     ) -> Result<(), store::Error> {
-        let lists = self.lists(evidence);
+        let lists = self.lists(evidence, answer);
         let blobs: Vec<File> = blobs
             .iter()
             .map(|blob| look(evidence, &format!("blobs/sha256/{}", blob.hex())))
@@ -197,13 +201,14 @@ mod tests {
             facts: vec![Fact {
                 evidence: Digest::of(b"blob"),
                 carrier: Carrier::BundleKey,
+                chain: None,
                 subject: Digest::of(b"image"),
                 claim: Claim::ImageSignature,
                 proof: Proof::by_key("release"),
                 details: None,
                 held: Vec::new(),
             }],
-            findings: Vec::new(),
+            ..Answer::default()
         }
     }
 
@@ -307,6 +312,34 @@ mod tests {
             change(&place);
             assert_eq!(inputs(&place).recall(&place.run, &place.evidence, now()), None);
         }
+    }
+
+    #[test]
+    fn a_signature_of_an_attestation_that_arrives_later_is_asked_for() {
+        let place = place();
+        let attestation = Digest::of(b"attestation");
+        let answer = Answer {
+            attestations: vec![attestation],
+            ..answer()
+        };
+        let inputs = || inputs(&place);
+        // Lists for single digests, as an import makes them.
+        for folder in ["blobs", "blobs/sha256"] {
+            use std::os::unix::fs::PermissionsExt as _;
+            let private = fs::Permissions::from_mode(0o700);
+            fs::set_permissions(place.evidence.path().join(folder), private).unwrap();
+        }
+        let empty = crate::evidence::import(&place.evidence, &[]).unwrap();
+        assert!(empty.imported.is_empty());
+        inputs()
+            .keep(&place.run, &place.evidence, &judged(answer), later())
+            .unwrap();
+        assert!(inputs().recall(&place.run, &place.evidence, now()).is_some());
+        let names = evidence::rests_on(place.evidence.as_fd(), &[attestation]);
+        let list = place.evidence.path().join(&names[0]);
+        fs::create_dir_all(list.parent().unwrap()).unwrap();
+        fs::write(list, "{}").unwrap();
+        assert_eq!(inputs().recall(&place.run, &place.evidence, now()), None);
     }
 
     #[test]

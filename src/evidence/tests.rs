@@ -22,17 +22,18 @@ fn question(keys: &[Key], subjects: &[Digest]) -> Question {
         certifiers: Vec::new(),
         denied: Denied::default(),
         conditions: Vec::new(),
+        through_index: false,
         now: Timestamp::now(),
     }
 }
 
-struct Cache {
+pub(super) struct Cache {
     _keep: tempfile::TempDir,
-    dir: StateDir,
+    pub(super) dir: StateDir,
 }
 
 impl Cache {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let keep = tempfile::tempdir().unwrap();
         let dir = StateDir::open(&keep.path().canonicalize().unwrap().join("evidence")).unwrap();
         Self { _keep: keep, dir }
@@ -53,11 +54,11 @@ impl Cache {
         judge(self.dir.as_fd(), &question(keys, subjects))
     }
 
-    fn blob(&self, digest: Digest) -> PathBuf {
+    pub(super) fn blob(&self, digest: Digest) -> PathBuf {
         self.dir.path().join("blobs/sha256").join(digest.hex())
     }
 
-    fn put(&self, bytes: &[u8]) -> Digest {
+    pub(super) fn put(&self, bytes: &[u8]) -> Digest {
         let digest = Digest::of(bytes);
         std::fs::create_dir_all(self.dir.path().join("blobs/sha256")).unwrap();
         std::fs::write(self.blob(digest), bytes).unwrap();
@@ -65,7 +66,7 @@ impl Cache {
     }
 
     /// Writes a manifest with one layer and returns its descriptor.
-    fn manifest(&self, layer_type: &str, layer: &[u8], more: &Value) -> Value {
+    pub(super) fn manifest(&self, layer_type: &str, layer: &[u8], more: &Value) -> Value {
         let config = self.put(b"{}");
         let digest = self.put(layer);
         let mut manifest = json!({
@@ -81,13 +82,13 @@ impl Cache {
         self.document(oci::MANIFEST, &manifest)
     }
 
-    fn document(&self, media_type: &str, document: &Value) -> Value {
+    pub(super) fn document(&self, media_type: &str, document: &Value) -> Value {
         let bytes = document.to_string();
         let digest = self.put(bytes.as_bytes());
         json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
     }
 
-    fn index(&self, entries: &[Value]) {
+    pub(super) fn index(&self, entries: &[Value]) {
         std::fs::write(self.dir.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
         let index = json!({"schemaVersion": 2, "manifests": entries});
         std::fs::write(self.dir.path().join("index.json"), index.to_string()).unwrap();
@@ -141,7 +142,7 @@ fn facts(answer: &Answer) -> Vec<(String, String)> {
     facts
 }
 
-fn codes(answer: &Answer) -> Vec<&str> {
+pub(super) fn codes(answer: &Answer) -> Vec<&str> {
     answer.findings.iter().map(|finding| finding.code.as_str()).collect()
 }
 
@@ -581,7 +582,7 @@ fn a_signature_moved_to_another_image_is_a_finding() {
 fn unsigned_and_unknown_attachments_never_count() {
     let subject = json!({"subject": {"mediaType": oci::MANIFEST, "digest": recorded("manifest"), "size": 395}});
     for (media_type, evidence, code) in [
-        ("application/vnd.in-toto+json", true, "carrier-unsupported"),
+        ("application/vnd.in-toto+json", true, "attestation-unsigned"),
         ("application/jose+json", true, "store-missing"),
         ("application/spdx+json", false, "carrier-unsupported"),
         ("text/plain", false, "carrier-unsupported"),
@@ -604,6 +605,22 @@ fn unsigned_and_unknown_attachments_never_count() {
             assert_eq!(report.imported[0].subjects, [recorded("manifest")]);
         }
         assert_eq!(other.judge(&keys(), &[recorded("manifest")]).facts, []);
+    }
+}
+
+#[test]
+fn an_sbom_under_cosigns_tag_is_no_evidence() {
+    for media_type in ["text/spdx+json", "application/vnd.cyclonedx+json", "text/spdx"] {
+        let cache = Cache::new();
+        let mut entry = cache.manifest(media_type, br#"{"spdxVersion":"SPDX-2.3"}"#, &json!({}));
+        entry["annotations"] = json!({REF_NAME: format!("sha256-{}.sbom", recorded("manifest").hex())});
+        cache.index(&[entry]);
+        let answer = cache.judge(&keys(), &[recorded("manifest")]);
+        assert_eq!(
+            (answer.facts.len(), codes(&answer)),
+            (0, vec!["carrier-unsupported"]),
+            "{media_type}"
+        );
     }
 }
 
@@ -644,8 +661,18 @@ fn sizes_that_lie_are_refused() {
         let answer = cache.judge(&keys(), &[recorded("manifest")]);
         assert_eq!((answer.facts.len(), codes(&answer)), (0, vec![code]), "{lie}");
     }
+    // What lies hides nothing and uses nothing up.
+    let honest = cache.manifest(BUNDLE, &bundle(), &json!({}));
+    entry["size"] = u64::MAX.into();
+    cache.index(&[entry, honest]);
+    let answer = cache.judge(&keys(), &[recorded("manifest")]);
+    assert_eq!((answer.facts.len(), codes(&answer)), (1, vec!["evidence-too-large"]));
     let digest = Digest::of(&bundle());
-    for (lie, code) in [(1, "evidence-corrupt"), (bundle::MAX_BUNDLE + 1, "evidence-too-large")] {
+    for (lie, code) in [
+        (1, "evidence-corrupt"),
+        (bundle::MAX_BUNDLE + 1, "evidence-too-large"),
+        (u64::MAX, "evidence-too-large"),
+    ] {
         let layers = json!({"layers": [{"mediaType": BUNDLE, "digest": digest, "size": lie}]});
         let entry = cache.manifest(BUNDLE, &bundle(), &layers);
         cache.index(&[entry]);

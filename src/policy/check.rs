@@ -986,18 +986,20 @@ mod tests {
     #[test]
     fn every_example_of_the_page_is_right() {
         let trust = examples("trust");
-        assert_eq!(trust.len(), 1);
+        assert_eq!(trust.len(), 2);
+        let all = trust.concat();
         let policies = examples("policy");
         assert_eq!(policies.len() + trust.len(), PAGE.matches("```toml").count());
         assert!(policies.len() >= 4);
         for example in policies {
             let folder = folder(&[("50.toml", example)]);
             let keys = folder.path().join("trust.d");
-            fs::write(keys.join("keys.toml"), trust[0]).unwrap();
+            fs::write(keys.join("keys.toml"), &all).unwrap();
             for (name, pem) in [
                 ("release-2026.pub", include_str!("../trust/testdata/p256.pem")),
                 ("release-2025.pub", include_str!("../trust/testdata/rsa2048.pem")),
                 ("security-team.pub", include_str!("../trust/testdata/ed25519.pem")),
+                ("dhi-2.pub", include_str!("../trust/testdata/p384.pem")),
                 ("acme-root.pem", include_str!("../trust/testdata/notation-ca.pem")),
             ] {
                 fs::write(keys.join(name), pem).unwrap();

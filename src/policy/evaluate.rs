@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::shortfall::{Shortfall, noun};
 use super::{
     Active, Asks, CertificatePattern, IdentityPattern, NotationPattern, Provenance, Revocation, Rule, SbomFormat,
-    SignerPattern, Subject, Table, Vsa, mirror,
+    Signed, SignerPattern, Subject, Table, Vsa, mirror,
 };
 use crate::attest::{self, CYCLONEDX, Condition, Details, SPDX, Summary};
 use crate::diagnostic::printable;
@@ -27,6 +27,9 @@ const SHORT_DIGEST: usize = 19;
 
 /// How the codes of findings about conditions start.
 const CONDITION: &str = "where-";
+
+/// How the codes of findings about attestations that are signed by way of their manifest start.
+const ATTESTATION: &str = "attestation-";
 
 /// How far clocks may be apart before a time counts as lying in the future.
 const SKEW: SignedDuration = SignedDuration::from_mins(5);
@@ -128,10 +131,17 @@ impl Active {
             return Some((code, what.to_owned()));
         }
         let entry = fact.proof.logs.iter().find(|entry| {
-            let listed = |denied: &super::DeniedEntry| denied.log == entry.log && denied.index == entry.index;
+            // What hides its number could be any entry of its log.
+            let listed = |denied: &super::DeniedEntry| {
+                denied.log == entry.log && (denied.index == entry.index || entry.unnumbered)
+            };
             self.deny.log.iter().any(listed)
         })?;
-        let what = format!("the log entry {}:{}", entry.log, entry.index);
+        let what = if entry.unnumbered {
+            format!("an entry of the log {}, which this may be,", entry.log)
+        } else {
+            format!("the log entry {}:{}", entry.log, entry.index)
+        };
         Some(("log-entry-denied", what))
     }
 
@@ -240,6 +250,19 @@ fn mend(code: &str) -> Option<&'static str> {
             "have the image signed by a key that the rule names and import that signature; or, if the signer is to be \
              trusted, add its key to trust.d and to the rule and run: assay policy apply"
         }
+        "attestation-unsigned" => {
+            "have its manifest signed and import that signature; or, where the index is signed that lists it, set signed \
+             = \"index\" in the rule and run: assay policy apply"
+        }
+        "attestation-link-missing" => "import the image's own manifests as well: assay evidence pull IMAGE",
+        "attestation-subject"
+        | "attestation-size"
+        | "attestation-statement"
+        | "attestation-signature"
+        | "attestation-unlisted"
+        | "attestation-platform" => {
+            "fetch the evidence again (assay evidence pull IMAGE); if it stays, treat it as forged"
+        }
         "key-retired" | "key-window" | "key-distrusted" => {
             "have the image signed with a current key and import that signature: assay evidence import PATH"
         }
@@ -299,12 +322,19 @@ impl<'a> Court<'a> {
         }
         let missing = format!("{wanted} of {shown} is required");
         // What conditions say is about evidence that is there, of another kind than this.
-        let findings: Vec<&Finding> = self
+        let mut findings: Vec<&Finding> = self
             .answer
             .findings
             .iter()
             .filter(|finding| !finding.code.starts_with(CONDITION))
             .collect();
+        // Most images have attestations that nobody signed, which says nothing about their signature, and more about an
+        // attestation that is missing than anything else.
+        if family == attest::Family::Signature {
+            findings.retain(|finding| !finding.code.starts_with(ATTESTATION));
+        } else {
+            findings.sort_by_key(|finding| !finding.code.starts_with(ATTESTATION));
+        }
         if let Some(finding) = findings.first() {
             let reason = format!("{missing}; found instead: {}", tell(&findings));
             let fix = mend(&finding.code).map_or(import, str::to_owned);
@@ -374,6 +404,11 @@ impl<'a> Court<'a> {
         let index = table.subject != Subject::Platform && indexes.contains(&fact.subject);
         if !platform && !index {
             return Err(Shortfall::Subject(table.asks.family(), fact.subject, table.subject));
+        }
+        if let Some(index) = fact.chain.as_deref().and_then(|chain| chain.index)
+            && table.signed != Signed::Index
+        {
+            return Err(Shortfall::Index(index));
         }
         if !fact.proof.span.contains(self.now) {
             return Err(Shortfall::Span(fact.proof.span));
@@ -717,7 +752,7 @@ mod tests {
     use crate::policy::{
         Attributes, DeniedEntry, Deny, ImageName, ImagePattern, Kind, Match, Mode, NamespacePattern, Parameter, Restart,
     };
-    use crate::verify::{Carrier, LogEntry, Proof, TimeSource, TrustedTime};
+    use crate::verify::{Carrier, Chain, LogEntry, Proof, TimeSource, TrustedTime};
 
     fn digest(name: &str) -> Digest {
         Digest::of(name.as_bytes())
@@ -727,6 +762,7 @@ mod tests {
         Fact {
             evidence: digest("evidence"),
             carrier: Carrier::BundleKey,
+            chain: None,
             subject: digest(subject),
             claim,
             proof: Proof::by_key(key),
@@ -745,6 +781,7 @@ mod tests {
             any: any.iter().map(|key| SignerPattern::Key((*key).to_owned())).collect(),
             threshold: 1,
             subject: Subject::Either,
+            signed: Signed::Itself,
             logs: 0,
             max_age: None,
             condition: None,
@@ -791,7 +828,16 @@ mod tests {
             config: &digest("config"),
             name: Some("registry.example/mirror/acme/web:1"),
         };
-        rule.evaluate(active, &image, &Answer { facts, findings }, now)
+        rule.evaluate(
+            active,
+            &image,
+            &Answer {
+                facts,
+                findings,
+                ..Answer::default()
+            },
+            now,
+        )
     }
 
     /// What a person reads, with digests by name.
@@ -843,6 +889,70 @@ mod tests {
         insta::assert_snapshot!(refused(&listed, vec![signed("release", "manifest")], vec![]), @"digest-not-listed: <manifest> is none of the digests that the rule lists; run an image that it lists, or add <manifest> to its digest list and run: assay policy apply");
         let nothing = rule(vec![], &[]);
         insta::assert_snapshot!(refused(&nothing, vec![signed("release", "manifest")], vec![]), @"nothing-required: the rule asks for neither a signature, provenance, a verification summary nor a digest, which is not enough to allow anything; add [[rule.signature]] or digest to the rule and run: assay policy apply");
+    }
+
+    #[test]
+    fn what_only_a_signed_index_stands_for_counts_where_the_table_says_so() {
+        let by_chain = |index: Option<&str>| Fact {
+            carrier: Carrier::AttestationManifest,
+            chain: Some(Box::new(Chain {
+                signature: digest("signature"),
+                carrier: Carrier::BundleKey,
+                index: index.map(digest),
+                statement: digest("statement"),
+            })),
+            ..fact(
+                "release",
+                "manifest",
+                Claim::Attestation("https://spdx.dev/Document".to_owned()),
+            )
+        };
+        let asks = |signed: Signed| {
+            let sbom = Table {
+                signed,
+                ..table(Asks::Sbom(None), &["release"])
+            };
+            rule(vec![sbom], &["manifest"])
+        };
+        for (signed, index) in [
+            (Signed::Itself, None),
+            (Signed::Index, None),
+            (Signed::Index, Some("index")),
+        ] {
+            let outcome = evaluate(&asks(signed), vec![by_chain(index)], vec![]);
+            assert_eq!(
+                told(&outcome),
+                "attestation-verified: SBOM by release; ",
+                "{signed:?} {index:?}"
+            );
+        }
+        insta::assert_snapshot!(refused(&asks(Signed::Itself), vec![by_chain(Some("index"))], vec![]), @r#"attestation-index-only: an SBOM by release of <manifest> is required; that by release does not count: only the index <index>, which lists its attestation manifest, is signed, and the rule asks for a signature of that manifest; have the attestation manifest signed and import that signature, or set signed = "index" in the rule and run: assay policy apply"#);
+        // Such a statement is no signature of the image.
+        let signature = rule(vec![signature(&["release"], 1, Subject::Either)], &[]);
+        assert!(!evaluate(&signature, vec![by_chain(None)], vec![]).allow);
+    }
+
+    #[test]
+    fn attestations_that_nobody_signed_are_told_of_where_attestations_are_asked_for() {
+        let finding = |code: &str, text: &str| Finding {
+            evidence: Some(digest("evidence")),
+            code: code.to_owned(),
+            text: text.to_owned(),
+        };
+        let findings = || {
+            vec![
+                finding("key-unknown", "no key in trust.d made its signature"),
+                finding("attestation-unsigned", "nobody signed it"),
+            ]
+        };
+        let signature = rule(vec![signature(&["release"], 1, Subject::Either)], &[]);
+        let only = || vec![finding("attestation-unsigned", "nobody signed it")];
+        assert!(refused(&signature, vec![], only()).starts_with("signature-missing: "));
+        assert!(refused(&signature, vec![], findings()).starts_with("key-unknown: "));
+        let sbom = rule(vec![table(Asks::Sbom(None), &["release"])], &["manifest"]);
+        insta::assert_snapshot!(refused(&sbom, vec![], findings()), @r#"attestation-unsigned: an SBOM by release of <manifest> is required; found instead: nobody signed it (attestation-unsigned in sha256:ee8250fb76e0), no key in trust.d made its signature (key-unknown in sha256:ee8250fb76e0); have its manifest signed and import that signature; or, where the index is signed that lists it, set signed = "index" in the rule and run: assay policy apply"#);
+        insta::assert_snapshot!(refused(&sbom, vec![], vec![finding("attestation-size", "it lies")]), @"attestation-size: an SBOM by release of <manifest> is required; found instead: it lies (attestation-size in sha256:ee8250fb76e0); fetch the evidence again (assay evidence pull IMAGE); if it stays, treat it as forged");
+        insta::assert_snapshot!(refused(&sbom, vec![], vec![finding("attestation-link-missing", "it is not there")]), @"attestation-link-missing: an SBOM by release of <manifest> is required; found instead: it is not there (attestation-link-missing in sha256:ee8250fb76e0); import the image's own manifests as well: assay evidence pull IMAGE");
     }
 
     #[test]
@@ -1176,6 +1286,7 @@ mod tests {
             log: log.to_owned(),
             index: 7,
             included,
+            unnumbered: false,
         });
         fact
     }
@@ -1398,6 +1509,13 @@ mod tests {
         insta::assert_snapshot!(denied(by(mallory, signed("", "manifest"))).unwrap(), @"identity-denied: <manifest> is signed by mallory@example.com (issuer https://token.actions.githubusercontent.com, root public-good), and this identity is on the deny list; use another image; an administrator lifts it by removing the [[deny]] entry and running: assay policy apply");
         insta::assert_snapshot!(denied(logged(signed("release", "manifest"), "a", false)).unwrap(), @"log-entry-denied: <manifest> is signed by release, and the log entry a:7 is on the deny list; use another image; an administrator lifts it by removing the [[deny]] entry and running: assay policy apply");
         assert_eq!(denied(logged(signed("release", "manifest"), "b", true)), None);
+        let unnumbered = |log: &str| {
+            let mut fact = logged(signed("release", "manifest"), log, true);
+            (fact.proof.logs[0].index, fact.proof.logs[0].unnumbered) = (8, true);
+            fact
+        };
+        assert_eq!(denied(unnumbered("b")), None);
+        insta::assert_snapshot!(denied(unnumbered("a")).unwrap(), @"log-entry-denied: <manifest> is signed by release, and an entry of the log a, which this may be, is on the deny list; use another image; an administrator lifts it by removing the [[deny]] entry and running: assay policy apply");
         assert_eq!(
             denied(by(certificate("https://github.com/acme/x"), signed("", "manifest"))),
             None

@@ -269,7 +269,8 @@ impl TrustedRoot {
                 });
             }
         }
-        let mut logs: BTreeMap<String, LogEntry> = BTreeMap::new();
+        // Each entry, not only each log: the deny list names entries.
+        let mut logs: BTreeMap<(String, u64), LogEntry> = BTreeMap::new();
         for entry in entries {
             let id = Sha256Hash::try_from(entry.log_id.key_id.as_bytes())
                 .map_err(|_| Refusal::LogProof("the identifier of its log is no SHA-256".to_owned()))?;
@@ -282,16 +283,17 @@ impl TrustedRoot {
                     "the log's key was not valid when it was signed".to_owned(),
                 ));
             }
-            let log = id.to_hex();
-            let known = logs.entry(log.clone()).or_insert(LogEntry {
+            let (log, index) = (id.to_hex(), entry.log_index.get());
+            let known = logs.entry((log.clone(), index)).or_insert(LogEntry {
                 log,
-                index: entry.log_index.get(),
-                included,
+                index,
+                included: false,
+                unnumbered: true,
             });
-            if included && !known.included {
-                known.index = entry.log_index.get();
-                known.included = true;
-            }
+            known.included |= included;
+            // The proof of the second version is of the number; that of the first is of one within a part of the log.
+            let is_proved = included && entry.kind_version == KindVersion::HashedRekordV002;
+            known.unnumbered &= entry.inclusion_promise.is_none() && !is_proved;
         }
         Ok(logs.into_values().collect())
     }
@@ -403,6 +405,16 @@ impl std::fmt::Debug for TrustedRoot {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "TrustedRoot({})", self.id)
     }
+}
+
+/// The log entries that a bundle claims to have: identifier of the log, hexadecimal, and number.
+pub(super) fn entries(bundle: &str) -> Vec<(String, u64)> {
+    let entries = Bundle::from_json(bundle).map(|bundle| bundle.verification_material.tlog_entries);
+    entries
+        .iter()
+        .flatten()
+        .map(|entry| (hex::encode(entry.log_id.key_id.as_bytes()), entry.log_index.get()))
+        .collect()
 }
 
 /// The time in a log's promise, which the library verified. Only such a promise vouches for a time: proofs of

@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::super::{
     Asks, CertificatePattern, DistinguishedName, IdentityPattern, Mirror, NotationPattern, Parameter, Provenance,
-    Revocation, SbomFormat, SignerPattern, Subject, Table as Evidence, Vsa, diags,
+    Revocation, SbomFormat, Signed, SignerPattern, Subject, Table as Evidence, Vsa, diags,
 };
 use super::{Mention, Named};
 use crate::attest::Family;
@@ -28,6 +28,8 @@ const COMMON_KEYS: &[&str] = &["any", "threshold", "subject", "log", "logs", "ma
 const PROVENANCE_KEYS: &[&str] = &["builder", "level", "source", "build_type", "parameters"];
 const VSA_KEYS: &[&str] = &["verifier", "levels", "resource", "mirror", "policy"];
 const SBOM_KEYS: &[&str] = &["format"];
+/// What all but signatures have.
+const ATTESTATION_KEYS: &[&str] = &["signed"];
 
 const KEY_SIGNER: &[&str] = &["key"];
 const IDENTITY_SIGNER: &[&str] = &[
@@ -75,6 +77,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("index", Subject::Index),
     ("either", Subject::Either),
 ];
+const SIGNED: &[(&str, Signed)] = &[("itself", Signed::Itself), ("index", Signed::Index)];
 const LOGS: &[(&str, usize)] = &[("required", 1), ("optional", 0)];
 const REVOCATIONS: &[(&str, Revocation)] = &[("required", Revocation::Required), ("optional", Revocation::Optional)];
 const FORMATS: &[(&str, SbomFormat)] = &[("spdx", SbomFormat::Spdx), ("cyclonedx", SbomFormat::CycloneDx)];
@@ -114,6 +117,7 @@ pub(super) fn parse<'s>(
     let evidence = Evidence {
         threshold: threshold.as_ref().map_or(1, |threshold| *threshold.get_ref()),
         subject: reader.choice(table, "subject", SUBJECTS).unwrap_or_default(),
+        signed: reader.choice(table, "signed", SIGNED).unwrap_or_default(),
         logs: parse_logs(reader, table),
         max_age: parse_age(reader, table),
         condition: condition.map(Spanned::into_inner),
@@ -133,13 +137,14 @@ pub(super) fn parse<'s>(
 
 /// Complains about the keys that no table of this kind has.
 pub(super) fn finish(reader: &mut Reader<'_>, table: &Table<'_>, family: Family) {
-    let own = match family {
-        Family::Signature | Family::Vex => &[],
-        Family::Provenance => PROVENANCE_KEYS,
-        Family::Vsa => VSA_KEYS,
-        Family::Sbom => SBOM_KEYS,
+    let (shared, own): (&[&str], &[&str]) = match family {
+        Family::Signature => (&[], &[]),
+        Family::Vex => (ATTESTATION_KEYS, &[]),
+        Family::Provenance => (ATTESTATION_KEYS, PROVENANCE_KEYS),
+        Family::Vsa => (ATTESTATION_KEYS, VSA_KEYS),
+        Family::Sbom => (ATTESTATION_KEYS, SBOM_KEYS),
     };
-    reader.finish(table, &[COMMON_KEYS, own].concat(), &[]);
+    reader.finish(table, &[COMMON_KEYS, shared, own].concat(), &[]);
 }
 
 fn parse_asks<'s>(

@@ -91,6 +91,7 @@ fn logged(sigstore: &Sigstore) -> (Vec<LogEntry>, Vec<TrustedTime>) {
             log: log.clone(),
             index: 25_000_005,
             included: false,
+            unnumbered: false,
         }],
         vec![TrustedTime {
             source: TimeSource::Log,
