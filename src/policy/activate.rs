@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
 use crate::digest::Digest;
 use crate::store::{self, StateDir};
-use crate::trust::update;
+use crate::trust::{Root, update};
 
 /// Version of the [`Active`] document.
 pub const VERSION: u32 = 2;
@@ -143,7 +143,7 @@ pub fn refresh_roots(state: &StateDir, checked: &mut Checked) {
         match update::current(state, root) {
             Ok((current, as_of)) => {
                 *root = current;
-                checked.warnings.extend(as_of.and_then(|as_of| old(&root.id, as_of)));
+                checked.warnings.extend(old(root, as_of));
             }
             Err(error) => checked.warnings.push(warning(
                 Code::RootDamaged,
@@ -165,15 +165,28 @@ fn warning(code: Code, message: String, help: &str) -> Diagnostic {
     }
 }
 
-fn old(id: &str, as_of: Timestamp) -> Option<Diagnostic> {
-    let age = Timestamp::now().duration_since(as_of);
-    (age >= update::OLD).then(|| {
+fn old(root: &Root, as_of: Option<Timestamp>) -> Option<Diagnostic> {
+    let now = Timestamp::now();
+    let age = as_of.map(|as_of| now.duration_since(as_of));
+    let id = &root.id;
+    let is_over = root.until().is_some_and(|until| until <= now);
+    let counts_no_more = if is_over {
+        ", which is longer than its max_age: nothing counts under it"
+    } else {
+        ""
+    };
+    (is_over || age.is_some_and(|age| age >= update::OLD)).then(|| {
         warning(
             Code::RootOld,
-            format!(
-                "the trusted root `{id}` was last known to be current {} days ago",
-                age.as_hours() / 24
-            ),
+            match age {
+                Some(age) => format!(
+                    "the trusted root `{id}` was last known to be current {} days ago{counts_no_more}",
+                    age.as_hours() / 24
+                ),
+                None => format!(
+                    "nobody knows when the trusted root `{id}` was current, and it has a max_age: nothing counts under it"
+                ),
+            },
             "run: assay trust update (without a network: --from a mirror of the TUF repository); a root from a file is \
              refreshed by replacing the file",
         )

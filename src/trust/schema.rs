@@ -10,14 +10,14 @@ use jiff::Timestamp;
 use toml::Spanned;
 
 use super::root::{self, Builtin, MAX_ROOTS, Root, RootSource};
-use super::{HashAlgorithm, Key, SourceFile, Status, Trust, Use, diags, public_key};
+use super::{HashAlgorithm, Key, SourceFile, Status, Trust, Use, diags, public_key, update};
 use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{self, Diagnostic, Place, Severity, Source};
 use crate::digest::Digest;
 
 const TOP_KEYS: &[&str] = &["key", "root", "builder", "notation"];
 const KEY_KEYS: &[&str] = &["id", "file", "hash", "use", "from", "until", "status", "digests"];
-const ROOT_KEYS: &[&str] = &["id", "builtin", "file"];
+const ROOT_KEYS: &[&str] = &["id", "builtin", "file", "max_age"];
 
 pub(super) const HASHES: &[(&str, HashAlgorithm)] = &[
     ("sha256", HashAlgorithm::Sha256),
@@ -163,13 +163,15 @@ fn parse_root(
     }
     let builtin = reader.choice(table, "builtin", BUILTINS);
     let file = reader.text(table, "file");
+    let max_age = reader.age(table, "max_age");
     let (name, place) = (id.as_ref()?.get_ref(), reader.at(id.as_ref()?.span()));
     let root = match (builtin, file, sources) {
         (Some(which), None, 1) => Root::builtin(name, which),
         (None, Some(file), 1) => read_root(reader, name, &file, source, files)?,
         _ => return None,
     };
-    Some((root, place))
+    let as_of = update::as_of(&root);
+    Some((root.aging(max_age, as_of), place))
 }
 
 /// Reads a trusted root and looks at whether it can be used.
@@ -224,7 +226,9 @@ fn parse_key(
         }
         valid
     });
-    let spki = file.as_ref().and_then(|file| read_key(reader, file, source, files));
+    let spki = file
+        .as_ref()
+        .and_then(|file| read_key(reader, file, hash, source, files));
     let (id, file, spki) = (id?, file?, spki?);
     Some(Entry {
         id_at: reader.at(id.span()),
@@ -278,12 +282,13 @@ fn parse_time(reader: &mut Reader<'_>, table: &mut Table<'_>, key: &str) -> Opti
 fn read_key(
     reader: &mut Reader<'_>,
     file: &Spanned<String>,
+    hash: HashAlgorithm,
     source: &Arc<Source>,
     files: &mut Vec<SourceFile>,
 ) -> Option<Vec<u8>> {
     let place = reader.at(file.span());
     let (_, bytes) = read_beside(reader, file, source, public_key::MAX_BYTES, files)?;
-    match public_key::from_pem(&bytes) {
+    match public_key::from_pem(&bytes, hash) {
         Ok(spki) => Some(spki),
         Err(fault) => {
             reader.push(diags::key(&fault, file.get_ref(), place));

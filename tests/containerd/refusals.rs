@@ -27,6 +27,7 @@ on_each_containerd! {
     nothing_activated,
     ctr_shows_the_refusal,
     a_pod_shows_the_refusal,
+    every_container_of_a_pod_is_decided_on,
     verify_says_the_same,
 }
 
@@ -358,6 +359,29 @@ fn a_pod_shows_the_refusal(case: &Case) {
         }
         assert!(!text.trim_end().contains('\n'), "{text:?}");
     }
+}
+
+/// Init and ephemeral containers are told apart from others by when a kubelet asks for them, a static pod by where the
+/// kubelet read of it. None of that is a way around.
+fn every_container_of_a_pod_is_decided_on(case: &Case) {
+    if !needs_assay("a verdict") {
+        return;
+    }
+    let from_a_file = [("kubernetes.io/config.source".to_owned(), "file".to_owned())];
+    let pod = Pod::run_annotated(case.daemon, &case.id("pod"), "", from_a_file.into()).unwrap();
+    let refused = |name: &str| {
+        let container = pod.create(name, &UNSIGNED.name, &["/bin/sh"]).unwrap();
+        let status = pod.start(&container).unwrap_err();
+        assert!(status.message().contains("signature-missing"), "{name}: {status}");
+        assert_eq!(pod.wait(&container).reason, "StartError", "{name}");
+    };
+    refused("init");
+    let main = pod.create("main", SIGNED, &["/bin/sleep", "1000"]).unwrap();
+    pod.start(&main).unwrap();
+    refused("ephemeral");
+    let helper = pod.create("helper", SIGNED, &["/bin/sh", "-c", "exit 4"]).unwrap();
+    pod.start(&helper).unwrap();
+    assert_eq!(pod.wait(&helper).exit_code, 4);
 }
 
 fn verify_says_the_same(case: &Case) {
