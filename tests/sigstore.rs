@@ -385,16 +385,16 @@ fn certificates_for_keys_that_are_weak_or_unknown_are_refused_by_name() {
         problem.to_string()
     };
     insta::assert_snapshot!(refused(spki(include_str!("../src/trust/testdata/p521.pem"))), @"its signing certificate is not acceptable: its key is of ECDSA P-521, which is verified for the keys of trust.d only");
-    insta::assert_snapshot!(refused(spki(include_str!("../src/trust/testdata/secp256k1.pem"))), @"");
-    insta::assert_snapshot!(refused(spki(include_str!("../src/trust/testdata/rsa1024.pem"))), @"");
-    insta::assert_snapshot!(refused(spki(include_str!("../src/trust/testdata/ed448.pem"))), @"");
-    insta::assert_snapshot!(refused(spki(include_str!("../src/trust/testdata/rsa-pss.pem"))), @"");
+    insta::assert_snapshot!(refused(spki(include_str!("../src/trust/testdata/secp256k1.pem"))), @"its signing certificate is not acceptable: it holds a key of secp256k1, which Assay does not verify");
+    insta::assert_snapshot!(refused(spki(include_str!("../src/trust/testdata/rsa1024.pem"))), @"its signing certificate is not acceptable: it holds an RSA key of 1024 bits; 2048 to 8192 are accepted");
+    insta::assert_snapshot!(refused(spki(include_str!("../src/trust/testdata/ed448.pem"))), @"its signing certificate is not acceptable: it holds a key of Ed448, which Assay does not verify");
+    insta::assert_snapshot!(refused(spki(include_str!("../src/trust/testdata/rsa-pss.pem"))), @"its signing certificate is not acceptable: its key is of RSASSA-PSS, which is verified for the keys of trust.d only");
     // One that would only make verification slow: a modulus of 16384 bits.
     let modulus = [&[0_u8, 0x80][..], &[1; 2047]].concat();
     let key = der::sequence([der::tlv(0x02, &modulus), der::tlv(0x02, &[1, 0, 1])]);
     let rsa = der::sequence([der::oid("1.2.840.113549.1.1.1"), der::tlv(0x05, &[])]);
     let started = Instant::now();
-    insta::assert_snapshot!(refused(der::sequence([rsa, der::bits(&key)])), @"");
+    insta::assert_snapshot!(refused(der::sequence([rsa, der::bits(&key)])), @"its signing certificate is not acceptable: it holds an RSA key of 16384 bits; 2048 to 8192 are accepted");
     assert!(started.elapsed().as_millis() < 1000);
 }
 
@@ -647,6 +647,67 @@ fn a_right_sha512_does_not_help_beside_a_wrong_sha256() {
     let folder = File::open(folder.path()).unwrap();
     let answer = evidence::judge(folder.as_fd(), &question(&sigstore, Vec::new(), ISSUER));
     assert_eq!((answer.facts.len(), codes(&answer)), (0, vec!["subject-mismatch"]));
+}
+
+#[test]
+fn a_root_counts_no_longer_than_its_entry_says() {
+    const DAY: i64 = 24 * 3600;
+    let sigstore = Sigstore::new();
+    let pair = pki::Key::new();
+    let at = |seconds| Timestamp::from_second(seconds).unwrap();
+    let (as_of, until) = (at(SIGNED - 29 * DAY), at(SIGNED + DAY));
+    let aging = |max_age, as_of| {
+        let source = RootSource::File("trusted_root.json".to_owned());
+        Root::new("ours", source, sigstore.trusted_root()).aging(max_age, as_of)
+    };
+    let bundle = sigstore
+        .keyless()
+        .statement(&statement())
+        .bundle(Version::V03)
+        .to_string();
+    let judge = |root: &Root, now| {
+        let root = TrustedRoot::new(root).unwrap().0;
+        verify(&root, bundle.as_bytes(), By::Certificate, now)
+    };
+    let thirty = aging(Some(30 * DAY), Some(as_of));
+    // What is remembered of it ends with the root.
+    let proof = judge(&thirty, now()).unwrap();
+    assert_eq!(proof.span.until, Some(until));
+    assert!(proof.span.contains(at(SIGNED + DAY - 1)) && !proof.span.contains(until));
+    for (now, expected) in [(at(SIGNED + DAY - 1), "accepted"), (until, "root-too-old")] {
+        assert_eq!(code(&judge(&thirty, now)), expected, "{now}");
+    }
+    // Nobody knows when it was current.
+    assert_eq!(code(&judge(&aging(Some(30 * DAY), None), now())), "root-too-old");
+    // Without max_age, age alone refuses nothing.
+    let ageless = judge(&aging(None, Some(as_of)), at(SIGNED + 3000 * DAY)).unwrap();
+    assert_eq!(ageless.span.until, None);
+
+    // As the evidence cache has it, with a certificate and with a key that has a log entry.
+    let folder = tempfile::tempdir().unwrap();
+    let bundles = [
+        bundle,
+        sigstore
+            .by_key(&pair)
+            .statement(&statement())
+            .bundle(Version::V03)
+            .to_string(),
+    ];
+    layout(folder.path(), bundles.into_iter());
+    let folder = File::open(folder.path()).unwrap();
+    let mut question = question(
+        &sigstore,
+        vec![Key {
+            r#use: vec![Use::Sbom],
+            ..key(&pair)
+        }],
+        ISSUER,
+    );
+    question.roots = vec![thirty];
+    assert_eq!(evidence::judge(folder.as_fd(), &question).facts.len(), 2);
+    question.now = until;
+    let answer = evidence::judge(folder.as_fd(), &question);
+    assert_eq!((answer.facts.len(), codes(&answer)), (0, vec!["root-too-old"; 2]));
 }
 
 #[test]

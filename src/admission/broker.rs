@@ -230,7 +230,9 @@ pub fn recheck(config: &Config, recorded: &Decision) -> Option<Recheck> {
             ..desk.blank_basis(basis.kind, basis.kubernetes_namespace.as_deref())
         });
         let mut used = Used::default();
-        let ruling = rule_again(recorded, basis, image, desk.clock, &mut |case| desk.rule(case, &mut used));
+        let ruling = rule_again(recorded, basis, image, desk.clock, &mut |case| {
+            desk.rule(case, &mut used)
+        });
         apply(&mut decision, ruling, used);
         Ok(())
     });

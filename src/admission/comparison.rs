@@ -115,7 +115,9 @@ impl Word {
     fn is_like(&self, other: &Self) -> bool {
         let audits = |word: &Self| -> Vec<(String, Verdict, String)> {
             let audit = word.audit.iter();
-            audit.map(|said| (said.rule.clone(), said.verdict, said.code.clone())).collect()
+            audit
+                .map(|said| (said.rule.clone(), said.verdict, said.code.clone()))
+                .collect()
         };
         (self.verdict, &self.code, &self.rule) == (other.verdict, &other.code, &other.rule)
             && audits(self) == audits(other)
@@ -189,7 +191,7 @@ pub fn compare(config: &Config, old: &Active, new: &Active, address: &str) -> Re
     }
     if nameless > 0 {
         comparison.not_compared.push(format!(
-            "{nameless} of the images in the evidence cache have no name there, by which a rule could be found"
+            "{nameless} of the images in the evidence cache: they have no name there, by which a rule could be found"
         ));
     }
     Ok(comparison)
@@ -219,7 +221,11 @@ impl<'a> Bench<'a> {
     fn open(config: &Config, policies: [&'a Active; 2]) -> Result<Self, CompareError> {
         let now = Timestamp::now();
         // On a machine that is no node yet there is nothing to read, and nothing is made.
-        let state = config.state.exists().then(|| StateDir::open(&config.state)).transpose()?;
+        let state = config
+            .state
+            .exists()
+            .then(|| StateDir::open(&config.state))
+            .transpose()?;
         let evidence = state.as_ref().map(|state| state.subdir(EVIDENCE)).transpose()?;
         Ok(Self {
             policies,
@@ -323,7 +329,9 @@ impl<'a> Bench<'a> {
             let both = self.about(Kind::Container, namespace, kubernetes.clone(), image);
             if let Some(change) = both.differs()
                 && !changes.first().is_some_and(|first| {
-                    first.kubernetes_namespace.is_none() && first.old.is_like(&change.old) && first.new.is_like(&change.new)
+                    first.kubernetes_namespace.is_none()
+                        && first.old.is_like(&change.old)
+                        && first.new.is_like(&change.new)
                 })
             {
                 changes.push(change);
@@ -377,10 +385,12 @@ impl<'a> Bench<'a> {
                 nameless += usize::from(!parts.contains(&image.digest));
                 continue;
             }
-            let index = document(image.digest).filter(|_| !image.manifests.is_empty()).and_then(|bytes| {
-                let kinds = [oci::INDEX, oci::DOCKER_INDEX];
-                kinds.iter().find_map(|kind| Index::parse(&bytes, kind).ok())
-            });
+            let index = document(image.digest)
+                .filter(|_| !image.manifests.is_empty())
+                .and_then(|bytes| {
+                    let kinds = [oci::INDEX, oci::DOCKER_INDEX];
+                    kinds.iter().find_map(|kind| Index::parse(&bytes, kind).ok())
+                });
             let (manifests, indexes) = match index {
                 Some(index) => {
                     let here = index.manifests.into_iter().filter(|child| {
@@ -411,8 +421,12 @@ impl<'a> Bench<'a> {
     /// The image that a name stands for in containerd.
     fn look_up(&self, address: &str, namespace: &str, name: &str) -> Result<Image, String> {
         let started = Instant::now();
-        block_on(started + self.patience, started, identity::image(address, namespace, name))
-            .map_err(|obstacle| obstacle.to_string())
+        block_on(
+            started + self.patience,
+            started,
+            identity::image(address, namespace, name),
+        )
+        .map_err(|obstacle| obstacle.to_string())
     }
 }
 

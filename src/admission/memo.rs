@@ -356,7 +356,8 @@ mod tests {
         assert_eq!(recall(), None);
         // Whoever can forge all of it is root, and has no need to; but a fact whose evidence is not watched for changes
         // is not even then believed.
-        edited["answer"] = serde_json::from_str(&edited["answer"].to_string().replace(&image.hex(), &other.hex())).unwrap();
+        edited["answer"] =
+            serde_json::from_str(&edited["answer"].to_string().replace(&image.hex(), &other.hex())).unwrap();
         put(&edited.to_string());
         assert!(recall().is_some());
         edited["blobs"] = serde_json::json!([]);

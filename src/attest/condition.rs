@@ -513,7 +513,8 @@ mod tests {
             cel: "predicate.statements.all(s, s.products.exists(p, p['@id'] == 'pkg:oci/web'))".to_owned(),
         };
         let of = |product: &str| {
-            let document = format!(r#"{{"statements":[{{"status":"not_affected","products":[{{"@id":"{product}"}}]}}]}}"#);
+            let document =
+                format!(r#"{{"statements":[{{"status":"not_affected","products":[{{"@id":"{product}"}}]}}]}}"#);
             condition.holds(&Predicate::parse("https://openvex.dev/ns/v0.2.0", document.as_bytes()).unwrap())
         };
         assert_eq!(of("pkg:oci/web"), Ok(true));

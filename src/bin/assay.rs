@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{ExitCode, Termination as _};
 
 use assay::admission::parser;
+use assay::cli::policy::DiffArgs;
 use assay::cli::{self, Exit, Output};
 use assay::config::Config;
 use clap::{Parser, Subcommand};
@@ -61,7 +62,7 @@ enum Policy {
     /// Compared are the images of the evidence cache and of containerd, and the containers of containerd, by their
     /// recorded decisions. Keys and roots of a folder or file of policy are those of trust.d; the active policy has its
     /// own. Exit codes: 0 no difference, 3 something that may run now would be refused, 1 any other difference.
-    Diff(cli::policy::DiffArgs),
+    Diff(DiffArgs),
 }
 
 fn main() -> ExitCode {
@@ -89,7 +90,13 @@ fn run(command: Command) -> ExitCode {
         Ok(config) => config,
         Err(faults) => {
             // A program that reads JSON is told in JSON.
-            if let Command::Policy(Policy::Check { output: Output::Json }) = command {
+            if let Command::Policy(
+                Policy::Check { output: Output::Json }
+                | Policy::Diff(DiffArgs {
+                    output: Output::Json, ..
+                }),
+            ) = command
+            {
                 return cli::policy::report(false, &faults.0).report();
             }
             cli::show(&faults.0);

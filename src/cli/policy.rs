@@ -31,7 +31,7 @@ pub struct DiffArgs {
     address: String,
     /// What the result is written as
     #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
+    pub output: Output,
 }
 
 /// Puts policy and trust in force.
@@ -258,14 +258,24 @@ fn text(comparison: &Comparison) -> String {
             Some(kubernetes) => format!("{} ({kubernetes})", change.namespace),
             None => change.namespace.clone(),
         };
-        table.add_row([what, namespace, change.image.clone(), word(&change.old), word(&change.new)]);
+        table.add_row([
+            what,
+            namespace,
+            change.image.clone(),
+            word(&change.old),
+            word(&change.new),
+        ]);
     }
     let of = |is_container: bool| {
         let changes = comparison.changes.iter();
         changes.filter(move |change| change.container.is_some() == is_container)
     };
     let images: std::collections::BTreeSet<_> = of(false).map(|change| (&change.image, change.digest)).collect();
-    let refused = comparison.changes.iter().filter(|change| change.is_refused_anew()).count();
+    let refused = comparison
+        .changes
+        .iter()
+        .filter(|change| change.is_refused_anew())
+        .count();
     let numbers = format!(
         "{} of {} and {} of {} would be decided on differently{}",
         of(true).count(),

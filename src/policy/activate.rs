@@ -383,6 +383,61 @@ mod tests {
     }
 
     #[test]
+    fn a_root_past_its_age_is_said_and_one_that_was_refreshed_is_put_in_force_again() {
+        let (_folder, config) = node();
+        let file = config.trust.join("root.json");
+        let json = Root::builtin("x", crate::trust::Builtin::Sigstore).json;
+        fs::write(&file, json).unwrap();
+        let put = |max_age: &str| {
+            let entry = format!("[[root]]\nid = 'ours'\nfile = 'root.json'\n{max_age}\n");
+            fs::write(config.trust.join("roots.toml"), entry).unwrap();
+        };
+        let written = |days: u64| {
+            let time = std::time::SystemTime::now() - std::time::Duration::from_secs(days * 86_400);
+            fs::File::options()
+                .write(true)
+                .open(&file)
+                .unwrap()
+                .set_modified(time)
+                .unwrap();
+        };
+        let warned = |activated: &Activated| {
+            let warnings = activated
+                .warnings
+                .iter()
+                .filter(|warning| warning.code == Code::RootOld);
+            warnings.map(|warning| warning.message.clone()).collect::<Vec<_>>()
+        };
+        written(10);
+        put("max_age = '30d'");
+        let first = activate(&config).unwrap();
+        assert_eq!((first.changed, warned(&first)), (true, vec![]));
+        assert!(!activate(&config).unwrap().changed);
+        // Nothing but the time at which it was current has changed, and that is what counts.
+        written(40);
+        let second = activate(&config).unwrap();
+        assert!(second.changed);
+        assert_eq!(
+            warned(&second),
+            [
+                "the trusted root `ours` was last known to be current 40 days ago, which is longer than its max_age: nothing counts under it"
+            ]
+        );
+        let (active, _) = load(&config).unwrap();
+        assert!(active.roots[0].until().unwrap() < Timestamp::now());
+        // Without max_age it is old after 90 days, and no more than that.
+        put("");
+        assert_eq!(warned(&activate(&config).unwrap()), [""; 0]);
+        written(91);
+        let old = activate(&config).unwrap();
+        assert!(!old.changed);
+        assert_eq!(
+            warned(&old),
+            ["the trusted root `ours` was last known to be current 91 days ago"]
+        );
+    }
+
+    #[test]
     fn a_state_that_others_can_reach_is_refused() {
         use std::os::unix::fs::PermissionsExt as _;
         let (_folder, config) = node();

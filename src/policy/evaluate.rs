@@ -1414,10 +1414,7 @@ mod tests {
         assert_eq!(judge(&wants(None), vex("security", "other image")), "vex-missing");
         // Rightly signed and about this image, but its statements are of another product.
         let product = "predicate.statements.all(s, s.products.exists(p, p['@id'] == 'pkg:oci/web'))";
-        assert_eq!(
-            judge(&wants(Some(product)), vex("security", "manifest")),
-            "where-false"
-        );
+        assert_eq!(judge(&wants(Some(product)), vex("security", "manifest")), "where-false");
         let about = Fact {
             held: vec![0],
             ..vex("security", "manifest")
@@ -1426,7 +1423,10 @@ mod tests {
         // No document, whoever signed it, stands in for what a rule asks for.
         for (rule, code) in [
             (rule(vec![signed_image()], &[]), "signature-missing"),
-            (rule(vec![table(Asks::Sbom(None), &["security"])], &["manifest"]), "sbom-missing"),
+            (
+                rule(vec![table(Asks::Sbom(None), &["security"])], &["manifest"]),
+                "sbom-missing",
+            ),
             (rule(vec![], &["pause"]), "digest-not-listed"),
             (rule(vec![table(Asks::Vex, &["security"])], &[]), "nothing-required"),
         ] {

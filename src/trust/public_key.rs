@@ -27,9 +27,18 @@ const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
 
 /// Hashes that the parameters of an RSASSA-PSS key may name.
 const PSS_HASHES: &[(ObjectIdentifier, HashAlgorithm)] = &[
-    (ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1"), HashAlgorithm::Sha256),
-    (ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.2"), HashAlgorithm::Sha384),
-    (ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3"), HashAlgorithm::Sha512),
+    (
+        ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1"),
+        HashAlgorithm::Sha256,
+    ),
+    (
+        ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.2"),
+        HashAlgorithm::Sha384,
+    ),
+    (
+        ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3"),
+        HashAlgorithm::Sha512,
+    ),
 ];
 
 /// Names of what people try to sign with and Assay does not verify.
@@ -141,7 +150,10 @@ fn check(der: &[u8], hash: HashAlgorithm) -> Result<(), Fault> {
         Kind::Ed25519 => (&signature::ED25519, der),
         Kind::Rsa => (&signature::RSA_PKCS1_2048_8192_SHA256, der),
         Kind::RsaPss(Some(own)) if own != hash => return Err(Fault::PssHash(own)),
-        Kind::RsaPss(_) => (&signature::RSA_PSS_2048_8192_SHA256, info.subject_public_key.raw_bytes()),
+        Kind::RsaPss(_) => (
+            &signature::RSA_PSS_2048_8192_SHA256,
+            info.subject_public_key.raw_bytes(),
+        ),
     };
     ParsedPublicKey::new(algorithm, key).map_err(|_| Fault::Malformed(kind.name()))?;
     Ok(())

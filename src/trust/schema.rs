@@ -399,6 +399,31 @@ mod tests {
     }
 
     #[test]
+    fn a_root_may_say_how_old_it_may_become() {
+        let folder = folder(&[(
+            "roots.toml",
+            "[[root]]\nid = 'aging'\nbuiltin = 'sigstore'\nmax_age = '30d'\n[[root]]\nid = 'ageless'\nbuiltin = 'github'",
+        )]);
+        let trust = load(folder.path()).unwrap();
+        let aging = &trust.roots[0];
+        assert_eq!(
+            (aging.max_age, aging.as_of),
+            (Some(30 * 24 * 3600), update::as_of(aging))
+        );
+        assert!(aging.as_of.is_some() && aging.until() > aging.as_of);
+        let ageless = &trust.roots[1];
+        assert_eq!((ageless.max_age, ageless.as_of, ageless.until()), (None, None, None));
+        insta::assert_snapshot!(faults("[[root]]\nid = 'a'\nbuiltin = 'sigstore'\nmax_age = '2 months'"), @r#"
+        error[invalid-time]: `2 months` is no `max_age`
+         --> /etc/assay/trust.d/keys.toml:4:11
+          |
+        4 | max_age = '2 months'
+          |           ^^^^^^^^^^
+         help: weeks, days, hours, minutes or seconds: "90d", "12h", "1w 2d"
+        "#);
+    }
+
+    #[test]
     fn keys_are_read_with_their_defaults() {
         let folder = folder(&[
             (
@@ -575,7 +600,7 @@ mod tests {
           |
         4 | file = 'ed448.pem'
           |        ^^^^^^^^^^^
-         help: P-256, P-384, P-521, Ed25519 and RSA keys are verified
+         help: P-256, P-384, P-521, Ed25519, RSA and RSASSA-PSS keys are verified
         ");
         insta::assert_snapshot!(text("pkcs1.pem"), @"
         error[key-invalid]: pkcs1.pem holds a `RSA PUBLIC KEY`, not a `PUBLIC KEY`
@@ -736,7 +761,7 @@ mod tests {
            |
         10 | url = 'x'
            | ^^^ not a key of it
-         help: its keys are `id`, `builtin` and `file`
+         help: its keys are `id`, `builtin`, `file` and `max_age`
         "
         );
         insta::assert_snapshot!(

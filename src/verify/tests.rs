@@ -746,7 +746,10 @@ fn an_rsassa_pss_key_signs_with_pss_only() {
     let key = PublicKey::from_spki(&der, HashAlgorithm::Sha256).unwrap();
     assert!(key.verifies(&message, &sign(&lc::RSA_PSS_SHA256)));
     assert!(key.verifies(&Message::Sha256(Digest::of(b"message")), &sign(&lc::RSA_PSS_SHA256)));
-    for other in [&lc::RSA_PKCS1_SHA256 as &'static dyn lc::RsaEncoding, &lc::RSA_PSS_SHA384] {
+    for other in [
+        &lc::RSA_PKCS1_SHA256 as &'static dyn lc::RsaEncoding,
+        &lc::RSA_PSS_SHA384,
+    ] {
         assert!(!key.verifies(&message, &sign(other)));
     }
     // As openssl makes key and signature.

@@ -61,6 +61,7 @@ on_each_containerd![
     two_images_of_the_same_layers_are_ambiguous,
     indexes_without_end_are_refused,
     a_refusal_in_one_namespace_is_none_in_another,
+    a_policy_diff_knows_the_images_of_containerd_and_containers_without_a_decision,
 ];
 
 const KEY_RULE: &str = r#"
@@ -1205,7 +1206,8 @@ fn indexes_without_end_are_refused(case: &Case) {
     let chain = image.chain_id.to_string();
     let own = fs::read(node.blob(image.manifest)).unwrap();
     let around = |bytes: &[u8], kind: &str| {
-        serde_json::to_vec(&json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [listed(bytes, kind)] })).unwrap()
+        serde_json::to_vec(&json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [listed(bytes, kind)] }))
+            .unwrap()
     };
     let name = |what: &str| format!("assay.test/{}:{what}", case.id("nested"));
     let (shallow, deep) = (name("shallow"), name("deep"));
@@ -1242,8 +1244,18 @@ fn a_refusal_in_one_namespace_is_none_in_another(case: &Case) {
     node.policy(&format!("{elsewhere}{KEY_RULE}"));
     let socket = case.daemon.socket();
     let verify = |namespace: &str| {
-        let arguments = ["verify", "-o", "json", "--address", socket.to_str().unwrap(), "--namespace"];
-        let output = node.assay(&[&arguments[..], &[namespace, &BUSYBOX.name]].concat()).output().unwrap();
+        let arguments = [
+            "verify",
+            "-o",
+            "json",
+            "--address",
+            socket.to_str().unwrap(),
+            "--namespace",
+        ];
+        let output = node
+            .assay(&[&arguments[..], &[namespace, &BUSYBOX.name]].concat())
+            .output()
+            .unwrap();
         let decision: Decision = serde_json::from_slice(&output.stdout).unwrap();
         (decision.verdict, decision.code, decision.repeated)
     };
@@ -1259,4 +1271,73 @@ fn a_refusal_in_one_namespace_is_none_in_another(case: &Case) {
     let (verdict, code, _) = verify("k8s.io");
     assert_eq!((verdict, code.as_str()), (Verdict::Refuse, "signer-not-wanted"));
     assert_eq!(verify(ours), allowed(true));
+}
+
+/// What `assay policy diff` says about a container or, without one, about the images.
+fn changes<'a>(said: &'a Value, container: Option<&str>) -> Vec<&'a Value> {
+    let changes = said["changes"].as_array().unwrap().iter();
+    changes
+        .filter(|change| change["container"].as_str() == container)
+        .collect()
+}
+
+fn a_policy_diff_knows_the_images_of_containerd_and_containers_without_a_decision(case: &Case) {
+    let node = Node::new(case, KEY_RULE);
+    let image = node.image("diffed");
+    node.sign(image.manifest);
+    let decided = node.container("decided", &image);
+    let undecided = node.container("undecided", &image);
+    node.allows(&decided.request, "signature-verified");
+    // Decided on as it was: with a digest of its own instead of a signature it would be another rule's affair.
+    let listed = format!(
+        "[[rule]]\nname = \"listed\"\nmatch = {{ image = [\"assay.test/**\"] }}\ndigest = [\"{}\"]\n",
+        BUSYBOX.config
+    );
+    let new = node.folder.join("new.toml");
+    fs::write(&new, listed).unwrap();
+    let socket = case.daemon.socket();
+    let arguments = [
+        "policy",
+        "diff",
+        "-o",
+        "json",
+        "--address",
+        socket.to_str().unwrap(),
+        "active",
+    ];
+    let output = node
+        .assay(&[&arguments[..], &[new.to_str().unwrap()]].concat())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for id in [&decided.id, &undecided.id] {
+        let of_it = changes(&said, Some(id));
+        let [change] = of_it.as_slice() else {
+            panic!("{id}: {said:#}")
+        };
+        assert_eq!(change["namespace"], case.daemon.scope.as_str());
+        assert_eq!(change["image"], image.name);
+        assert_eq!(
+            (&change["old"]["verdict"], &change["old"]["rule"]),
+            (&json!("allow"), &json!("signed"))
+        );
+        assert_eq!(
+            (&change["new"]["code"], &change["new"]["rule"]),
+            (&json!("digest-not-listed"), &json!("listed"))
+        );
+    }
+    let of_images = changes(&said, None);
+    let named = |name: &str| {
+        of_images
+            .iter()
+            .any(|change| change["image"] == name && change["namespace"] == case.daemon.scope.as_str())
+    };
+    assert!(named(&image.name), "{said:#}");
+    // Nothing was signed before, and it is listed now: a difference, too.
+    assert!(named(&BUSYBOX.name), "{said:#}");
+    let log = fs::read_to_string(node.folder.join("state").join(LOG)).unwrap();
+    assert_eq!(log.lines().count(), 1, "{log}");
+    drop((decided, undecided));
+    node.ctr(&["images", "rm", &image.name]);
 }

@@ -29,6 +29,7 @@ on_each_containerd! {
     a_pod_shows_the_refusal,
     every_container_of_a_pod_is_decided_on,
     verify_says_the_same,
+    a_policy_diff_says_which_running_containers_would_be_refused,
 }
 
 /// Chain ID of the signed image's layer on this machine's architecture.
@@ -407,4 +408,70 @@ fn verify_says_the_same(case: &Case) {
         assert_eq!(output.status.code(), Some(status), "{text}");
         assert!(text.contains(code), "{text}");
     }
+}
+
+fn a_policy_diff_says_which_running_containers_would_be_refused(case: &Case) {
+    if !needs_assay("a verdict") {
+        return;
+    }
+    let running = case
+        .shell("running", "exec sleep 1000")
+        .image_name(SIGNED)
+        .snapshot_parent(&signed_chain_id(case))
+        .start();
+    let policy = case.daemon.folder.join(format!("{}.toml", case.id("new")));
+    let rule = |key: &str| {
+        format!(
+            "[[rule]]\nname = 'new'\nmatch = {{ image = ['assay.test/enforced/**'] }}\n[[rule.signature]]\n\
+             any = [{{ key = '{key}' }}]\n"
+        )
+    };
+    let socket = case.daemon.socket();
+    let diff = |more: &[&str]| {
+        let arguments = [
+            "policy",
+            "diff",
+            "--address",
+            socket.to_str().unwrap(),
+            "active",
+            policy.to_str().unwrap(),
+        ];
+        let output = case.daemon.assay(&[&arguments[..], more].concat());
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    fs::write(&policy, rule("stranger")).unwrap();
+    let (code, text) = diff(&["-o", "json"]);
+    assert_eq!(code, Some(3), "{text}");
+    let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let of_ours = |change: &&serde_json::Value| change["container"] == case.id("running").as_str();
+    let changes: Vec<_> = said["changes"].as_array().unwrap().iter().filter(of_ours).collect();
+    let [change] = changes.as_slice() else {
+        panic!("{said:#}")
+    };
+    assert_eq!(change["old"]["code"], "signature-verified");
+    assert_eq!(change["old"]["rule"], "release images");
+    assert_eq!(
+        (change["new"]["verdict"].as_str(), change["new"]["code"].as_str()),
+        (Some("refuse"), Some("signer-not-wanted"))
+    );
+    let (_, table) = diff(&[]);
+    let line = table
+        .lines()
+        .find(|line| line.contains(&case.id("running")))
+        .unwrap_or_else(|| panic!("{table}"));
+    assert!(line.contains("refuse signer-not-wanted by \"new\""), "{line}");
+    // Another rule with the same verdict is a difference; the container runs on whatever is said.
+    fs::write(&policy, rule("release")).unwrap();
+    let (_, text) = diff(&["-o", "json"]);
+    let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let change = said["changes"].as_array().unwrap().iter().find(of_ours).unwrap();
+    assert_eq!(
+        (change["new"]["verdict"].as_str(), change["new"]["rule"].as_str()),
+        (Some("allow"), Some("new"))
+    );
+    assert_eq!(case.daemon.decisions(&case.id("running")).len(), 1);
+    running.kill(9).unwrap();
+    running.wait();
+    running.delete().unwrap();
+    fs::remove_file(policy).unwrap();
 }

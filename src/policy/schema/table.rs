@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 
 use super::super::{
-    Asks, CertificatePattern, IdentityPattern, Mirror, NotationPattern, Parameter, Provenance,
-    Revocation, SbomFormat, SignerPattern, Subject, Table as Evidence, Vsa, diags,
+    Asks, CertificatePattern, IdentityPattern, Mirror, NotationPattern, Parameter, Provenance, Revocation, SbomFormat,
+    SignerPattern, Subject, Table as Evidence, Vsa, diags,
 };
 use super::{Mention, Named};
 use crate::attest::Family;

@@ -44,10 +44,7 @@ impl fmt::Display for Subject {
     /// As RFC 4514 writes it: from the leaf up.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let relative = |relative: &Vec<(String, String)>| {
-            let attributes: Vec<_> = relative
-                .iter()
-                .map(|(name, value)| format!("{name}={value}"))
-                .collect();
+            let attributes: Vec<_> = relative.iter().map(|(name, value)| format!("{name}={value}")).collect();
             attributes.join("+")
         };
         let text: Vec<_> = self.0.iter().rev().map(relative).collect();

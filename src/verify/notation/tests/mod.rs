@@ -227,13 +227,12 @@ fn a_policy_names_a_part_of_the_subject() {
         ("2.5.4.3", "Leaf"),
     ];
     let matches = |identity: &str, attributes: &[(&str, &str)]| {
-        distinguished(identity).unwrap().matches(&subject(attributes).to_string())
+        distinguished(identity)
+            .unwrap()
+            .matches(&subject(attributes).to_string())
     };
     assert!(matches("C=DE, ST=Berlin, O=Acme\\, Inc\\ ", &acme));
-    assert!(matches(
-        "CN=Leaf, O=Acme\\, Inc\\ , ST=Berlin, C=DE",
-        &acme
-    ));
+    assert!(matches("CN=Leaf, O=Acme\\, Inc\\ , ST=Berlin, C=DE", &acme));
     for other in [
         "C=DE, ST=Berlin, O=Acme\\, Inc",
         "C=DE, ST=berlin, O=Acme\\, Inc\\ ",
