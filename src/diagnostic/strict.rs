@@ -220,13 +220,7 @@ impl<'s> Reader<'s> {
             return Vec::new();
         };
         if items.is_empty() {
-            self.fault(
-                Code::Empty,
-                span,
-                format!("`{key}` is an empty list"),
-                "",
-                "name at least one, or leave the key out",
-            );
+            self.empty_list(key, span, "name at least one, or leave the key out");
         }
         let mut texts: Vec<Spanned<String>> = Vec::with_capacity(items.len());
         for item in items.iter() {
@@ -394,18 +388,16 @@ impl<'s> Reader<'s> {
             return Vec::new();
         };
         if items.is_empty() {
-            self.fault(
-                Code::Empty,
-                span,
-                format!("`{key}` is an empty list"),
-                "",
-                "name at least one",
-            );
+            self.empty_list(key, span, "name at least one");
         }
         items
             .into_iter()
             .filter_map(|item| self.check_table(&format!("an element of `{key}`"), item, name))
             .collect()
+    }
+
+    fn empty_list(&mut self, key: &str, span: Range<usize>, help: &str) {
+        self.fault(Code::Empty, span, format!("`{key}` is an empty list"), "", help);
     }
 
     // A header's span is its own line; an inline table may run over several.
