@@ -197,8 +197,8 @@ mod tests {
         let (code, out, err) = diff(&[&old, &new]);
         assert_eq!(code, Some(3), "{err}");
         insta::assert_snapshot!(out, @r#"
-        WHAT   NAMESPACE  IMAGE                   OLD                                  NEW
-        image  k8s.io     registry.example/app:1  allow signature-verified by "all"    refuse signer-not-wanted by "strangers"
+         WHAT   NAMESPACE  IMAGE                   OLD                                NEW
+         image  k8s.io     registry.example/app:1  allow signature-verified by "all"  refuse signer-not-wanted by "strangers"
         0 of 0 containers and 1 of 1 image would be decided on differently; 1 of these may run now and would be refused
         "#);
         assert!(err.starts_with("note: containerd"), "{err}");

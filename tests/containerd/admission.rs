@@ -61,7 +61,7 @@ on_each_containerd![
     two_images_of_the_same_layers_are_ambiguous,
     indexes_without_end_are_refused,
     a_refusal_in_one_namespace_is_none_in_another,
-    a_policy_diff_knows_the_images_of_containerd_and_containers_without_a_decision,
+    a_policy_diff_knows_images_and_undecided_containers,
 ];
 
 const KEY_RULE: &str = r#"
@@ -1281,7 +1281,7 @@ fn changes<'a>(said: &'a Value, container: Option<&str>) -> Vec<&'a Value> {
         .collect()
 }
 
-fn a_policy_diff_knows_the_images_of_containerd_and_containers_without_a_decision(case: &Case) {
+fn a_policy_diff_knows_images_and_undecided_containers(case: &Case) {
     let node = Node::new(case, KEY_RULE);
     let image = node.image("diffed");
     node.sign(image.manifest);
