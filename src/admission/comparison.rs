@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::broker::{EVIDENCE, block_on, rule_again};
 use super::parser::{self, ParserFault};
 use super::ruling::{self, Case, Ruling};
-use super::{Audit, Decision, Verdict, log};
+use super::{Audit, Basis, Decision, Verdict, log};
 use crate::config::Config;
 use crate::diagnostic::printable;
 use crate::digest::Digest;
@@ -208,6 +208,13 @@ struct Bench<'a> {
     answers: [BTreeMap<Vec<Digest>, Answer>; 2],
 }
 
+/// What both policies are asked about.
+enum About<'a> {
+    Case(Case<'a>),
+    /// A container as it was decided on.
+    Decision(&'a Decision, &'a Basis, &'a Image),
+}
+
 /// What is said about one image or container by both policies.
 struct Both(Change);
 
@@ -238,7 +245,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Asks both policies about a case.
-    fn words(&mut self, judge: &mut dyn FnMut(&mut dyn FnMut(&Case<'_>) -> Ruling) -> Ruling) -> [Word; 2] {
+    fn words(&mut self, about: &About<'_>) -> [Word; 2] {
         let Self {
             policies,
             evidence,
@@ -253,7 +260,10 @@ impl<'a> Bench<'a> {
                     ask(active, evidence.as_ref(), subjects, *clock, *patience, known)
                 })
             };
-            Word::from(judge(&mut rule))
+            Word::from(match about {
+                About::Case(case) => rule(case),
+                About::Decision(decision, basis, image) => rule_again(decision, basis, image, *clock, &mut rule),
+            })
         };
         let [old, new] = answers;
         [word(policies[0], old), word(policies[1], new)]
@@ -290,8 +300,7 @@ impl<'a> Bench<'a> {
         let (Some(image), Some(basis)) = (&decision.image, &decision.basis) else {
             return Err("its decision does not say what it was about".to_owned());
         };
-        let clock = self.clock;
-        let [old, new] = self.words(&mut |rule| rule_again(decision, basis, image, clock, rule));
+        let [old, new] = self.words(&About::Decision(decision, basis, image));
         let change = Change {
             container: Some(decision.container.clone()),
             namespace: decision.namespace.clone(),
@@ -341,7 +350,6 @@ impl<'a> Bench<'a> {
     }
 
     fn about(&mut self, kind: Kind, namespace: &str, kubernetes_namespace: Option<String>, image: &Image) -> Both {
-        let clock = self.clock;
         let case = Case {
             name: &image.name,
             kubernetes_namespace: kubernetes_namespace.as_deref(),
@@ -351,9 +359,9 @@ impl<'a> Bench<'a> {
             fault: None,
             upper: Upper::Empty,
             seen: &[],
-            clock,
+            clock: self.clock,
         };
-        let [old, new] = self.words(&mut |rule| rule(&case));
+        let [old, new] = self.words(&About::Case(case));
         Both(Change {
             container: None,
             namespace: namespace.to_owned(),
