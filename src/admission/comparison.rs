@@ -254,7 +254,7 @@ impl<'a> Bench<'a> {
             answers,
             ..
         } = self;
-        let mut word = |active: &Active, known: &mut BTreeMap<Vec<Digest>, Answer>| {
+        let word = |active: &Active, known: &mut BTreeMap<Vec<Digest>, Answer>| {
             let mut rule = |case: &Case<'_>| {
                 ruling::rule(active, case, &mut |subjects| {
                     ask(active, evidence.as_ref(), subjects, *clock, *patience, known)
