@@ -18,7 +18,7 @@ use super::parser::Judged;
 use crate::digest::Digest;
 use crate::evidence;
 use crate::store::{self, Stamp, StateDir};
-use crate::verify::Answer;
+use crate::verify::{Answer, Fact};
 
 /// Folder below `run`.
 const DIRECTORY: &str = "memo";
@@ -98,13 +98,17 @@ impl Inputs {
         let unchanged = |known: &File| known.stamp.is_some() && look(evidence, &known.name) == *known;
         let holds = memo.answer.facts.iter().all(|fact| fact.proof.span.contains(now));
         let digest = |file: &File| format!("sha256:{}", file.name.rsplit('/').next()?).parse().ok();
+        let blobs: Vec<Digest> = memo.blobs.iter().filter_map(digest).collect();
+        // As when a parser says it: about what was asked, and resting on files whose change is seen.
+        let fits = |fact: &Fact| self.subjects.contains(&fact.subject) && blobs.contains(&fact.evidence);
         (memo.inputs == *self
             && holds
+            && memo.answer.facts.iter().all(fits)
             && memo.lists == self.lists(evidence, &memo.answer)
             && memo.blobs.iter().all(unchanged))
-        .then(|| Judged {
-            blobs: memo.blobs.iter().filter_map(digest).collect(),
+        .then_some(Judged {
             answer: memo.answer,
+            blobs,
         })
     }
 
@@ -170,7 +174,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::verify::{Carrier, Claim, Fact, Proof, Span};
+    use crate::verify::{Carrier, Claim, Proof, Span};
 
     struct Place {
         _folder: tempfile::TempDir,
@@ -361,6 +365,38 @@ mod tests {
         let bytes = fs::read(&memo).unwrap();
         fs::write(&memo, &bytes[..bytes.len() / 2]).unwrap();
         assert_eq!(inputs(&place).recall(&place.run, &place.evidence, now()), None);
+    }
+
+    #[test]
+    fn a_memo_of_one_image_says_nothing_about_another() {
+        let place = place();
+        keep(&place, later());
+        let folder = place.run.path().join(DIRECTORY);
+        let ours = inputs(&place).name().unwrap();
+        let (image, other) = (Digest::of(b"image"), Digest::of(b"other image"));
+        let theirs = Inputs::new(Digest::of(b"policy"), &place.evidence, &[other]).unwrap();
+        let put = |text: &str| fs::write(folder.join(theirs.name().unwrap()), text).unwrap();
+        let recall = || theirs.recall(&place.run, &place.evidence, now());
+        let memo = fs::read_to_string(folder.join(ours)).unwrap();
+        put(&memo);
+        assert_eq!(recall(), None);
+        // Its inputs edited to fit: what the facts are about still is the first image.
+        let mut edited: serde_json::Value = serde_json::from_str(&memo).unwrap();
+        edited["inputs"] = serde_json::to_value(&theirs).unwrap();
+        put(&edited.to_string());
+        assert_eq!(recall(), None);
+        // Whoever can forge all of it is root, and has no need to; but a fact whose evidence is not watched for changes
+        // is not even then believed.
+        edited["answer"] =
+            serde_json::from_str(&edited["answer"].to_string().replace(&image.hex(), &other.hex())).unwrap();
+        put(&edited.to_string());
+        assert!(recall().is_some());
+        edited["blobs"] = serde_json::json!([]);
+        put(&edited.to_string());
+        assert_eq!(recall(), None);
+        edited["unknown"] = serde_json::json!(1);
+        put(&edited.to_string());
+        assert_eq!(recall(), None);
     }
 
     #[test]

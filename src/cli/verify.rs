@@ -27,7 +27,7 @@ pub struct Args {
     output: Output,
 }
 
-fn socket(path: &str) -> Result<String, &'static str> {
+pub(super) fn socket(path: &str) -> Result<String, &'static str> {
     let absolute = path.strip_prefix("unix://").unwrap_or(path).starts_with('/');
     absolute
         .then(|| path.to_owned())

@@ -606,6 +606,8 @@ impl Judge<'_> {
             }
             match root.verify(unverified, By::Key(key), subject, self.question.now) {
                 Ok(proof) => return Some(proof),
+                // Which root would have had to be refreshed says more than that another does not list the log.
+                Err(_) if matches!(refusal, Problem::RootTooOld { .. }) => {}
                 Err(problem) => refusal = problem,
             }
         }

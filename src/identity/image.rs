@@ -10,7 +10,7 @@ use super::Fault;
 use super::containerd::Containerd;
 use super::fault::Blob;
 use crate::digest::Digest;
-use crate::oci::{self, Descriptor, ImageConfig, Index, Manifest};
+use crate::oci::{self, Descriptor, ImageConfig, Index, Manifest, Platform};
 
 /// Most blobs that are read to find the manifests of one image.
 const MAX_BLOBS: usize = 256;
@@ -288,7 +288,13 @@ fn index(bytes: &[u8]) -> Option<Index> {
 
 /// Whether `config` is for the processor and operating system of this node.
 pub(super) fn is_for_this_node(config: &ImageConfig) -> bool {
-    config.platform.os == "linux" && config.platform.architecture == architecture()
+    is_this_platform(&config.platform)
+}
+
+/// Whether a platform is this node's: its processor and operating system. The variant is the runtime's affair.
+#[must_use]
+pub fn is_this_platform(platform: &Platform) -> bool {
+    platform.os == "linux" && platform.architecture == architecture()
 }
 
 /// This node's platform, in OCI's words.

@@ -266,6 +266,10 @@ fn mend(code: &str) -> Option<&'static str> {
         "key-retired" | "key-window" | "key-distrusted" => {
             "have the image signed with a current key and import that signature: assay evidence import PATH"
         }
+        "root-too-old" => {
+            "an administrator runs: assay trust update (without a network: --from MIRROR), or replaces the root's file and \
+             runs: assay policy apply"
+        }
         _ => return None,
     })
 }
@@ -1208,6 +1212,26 @@ mod tests {
         ] {
             assert!(judge(&parameters(list), saying(good.clone(), says.clone())).starts_with("attestation-verified"));
         }
+        // What started the build is a claim of the builder's certificate, which the table's signers can ask for.
+        let mut started = provenance(asks.clone());
+        started.any = vec![SignerPattern::Certificate(Box::new(CertificatePattern {
+            identity: IdentityPattern::Uri(TextPattern::owned(&format!("{GENERATOR}@refs/tags/*")).unwrap()),
+            issuer: ISSUER.to_owned(),
+            root: "public-good".to_owned(),
+            claims: [("build-trigger".to_owned(), TextPattern::exact("push").unwrap())].into(),
+        }))];
+        let started = rule(vec![started], &[]);
+        for (trigger, code) in [
+            ("push", "attestation-verified"),
+            ("pull_request", "signer-not-wanted"),
+            ("pull_request_target", "signer-not-wanted"),
+        ] {
+            let mut holder = certificate(&says.builder);
+            holder.claims.insert("build-trigger".to_owned(), trigger.to_owned());
+            let fact = saying(by(holder, good.clone()), says.clone());
+            let outcome = evaluate_under(&active, &started, vec![fact], vec![], NOW);
+            assert_eq!(outcome.code, code, "{}", outcome.reason);
+        }
         // A pattern without a reference is for all of them.
         let any_reference = Provenance {
             source: vec![TextPattern::owned("https://github.com/acme/*").unwrap()],
@@ -1252,6 +1276,24 @@ mod tests {
         insta::assert_snapshot!(judge(&asks, Summary { passed: false, ..summary() }, "verifier"), @"vsa-failed: a verification summary by verifier of <manifest> is required; that by verifier does not count: the verification did not pass; use an image that passed the verification at that level");
         insta::assert_snapshot!(judge(&asks, Summary { levels: vec!["SLSA_BUILD_LEVEL_1".to_owned()], ..summary() }, "verifier"), @"vsa-level: a verification summary by verifier of <manifest> is required; that by verifier does not count: SLSA_BUILD_LEVEL_2 is asked for, and it reached only SLSA_BUILD_LEVEL_1; use an image that passed the verification at that level");
         insta::assert_snapshot!(judge(&asks, Summary { time: NOW + SignedDuration::from_hours(1), ..summary() }, "verifier"), @"time-in-future: a verification summary by verifier of <manifest> is required; that by verifier does not count: it is of 2027-01-15T09:00:00Z, which has not come yet; check this node's clock");
+        // However fresh its signature is: the time that counts is also its own.
+        let aged = |hours: i64| {
+            let young = Table {
+                max_age: Some(24 * 3600),
+                ..table(Asks::Vsa(Box::new(asks.clone())), &["verifier"])
+            };
+            let time = NOW - SignedDuration::from_hours(hours);
+            let claim = Claim::Attestation("https://slsa.dev/verification_summary/v1".to_owned());
+            let fact = Fact {
+                details: Some(Box::new(Details::Summary(Summary { time, ..summary() }))),
+                ..stamped(fact("verifier", "manifest", claim), NOW - SignedDuration::from_hours(1))
+            };
+            evaluate(&rule(vec![young], &[]), vec![fact], vec![])
+        };
+        assert_eq!(aged(25).code, "evidence-too-old");
+        let young = aged(23);
+        assert!(young.allow, "{young:?}");
+        assert_eq!(young.span.until, Some(NOW + SignedDuration::from_hours(1)));
         let strict = Vsa {
             policy: vec!["https://verifier.example/strict".to_owned()],
             ..asks.clone()
@@ -1383,6 +1425,29 @@ mod tests {
         assert!(evaluate(&claim("source-repository-identifier", "42"), facts(), vec![]).allow);
         assert!(!evaluate(&claim("source-repository-identifier", "43"), facts(), vec![]).allow);
         assert!(!evaluate(&claim("runner-environment", "github-hosted"), facts(), vec![]).allow);
+        assert!(evaluate(&claim("build-trigger", "push"), facts(), vec![]).allow);
+        // A pull request runs the same workflow, on what anyone wrote.
+        let mut proposed = certificate(identity);
+        proposed
+            .claims
+            .insert("build-trigger".to_owned(), "pull_request".to_owned());
+        let outcome = evaluate(&claim("build-trigger", "push"), vec![signed_by(proposed)], vec![]);
+        assert_eq!((outcome.allow, outcome.code.as_str()), (false, "signer-not-wanted"));
+        // An address is no URI, nor the reverse, even where the text is the same.
+        let address = "release@acme.example";
+        let person = pattern(&|pattern| pattern.identity = IdentityPattern::Email(address.to_owned()));
+        for (found, code) in [
+            (Identity::Email(address.to_owned()), "signature-verified"),
+            (Identity::Uri(address.to_owned()), "signer-not-wanted"),
+            (Identity::Uri(format!("mailto:{address}")), "signer-not-wanted"),
+            (Identity::Email("Release@acme.example".to_owned()), "signer-not-wanted"),
+        ] {
+            let holder = Certificate {
+                identity: found,
+                ..certificate(identity)
+            };
+            assert_eq!(evaluate(&person, vec![signed_by(holder)], vec![]).code, code);
+        }
         // One identity is one signer, however many roots know it.
         let both = Table {
             any: vec![
@@ -1438,6 +1503,47 @@ mod tests {
         insta::assert_snapshot!(judge(about("https://cyclonedx.org/bom", vec![1]), vec![Finding { evidence: Some(digest("evidence")), code: "where-error".to_owned(), text: format!("where = {cel} has no answer for its predicate: the field bomFormat is missing") }]), @"where-error: an SBOM by release of <manifest> is required; that by release does not count: where = predicate.bomFormat == 'CycloneDX' has no answer for its predicate: the field bomFormat is missing (where-error in sha256:ee8250fb76e0); use an image for which the condition holds, or correct it and run: assay policy apply");
         insta::assert_snapshot!(judge(about("https://spdx.dev/Document", vec![0]), vec![]), @"sbom-format: an SBOM by release of <manifest> is required; that by release does not count: it is of type https://spdx.dev/Document, and the rule asks for CycloneDX; have an SBOM of that format attested, or change format in the rule and run: assay policy apply");
         insta::assert_snapshot!(judge(about("https://openvex.dev/ns", vec![0]), vec![]), @"sbom-missing: an SBOM by release of <manifest> is required, and what release signed is something else; assay evidence import PATH, with a PATH that holds such an SBOM");
+    }
+
+    #[test]
+    fn a_vex_document_counts_by_its_signer_and_subject_and_lifts_nothing() {
+        let vex = |key: &str, subject: &str| {
+            let claim = Claim::Attestation("https://openvex.dev/ns/v0.2.0".to_owned());
+            fact(key, subject, claim)
+        };
+        let signed_image = || signature(&["release"], 1, Subject::Either);
+        let wants = |condition: Option<&str>| {
+            let document = Table {
+                condition: condition.map(str::to_owned),
+                ..table(Asks::Vex, &["security"])
+            };
+            rule(vec![signed_image(), document], &[])
+        };
+        let judge = |rule: &Rule, vex: Fact| evaluate(rule, vec![signed("release", "manifest"), vex], vec![]).code;
+        assert_eq!(judge(&wants(None), vex("security", "manifest")), "signature-verified");
+        assert_eq!(judge(&wants(None), vex("stranger", "manifest")), "signer-not-wanted");
+        assert_eq!(judge(&wants(None), vex("security", "other image")), "vex-missing");
+        // Rightly signed and about this image, but its statements are of another product.
+        let product = "predicate.statements.all(s, s.products.exists(p, p['@id'] == 'pkg:oci/web'))";
+        assert_eq!(judge(&wants(Some(product)), vex("security", "manifest")), "where-false");
+        let about = Fact {
+            held: vec![0],
+            ..vex("security", "manifest")
+        };
+        assert_eq!(judge(&wants(Some(product)), about), "signature-verified");
+        // No document, whoever signed it, stands in for what a rule asks for.
+        for (rule, code) in [
+            (rule(vec![signed_image()], &[]), "signature-missing"),
+            (
+                rule(vec![table(Asks::Sbom(None), &["security"])], &["manifest"]),
+                "sbom-missing",
+            ),
+            (rule(vec![], &["pause"]), "digest-not-listed"),
+            (rule(vec![table(Asks::Vex, &["security"])], &[]), "nothing-required"),
+        ] {
+            let outcome = evaluate(&rule, vec![vex("security", "manifest")], vec![]);
+            assert_eq!((outcome.allow, outcome.code.as_str()), (false, code));
+        }
     }
 
     #[test]

@@ -12,7 +12,6 @@ mod mirror;
 mod pattern;
 mod schema;
 mod shortfall;
-mod subject;
 mod table;
 
 use jiff::Timestamp;
@@ -27,7 +26,6 @@ pub use check::{Checked, check};
 pub use evaluate::{Image, Outcome};
 pub use mirror::Mirror;
 pub use pattern::{ImageName, ImagePattern, InvalidPattern, NamespacePattern};
-pub use subject::{DistinguishedName, InvalidName};
 pub use table::{
     Asks, CertificatePattern, IdentityPattern, NotationPattern, Parameter, Provenance, Revocation, SbomFormat, Signed,
     SignerPattern, Table, Vsa,

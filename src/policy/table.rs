@@ -5,9 +5,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DistinguishedName, Mirror, Subject};
+use super::{Mirror, Subject};
 use crate::attest::{Condition, Family};
 use crate::trust::TextPattern;
+use crate::verify::notation::DistinguishedName;
 
 /// A `[[rule.signature]]`, `[[rule.provenance]]`, `[[rule.vsa]]`, `[[rule.sbom]]` or `[[rule.vex]]`: evidence that must
 /// be there.

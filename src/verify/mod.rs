@@ -331,6 +331,17 @@ pub enum Problem {
         /// Why.
         reason: String,
     },
+    /// A root of trust.d was not refreshed in time.
+    #[error(
+        "the root '{root}' in trust.d was last known to be current longer ago than its max_age allows: it counted until \
+         {until:.0}"
+    )]
+    RootTooOld {
+        /// Identifier of the root.
+        root: String,
+        /// When it ceased to count.
+        until: jiff::Timestamp,
+    },
     /// An entry of a root of trust.d is not used.
     #[error("the root '{root}' in trust.d: {left_out}")]
     RootEntry {
@@ -486,6 +497,7 @@ impl Problem {
             Self::StoreUnusable { .. } => "store-unusable",
             Self::SignerUnlisted { .. } => "signer-unlisted",
             Self::RootUnusable { .. } => "root-unusable",
+            Self::RootTooOld { .. } => "root-too-old",
             Self::RootEntry { .. } => "root-entry",
             Self::Envelope(_) => "envelope-malformed",
             Self::Annotation(_) => "annotation-malformed",

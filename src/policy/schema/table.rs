@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use jiff::{Span, SpanRelativeTo};
 use toml::Spanned;
 
 use super::super::{
-    Asks, CertificatePattern, DistinguishedName, IdentityPattern, Mirror, NotationPattern, Parameter, Provenance,
-    Revocation, SbomFormat, Signed, SignerPattern, Subject, Table as Evidence, Vsa, diags,
+    Asks, CertificatePattern, IdentityPattern, Mirror, NotationPattern, Parameter, Provenance, Revocation, SbomFormat,
+    Signed, SignerPattern, Subject, Table as Evidence, Vsa, diags,
 };
 use super::{Mention, Named};
 use crate::attest::Family;
 use crate::diagnostic::strict::{Reader, Table};
 use crate::trust::diags::invalid_text;
 use crate::trust::{MAX_LEVEL, TextPattern};
+use crate::verify::notation::DistinguishedName;
 
 /// The tables of a rule by their keys, with what messages call them.
 pub(super) const TABLES: &[(Family, &str, &str)] = &[
@@ -86,8 +86,6 @@ const FORMATS: &[(&str, SbomFormat)] = &[("spdx", SbomFormat::Spdx), ("cyclonedx
 const MAX_THRESHOLD: usize = 64;
 /// Most logs that a table may ask for.
 const MAX_LOGS: usize = 16;
-/// Longest age that a table may ask for, in seconds: a hundred years.
-const MAX_AGE: i64 = 100 * 366 * 24 * 3600;
 
 pub(super) fn parse<'s>(
     reader: &mut Reader<'s>,
@@ -119,7 +117,7 @@ pub(super) fn parse<'s>(
         subject: reader.choice(table, "subject", SUBJECTS).unwrap_or_default(),
         signed: reader.choice(table, "signed", SIGNED).unwrap_or_default(),
         logs: parse_logs(reader, table),
-        max_age: parse_age(reader, table),
+        max_age: reader.age(table, "max_age"),
         condition: condition.map(Spanned::into_inner),
         asks: asks?,
         any,
@@ -256,22 +254,6 @@ fn parse_logs(reader: &mut Reader<'_>, table: &mut Table<'_>) -> usize {
         diags::logs_optional(reader, number, word_at);
     }
     number.map(|number| *number.get_ref()).or(word).unwrap_or(0)
-}
-
-/// Seconds of an age such as `90d` or `12h`. A day has 24 hours; months and years have no one length.
-fn parse_age(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<i64> {
-    let text = reader.text(table, "max_age")?;
-    let age = text
-        .get_ref()
-        .parse::<Span>()
-        .ok()
-        .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok())
-        .map(|duration| duration.as_secs())
-        .filter(|seconds| (1..=MAX_AGE).contains(seconds));
-    if age.is_none() {
-        diags::invalid_age(reader, &text);
-    }
-    age
 }
 
 fn parse_signer<'s>(

@@ -236,6 +236,7 @@ fn a_certificate_with_anything_wrong_is_refused() {
     LeafSelfSigned: certificate-untrusted
     LeafByUnknownAuthority: certificate-untrusted
     LeafByLeaf: certificate-untrusted
+    LeafOutsideNameConstraints: certificate-untrusted
     LeafExpired: certificate-untrusted
     LeafNotYetValid: certificate-untrusted
     IntermediateExpired: certificate-expired
