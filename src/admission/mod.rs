@@ -19,7 +19,7 @@
 
 mod broker;
 mod child;
-pub mod history;
+pub mod comparison;
 mod layers;
 pub mod log;
 mod memo;
