@@ -57,6 +57,18 @@ pub struct Inventory {
 }
 
 impl Inventory {
+    /// An inventory of these packages. A file that several list belongs to the first of them.
+    #[must_use]
+    pub fn new(packages: Vec<Package>) -> Self {
+        let mut owners = HashMap::new();
+        for (id, package) in packages.iter().enumerate() {
+            for path in &package.files {
+                owners.entry(path.clone()).or_insert(id);
+            }
+        }
+        Self { packages, owners }
+    }
+
     /// The package that owns a file or link, `path` without links before its last component; `None` for directories and
     /// for what nobody owns.
     #[must_use]

@@ -81,6 +81,9 @@ pub(super) struct Elf {
 pub(super) struct Texts {
     /// Existing paths that a text names from its delimiter to its delimiter.
     pub(super) paths: BTreeSet<String>,
+    /// Those of them with which a text or a word of it begins, and not the value of a setting: a program that records
+    /// how it was built names its maker's tools.
+    pub(super) started: BTreeSet<String>,
     /// Files that some text begins with; the language does not end its texts.
     pub(super) prefixes: BTreeSet<String>,
     /// `lib….so…`.
@@ -405,6 +408,9 @@ fn take(run: &[u8], space: &Space<'_>, top: &BTreeSet<String>, names: &BTreeSet<
         let path = path.trim_end_matches('.');
         if begins && space.resolve(path).is_some() {
             insert(&mut found.paths, path);
+            if before.is_none_or(|byte| b" \"'(|&;!`".contains(byte)) {
+                insert(&mut found.started, path);
+            }
         } else if let Some(prefix) = longest_file(path, space) {
             insert(&mut found.prefixes, &prefix);
         }

@@ -29,6 +29,11 @@ const MAX_SOURCES: u64 = 128 << 20;
 const MAX_SOURCE: u64 = 4 << 20;
 /// Longest interpreter line.
 const MAX_LINE: usize = 4096;
+/// Below these, the next component is what a program imports.
+const MODULES: &[&str] = &[
+    "/dist-packages/", "/site-packages/", "/node_modules/", "/nodejs/", "/perl5/", "/vendor_ruby/", "/gems/", "/share/lua/",
+    "/share/php/",
+];
 /// Stands for what is not known inside of a text that is evaluated.
 const HOLE: char = '\u{1}';
 
@@ -467,6 +472,7 @@ impl Trace<'_> {
         let mut inline = false;
         for (values, _) in rest {
             for value in &values.known {
+                self.import_name(language, value);
                 if inline {
                     self.search_text(language, value, origin);
                 }
@@ -493,6 +499,8 @@ impl Trace<'_> {
             let beside = self.sources_below(language, cwd);
             self.search_sources(language, &beside);
         }
+        self.languages_of(path);
+        self.search_imports(language);
     }
 
     fn sources_below(&self, language: &Language, directory: &str) -> Vec<String> {
@@ -556,6 +564,14 @@ impl Trace<'_> {
             language.interpreters.iter().any(|wanted| pattern::path(wanted, &end) || pattern::component(wanted, &name))
         }) {
             self.search_text(language, &text, &origin);
+            for value in args.iter().flatten() {
+                self.import_name(language, value);
+            }
+            if self.roots.cwd.len() > 1 {
+                let beside = self.sources_below(language, &self.roots.cwd);
+                self.search_sources(language, &beside);
+            }
+            self.search_imports(language);
         }
         // What comes behind a console script is for it: `gunicorn --config /etc/x app:main`.
         if let Some(args) = args {
@@ -883,7 +899,80 @@ impl Trace<'_> {
         }
     }
 
+    /// Files a module under the name by which it is imported. What no package owns and nobody imports by such a name
+    /// is the application, and is searched at once.
+    pub(super) fn note_module(&mut self, language: &Language, path: String) {
+        if !language.sources.iter().any(|wanted| pattern::path(wanted, &path)) {
+            return;
+        }
+        let inside = MODULES.iter().filter_map(|mark| path.rfind(mark).map(|at| at + mark.len())).max();
+        match inside {
+            Some(at) => {
+                let rest = path.get(at..).unwrap_or("").trim_start_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '/');
+                let name = rest.split(['/', '.']).next().unwrap_or("").to_owned();
+                self.modules.entry((language.name.clone(), name)).or_default().push(path);
+            }
+            None if self.inventory.owner(&path).is_none() => self.search_sources(language, &[path]),
+            None => {}
+        }
+    }
+
+    /// Searches the modules that were imported so far, and those that they import.
+    pub(super) fn search_imports(&mut self, language: &Language) {
+        if self.is_everything {
+            return;
+        }
+        loop {
+            let next: Vec<(String, String)> = self
+                .imported
+                .iter()
+                .filter(|key| key.0 == language.name && self.modules.contains_key(key))
+                .cloned()
+                .collect();
+            if next.is_empty() {
+                return;
+            }
+            for key in next {
+                let paths = self.modules.remove(&key).unwrap_or_default();
+                for path in paths {
+                    self.search_sources(language, &[path]);
+                }
+            }
+        }
+    }
+
+    fn import(&mut self, language: &Language, text: &str) {
+        for line in text.lines() {
+            let line = line.trim_start();
+            for word in ["import ", "from ", "use ", "require "] {
+                if let Some(rest) = line.strip_prefix(word) {
+                    for name in rest.split(',').take(64) {
+                        self.import_name(language, name);
+                    }
+                }
+            }
+            for (at, _) in line.match_indices("require") {
+                self.import_name(language, line.get(at + "require".len()..).unwrap_or(""));
+            }
+            for (at, _) in line.match_indices(" from ") {
+                self.import_name(language, line.get(at + " from ".len()..).unwrap_or(""));
+            }
+        }
+    }
+
+    fn import_name(&mut self, language: &Language, text: &str) {
+        let text = text.trim_start_matches([' ', '(', '"', '\'', '.', '/']);
+        let end = text.find(|c: char| !c.is_alphanumeric() && !"_-@".contains(c)).unwrap_or(text.len());
+        if let Some(name) = text.get(..end).filter(|name| !name.is_empty()) {
+            self.imported.insert((language.name.clone(), name.to_owned()));
+        }
+    }
+
     fn search_text(&mut self, language: &Language, text: &str, origin: &Origin) {
+        if self.is_everything {
+            return;
+        }
+        self.import(language, text);
         if let Some(mark) = language.shell.iter().find(|mark| text.contains(mark.as_str())) {
             let rule = format!("the source has `{}`, which starts the shell", mark.trim());
             self.keep("/bin/sh", &rule, origin, By::Rule);
