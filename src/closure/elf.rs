@@ -103,6 +103,25 @@ pub(super) fn is_elf(head: &[u8]) -> bool {
     head.starts_with(b"\x7fELF")
 }
 
+/// Whether the kernel could start an ELF file: it is no object that is only ever loaded. `None` where its headers are
+/// damaged.
+pub(super) fn is_startable(reader: &Reader<'_>) -> Option<bool> {
+    match reader.read(4, 1)?.first() {
+        Some(1) => is_startable_as::<FileHeader32<Endianness>>(reader),
+        Some(2) => is_startable_as::<FileHeader64<Endianness>>(reader),
+        _ => None,
+    }
+}
+
+fn is_startable_as<H: FileHeader<Endian = Endianness>>(reader: &Reader<'_>) -> Option<bool> {
+    let header: H = *read_pods::<H>(reader, 0, 1)?.first()?;
+    let endian = header.endian().ok()?;
+    let count = usize::from(header.e_phnum(endian)).min(MAX_HEADERS);
+    let headers: Vec<H::ProgramHeader> = read_pods(reader, header.e_phoff(endian).into(), count)?;
+    let has = |kind| headers.iter().any(|part| part.p_type(endian) == kind);
+    Some(header.e_type(endian) == elf::ET_EXEC || has(elf::PT_INTERP))
+}
+
 /// Reads an ELF file; `asked` are the imported functions that rules want to know of.
 ///
 /// # Errors

@@ -159,16 +159,20 @@ impl Shell {
                     "" | ":?" | "?" => value,
                     ":-" | "-" | ":=" | "=" | ":+" | "+" => {
                         let mut value = if operator.ends_with('+') { Values::of("") } else { value };
+                        if !operator.ends_with('+') {
+                            // Nothing is what the default stands in for.
+                            value.known.retain(|text| !text.is_empty());
+                        }
                         match default {
                             Some(word) => value.join(self.values(word, chain + 1)),
                             None => value.add(String::new()),
                         }
                         value
                     }
-                    "%/*" => value.map(|text| text.rsplit_once('/').map_or(text, |(head, _)| head).to_owned()),
-                    "##*/" => value.map(|text| text.rsplit('/').next().unwrap_or(text).to_owned()),
-                    "%/" => value.map(|text| text.strip_suffix('/').unwrap_or(text).to_owned()),
-                    _ => Values::unknown(),
+                    other => match strip(other) {
+                        Some((from_end, longest, wanted)) => value.map(|text| stripped(text, from_end, longest, wanted)),
+                        None => Values::unknown(),
+                    },
                 }
             }
         }
@@ -407,7 +411,7 @@ impl Trace<'_> {
                 continue;
             }
             if let [option] = values.known.as_slice() {
-                if option.starts_with(['-', '+']) && option.len() > 1 && !takes_text_of(option, takes_text) {
+                if option.starts_with(['-', '+']) && option.len() > 1 && !takes_text {
                     if option == "--" {
                         continue;
                     }
@@ -485,6 +489,9 @@ impl Trace<'_> {
                             if let Some((directory, _)) = found.path.rsplit_once('/') {
                                 self.directory_data(directory, "beside the script", origin);
                                 let beside = self.sources_below(language, directory);
+                                for path in &beside {
+                                    self.keep_source(path, "beside the script", origin);
+                                }
                                 self.search_sources(language, &beside);
                             }
                         }
@@ -773,21 +780,28 @@ impl Trace<'_> {
             self.closure.cannot_follow(&shell.path, "evaluates too many texts");
             return;
         }
-        let mut text = String::new();
+        let mut texts = vec![String::new()];
         for word in words {
-            if !text.is_empty() {
+            for text in &mut texts {
                 text.push(' ');
             }
             for part in &word.parts {
                 let values = shell.part(part, 0);
-                match values.known.as_slice() {
-                    [only] if !values.more => text.push_str(only),
-                    _ => text.push(HOLE),
+                let known = if values.more { vec![HOLE.to_string()] } else { values.known };
+                if known.len() * texts.len() > MAX_ARGUMENTS || known.is_empty() {
+                    texts.iter_mut().for_each(|text| text.push(HOLE));
+                    continue;
                 }
+                texts = texts
+                    .iter()
+                    .flat_map(|text| known.iter().map(move |value| format!("{text}{value}")))
+                    .collect();
             }
         }
-        if text.len() < MAX_VALUE && !text.trim().is_empty() && text.trim() != "-" {
-            self.add_text(shell, &text);
+        for text in texts {
+            if text.len() < MAX_VALUE && !text.trim().is_empty() && text.trim() != "-" {
+                self.add_text(shell, text.trim());
+            }
         }
     }
 
@@ -1005,9 +1019,32 @@ impl Trace<'_> {
     }
 }
 
-/// Whether an option of a shell stands where its text is expected.
-fn takes_text_of(_option: &str, takes_text: bool) -> bool {
-    takes_text
+/// `%pattern`, `%%pattern`, `#pattern` or `##pattern` with a pattern that is a plain text: whether it is taken from the
+/// end, whether as much as possible, and the pattern.
+fn strip(operator: &str) -> Option<(bool, bool, &str)> {
+    let (from_end, rest) = match operator.strip_prefix('%') {
+        Some(rest) => (true, rest),
+        None => (false, operator.strip_prefix('#')?),
+    };
+    let mark = if from_end { '%' } else { '#' };
+    let (longest, wanted) = rest.strip_prefix(mark).map_or((false, rest), |wanted| (true, wanted));
+    let is_plain = wanted.len() < 256 && !wanted.contains(['$', '`', '"', '\'', '\\']);
+    is_plain.then_some((from_end, longest, wanted))
+}
+
+fn stripped(text: &str, from_end: bool, longest: bool, wanted: &str) -> String {
+    if text.len() > 4096 {
+        return text.to_owned();
+    }
+    let ends = (0..=text.len()).filter(|at| text.is_char_boundary(*at));
+    let fits = |at: &usize| {
+        let part = if from_end { text.get(*at..) } else { text.get(..*at) };
+        part.is_some_and(|part| pattern::component(wanted, part))
+    };
+    // From the end, the shortest match begins last; from the start, it ends first.
+    let at = if from_end == longest { ends.clone().find(fits) } else { ends.rev().find(fits) };
+    let rest = at.and_then(|at| if from_end { text.get(..at) } else { text.get(at..) });
+    rest.unwrap_or(text).to_owned()
 }
 
 /// The text in quotes with which the arguments of a call begin.

@@ -163,12 +163,11 @@ impl<'a> Trace<'a> {
 
     fn class_of(&self, path: &str, mode: u32, head: &[u8]) -> Class {
         if elf::is_elf(head) {
-            return match self.elf(path) {
-                Some(elf) if elf.is_program && !(elf.interpreter.is_some() && mode & 0o111 == 0 && path.contains(".so")) => Class::Program,
-                Some(_) => Class::Library,
-                None if mode & 0o111 != 0 && !path.contains(".so") => Class::Program,
-                None => Class::Library,
-            };
+            let is_named_library = path.rsplit('/').next().is_some_and(|name| name.contains(".so"));
+            let startable = self.space.open(path).and_then(|reader| elf::is_startable(&reader)).unwrap_or(false);
+            // A static program that can lie anywhere looks like a library; a library may have an interpreter.
+            let is_program = mode & 0o111 != 0 && (startable || !is_named_library);
+            return if is_program { Class::Program } else { Class::Library };
         }
         if mode & 0o111 != 0 && (head.starts_with(b"#!") || !head.is_empty() && !head.contains(&0)) {
             return Class::Script;
@@ -342,6 +341,7 @@ impl<'a> Trace<'a> {
             let origin = Origin::Root("the working directory".to_owned());
             self.keep(cwd, "the working directory", &origin, By::Convention);
             self.directory_data(cwd, "in the working directory", &origin);
+            self.application(cwd, &origin);
         }
         for name in ["/etc/ld.so.conf"].into_iter().map(str::to_owned).chain(self.loader.files.clone()) {
             let origin = Origin::Root("loader".to_owned());
@@ -388,6 +388,37 @@ impl<'a> Trace<'a> {
         }
         for path in below {
             self.keep_unless_program(&path, rule, origin, By::Rule);
+        }
+    }
+
+    /// Keeps a source that is loaded as a module, even if it could be started as a script too: as that it is not
+    /// followed.
+    pub(super) fn keep_source(&mut self, path: &str, rule: &str, origin: &Origin) {
+        if let Some(found) = self.space.resolve(path) {
+            if self.class(&found.path) == Class::Script {
+                self.analysed.insert(found.path);
+            }
+        }
+        self.keep(path, rule, origin, By::Convention);
+    }
+
+    /// Keeps what no package owns in the working directory: the application, helpers included.
+    fn application(&mut self, directory: &str, origin: &Origin) {
+        let Some(found) = self.space.resolve(directory) else { return };
+        if SHARED.iter().any(|shared| pattern::path(shared, &found.path)) && !matches!(found.path.as_str(), "/app" | "/opt" | "/srv" | "/workspace" | "/work") {
+            return;
+        }
+        for path in self.space.below(&found.path).into_iter().take(MAX_NAMED) {
+            if self.inventory.owner(&path).is_some() {
+                continue;
+            }
+            match self.space.resolve(&path).map(|end| self.class(&end.path)) {
+                Some(Class::Script) => self.keep_source(&path, "in the working directory", origin),
+                Some(_) => {
+                    self.keep(&path, "in the working directory", origin, By::Rule);
+                }
+                None => {}
+            }
         }
     }
 
@@ -884,7 +915,11 @@ impl<'a> Trace<'a> {
             let rule = format!("a module of {}", language.name);
             for wanted in &language.modules {
                 for path in self.space.expand(wanted) {
-                    self.keep_unless_program(&path, &rule, &origin, By::Convention);
+                    if language.sources.iter().any(|source| pattern::path(source, &path)) {
+                        self.keep_source(&path, &rule, &origin);
+                    } else {
+                        self.keep_unless_program(&path, &rule, &origin, By::Convention);
+                    }
                     self.note_module(language, path);
                 }
             }
