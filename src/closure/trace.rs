@@ -210,8 +210,8 @@ impl<'a> Trace<'a> {
         if self.closure.kept.contains_key(path) {
             return false;
         }
-        let is_mounted = self.space.mount(path).is_some_and(|(_, below)| below != "/")
-            || matches!(self.space.mount(path), Some((mount, _)) if matches!(mount.content, Content::File(..)));
+        // A mount point that the image has must stay in it.
+        let is_mounted = self.space.tree.node(path).is_none() || self.space.mount(path).is_some_and(|(_, below)| below != "/");
         self.closure.kept.insert(
             path.to_owned(),
             Kept {
