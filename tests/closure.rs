@@ -13,8 +13,7 @@ use assay::closure::{Class, Closure, Content, Level, Mounted, Roots, Rules, clos
 use assay::packages::{Ecosystem, Inventory, Package};
 use assay::tree::{Kind, Tree};
 
-const PACKAGES: &str =
-    "nginx,redis-server,memcached,apache2,postgresql-15,python3,gunicorn,ca-certificates,perl,curl,tini,gosu,busybox-static";
+const PACKAGES: &str = "nginx,redis-server,memcached,apache2,postgresql-15,python3,gunicorn,ca-certificates,perl,curl,tini,gosu,busybox-static";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The root, built once for all tests and runs.
@@ -56,7 +55,10 @@ fn inventory(tree: &Tree) -> Inventory {
     lists.sort();
     let packages = lists.into_iter().map(|list| {
         let files = fs::read_to_string(&list).unwrap();
-        let files = files.lines().filter_map(|line| tree.resolve_parent(line)).map(|found| found.path);
+        let files = files
+            .lines()
+            .filter_map(|line| tree.resolve_parent(line))
+            .map(|found| found.path);
         Package {
             ecosystem: Ecosystem::Dpkg,
             name: list.file_stem().unwrap().to_str().unwrap().to_owned(),
@@ -85,11 +87,20 @@ fn view(args: &[&str], mounts: Vec<Mounted>) -> View {
         mounts,
         ..Roots::default()
     };
-    let closure = close(&tree, &inventory(&tree), &Rules::builtin().unwrap(), &roots, Level::Balanced, &|_| true);
+    let closure = close(
+        &tree,
+        &inventory(&tree),
+        &Rules::builtin().unwrap(),
+        &roots,
+        Level::Balanced,
+        &|_| true,
+    );
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     for path in closure.paths().skip(1) {
-        let node = tree.node(path).unwrap_or_else(|| panic!("{path} is kept and does not exist"));
+        let node = tree
+            .node(path)
+            .unwrap_or_else(|| panic!("{path} is kept and does not exist"));
         let (from, to) = (root().join(&path[1..]), folder.path().join(&path[1..]));
         match &node.kind {
             Kind::Directory => fs::create_dir_all(&to).unwrap(),
@@ -143,7 +154,19 @@ impl View {
             exit 8
         "#;
         Command::new("timeout")
-            .args(["120", "unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "bash", "-c", script, "bash"])
+            .args([
+                "120",
+                "unshare",
+                "--mount",
+                "--pid",
+                "--net",
+                "--fork",
+                "--kill-child",
+                "bash",
+                "-c",
+                script,
+                "bash",
+            ])
             .args(args)
             .env_clear()
             .env("PATH", &PATH[5..])
@@ -156,7 +179,11 @@ impl View {
 
     fn succeeds(&self, args: &[&str], client: &str) -> String {
         let output = self.run(args, client);
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
         assert!(
             output.status.success(),
             "{args:?}: {:?}\n{text}\nunfollowed {:?}\nfindings {:?}",
@@ -169,7 +196,11 @@ impl View {
 
     /// Executables that are hidden, in percent of all.
     fn hidden(&self) -> usize {
-        let kept = self.closure.paths().filter(|path| self.closure.classes.contains_key(*path)).count();
+        let kept = self
+            .closure
+            .paths()
+            .filter(|path| self.closure.classes.contains_key(*path))
+            .count();
         100 - kept * 100 / self.executables
     }
 
@@ -191,7 +222,9 @@ fn nginx_serves_and_has_no_shell() {
     assert!(!view.has("/usr/bin/dash") && !view.has("/usr/bin/bash") && !view.has("/usr/bin/apt-get"));
     assert!(view.hidden() >= 95, "{}", view.hidden());
     let kept_set_id = view.closure.paths().filter(|path| {
-        tree().node(path).is_some_and(|node| node.is_file() && node.mode & 0o6000 != 0)
+        tree()
+            .node(path)
+            .is_some_and(|node| node.is_file() && node.mode & 0o6000 != 0)
     });
     assert_eq!(kept_set_id.count(), 0);
 }
@@ -210,7 +243,9 @@ fn redis_answers_and_saves() {
 #[test]
 fn postgres_makes_a_cluster_and_serves_it() {
     let initdb = "/usr/lib/postgresql/15/bin/initdb";
-    let entry = format!("gosu postgres {initdb} -D /tmp/data && exec gosu postgres /usr/lib/postgresql/15/bin/postgres -D /tmp/data -k /tmp");
+    let entry = format!(
+        "gosu postgres {initdb} -D /tmp/data && exec gosu postgres /usr/lib/postgresql/15/bin/postgres -D /tmp/data -k /tmp"
+    );
     let view = view(&["sh", "-c", &entry], Vec::new());
     assert!(view.closure.unfollowed.is_empty(), "{:?}", view.closure.unfollowed);
     let text = view.succeeds(
@@ -289,7 +324,14 @@ fn what_cannot_be_followed_leaves_every_executable_but_those_that_change_the_use
             assert_eq!(view.has(path), !changes_user, "{path}");
         }
     }
-    view.succeeds(&["bash", "-c", "perl -MPOSIX -e 1 && python3 -c 'import ssl' && awk 1 /etc/passwd | tar --version"], "");
+    view.succeeds(
+        &[
+            "bash",
+            "-c",
+            "perl -MPOSIX -e 1 && python3 -c 'import ssl' && awk 1 /etc/passwd | tar --version",
+        ],
+        "",
+    );
 }
 
 fn inventory_owns(path: &str) -> bool {

@@ -10,7 +10,20 @@ use crate::packages::PackageId;
 use crate::tree::Kind;
 
 /// Directories whose own files say nothing about who uses what lies below them.
-const COMMON: &[&str] = &["/", "/usr", "/usr/lib", "/usr/share", "/usr/bin", "/usr/sbin", "/usr/libexec", "/etc", "/var", "/var/lib", "/lib", "/usr/lib64"];
+const COMMON: &[&str] = &[
+    "/",
+    "/usr",
+    "/usr/lib",
+    "/usr/share",
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/libexec",
+    "/etc",
+    "/var",
+    "/var/lib",
+    "/lib",
+    "/usr/lib64",
+];
 
 impl Trace<'_> {
     /// Adds the data and gives every other path its reason.
@@ -52,13 +65,10 @@ impl Trace<'_> {
 
     fn is_left_out(&self, path: &str) -> Option<usize> {
         let rules = self.rules;
-        rules
-            .hide
-            .iter()
-            .position(|hide| {
-                (hide.packages_too || self.level != Level::Packages)
-                    && hide.paths.iter().any(|wanted| pattern::path(wanted, path))
-            })
+        rules.hide.iter().position(|hide| {
+            (hide.packages_too || self.level != Level::Packages)
+                && hide.paths.iter().any(|wanted| pattern::path(wanted, path))
+        })
     }
 
     fn data(&mut self, path: &str, users: &BTreeMap<String, BTreeSet<PackageId>>) {
@@ -75,7 +85,10 @@ impl Trace<'_> {
                 return;
             }
             // A link to a file is as good as the file; what is hidden itself is not kept through a link that nobody uses.
-            if end.path != path && self.space.what(&end.path) != Some(What::Directory) && self.is_left_out(&end.path).is_some() {
+            if end.path != path
+                && self.space.what(&end.path) != Some(What::Directory)
+                && self.is_left_out(&end.path).is_some()
+            {
                 return;
             }
         }
@@ -99,8 +112,13 @@ impl Trace<'_> {
                     directory = directory.rsplit_once('/').map_or("", |(parent, _)| parent);
                 };
                 let reached = match user {
-                    None => Some(Origin::Root("convention: what no package owns is the application's".to_owned())),
-                    Some(known) => known.iter().find_map(|id| self.packages.get(id)).map(|path| Origin::Path(path.clone())),
+                    None => Some(Origin::Root(
+                        "convention: what no package owns is the application's".to_owned(),
+                    )),
+                    Some(known) => known
+                        .iter()
+                        .find_map(|id| self.packages.get(id))
+                        .map(|path| Origin::Path(path.clone())),
                 };
                 if let Some(origin) = reached {
                     self.keep_data(path, "data that no package owns", &origin);
@@ -167,7 +185,9 @@ impl Trace<'_> {
         if self.space.mount(path).is_some() {
             return Hidden::Shadowed;
         }
-        let Some(node) = self.space.tree.node(path) else { return Hidden::Data };
+        let Some(node) = self.space.tree.node(path) else {
+            return Hidden::Data;
+        };
         match &node.kind {
             Kind::Directory => return Hidden::Directory,
             Kind::Symlink(_) => {

@@ -36,8 +36,20 @@ const DF_1_NODEFLIB: u64 = 0x0800;
 
 /// Functions that start a program of the caller's choice.
 const STARTS: &[&str] = &[
-    "execl", "execle", "execlp", "execv", "execve", "execveat", "execvp", "execvpe", "fexecve", "popen", "posix_spawn",
-    "posix_spawnp", "system", "wordexp",
+    "execl",
+    "execle",
+    "execlp",
+    "execv",
+    "execve",
+    "execveat",
+    "execvp",
+    "execvpe",
+    "fexecve",
+    "popen",
+    "posix_spawn",
+    "posix_spawnp",
+    "system",
+    "wordexp",
 ];
 /// Functions that start a shell.
 const SHELLS: &[&str] = &["popen", "system", "wordexp"];
@@ -145,7 +157,10 @@ fn parse_as<H: FileHeader<Endian = Endianness>>(
     reader: &Reader<'_>,
     asked: &BTreeSet<String>,
 ) -> Result<Elf, &'static str> {
-    let header: H = *read_pods::<H>(reader, 0, 1).ok_or("it ends within its header")?.first().ok_or("empty")?;
+    let header: H = *read_pods::<H>(reader, 0, 1)
+        .ok_or("it ends within its header")?
+        .first()
+        .ok_or("empty")?;
     let endian = header.endian().map_err(|_| "its byte order is unknown")?;
     let count = usize::from(header.e_phnum(endian));
     if count > MAX_HEADERS || usize::from(header.e_phentsize(endian)) != size_of::<H::ProgramHeader>() {
@@ -187,7 +202,9 @@ fn parse_as<H: FileHeader<Endian = Endianness>>(
                 if length > MAX_NAME {
                     return Err("the name of its interpreter is too long");
                 }
-                let bytes = reader.read(offset, length).ok_or("it ends within the name of its interpreter")?;
+                let bytes = reader
+                    .read(offset, length)
+                    .ok_or("it ends within the name of its interpreter")?;
                 let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
                 let name = std::str::from_utf8(name).map_err(|_| "the name of its interpreter is not UTF-8")?;
                 elf.interpreter = Some(name.to_owned());
@@ -272,7 +289,11 @@ fn read_dynamic<H: FileHeader<Endian = Endianness>>(
         }
     }
     let Some(address) = strings else {
-        return if named.is_empty() { Ok(()) } else { Err("it names libraries and has no table of names") };
+        return if named.is_empty() {
+            Ok(())
+        } else {
+            Err("it names libraries and has no table of names")
+        };
     };
     if length > MAX_STRINGS {
         return Err("its table of names is too large");
@@ -287,7 +308,9 @@ fn read_dynamic<H: FileHeader<Endian = Endianness>>(
         std::str::from_utf8(rest.get(..end)?).ok()
     };
     for (tag, at) in named {
-        let name = text(at).ok_or("the name of a library lies outside of its table")?.to_owned();
+        let name = text(at)
+            .ok_or("the name of a library lies outside of its table")?
+            .to_owned();
         let list = || name.split(':').filter(|part| !part.is_empty()).map(str::to_owned);
         match tag {
             elf::DT_NEEDED => elf.needed.push(name),
@@ -298,12 +321,26 @@ fn read_dynamic<H: FileHeader<Endian = Endianness>>(
         }
     }
     let Some(symbols) = symbols else { return Ok(()) };
-    let count = symbol_count(reader, endian, segments, symbols, address, size_of::<H::Sym>(), hash, gnu_hash);
+    let count = symbol_count(
+        reader,
+        endian,
+        segments,
+        symbols,
+        address,
+        size_of::<H::Sym>(),
+        hash,
+        gnu_hash,
+    );
     let from = offset_of(segments, symbols).ok_or("its symbols lie outside of the file")?;
     let room = usize::try_from(reader.len().saturating_sub(from)).unwrap_or(usize::MAX) / size_of::<H::Sym>().max(1);
     let symbols: Vec<H::Sym> = read_pods(reader, from, count.min(room)).ok_or("it ends within its symbols")?;
-    for symbol in symbols.iter().filter(|symbol| symbol.st_shndx(endian) == elf::SHN_UNDEF) {
-        let Some(name) = text(symbol.st_name(endian).into()) else { continue };
+    for symbol in symbols
+        .iter()
+        .filter(|symbol| symbol.st_shndx(endian) == elf::SHN_UNDEF)
+    {
+        let Some(name) = text(symbol.st_name(endian).into()) else {
+            continue;
+        };
         if STARTS.contains(&name) || asked.contains(name) {
             elf.imports.insert(name.to_owned());
             elf.starts |= STARTS.contains(&name);
@@ -342,7 +379,13 @@ fn symbol_count(
 }
 
 /// Looks for names in the texts of an ELF file. `names` are texts that count when they stand alone.
-pub(super) fn texts(reader: &Reader<'_>, elf: &Elf, space: &Space<'_>, top: &BTreeSet<String>, names: &BTreeSet<String>) -> Texts {
+pub(super) fn texts(
+    reader: &Reader<'_>,
+    elf: &Elf,
+    space: &Space<'_>,
+    top: &BTreeSet<String>,
+    names: &BTreeSet<String>,
+) -> Texts {
     let mut found = Texts {
         endless: !elf.is_dynamic,
         ..Texts::default()
@@ -409,7 +452,9 @@ fn take(run: &[u8], space: &Space<'_>, top: &BTreeSet<String>, names: &BTreeSet<
         found.endless = true;
     }
     if run.first().is_some_and(u8::is_ascii_lowercase)
-        && text.split_once(' ').is_some_and(|(_, rest)| rest.starts_with(['-', '%', '"', '\'', '/', '>']))
+        && text
+            .split_once(' ')
+            .is_some_and(|(_, rest)| rest.starts_with(['-', '%', '"', '\'', '/', '>']))
     {
         insert(&mut found.commands, text);
     }
@@ -450,9 +495,9 @@ fn longest_file(text: &str, space: &Space<'_>) -> Option<String> {
             .filter(|end| part.is_char_boundary(*end))
             .map(|end| format!("{directory}/{}", part.get(..end).unwrap_or("")))
             .find(|path| {
-                space.resolve(path).is_some_and(|found| {
-                    matches!(space.what(&found.path), Some(super::space::What::File { .. }))
-                })
+                space
+                    .resolve(path)
+                    .is_some_and(|found| matches!(space.what(&found.path), Some(super::space::What::File { .. })))
             });
     }
     Some(directory)

@@ -19,7 +19,9 @@ const CACHE_HEADER: usize = 48;
 const CACHE_ENTRY: usize = 24;
 
 /// Directories of `$PLATFORM` and of the legacy hardware capabilities, newest first.
-const LEGACY: &[&str] = &["haswell", "xeon_phi", "avx512_1", "tls", "x86_64", "i686", "sse2", "i586"];
+const LEGACY: &[&str] = &[
+    "haswell", "xeon_phi", "avx512_1", "tls", "x86_64", "i686", "sse2", "i586",
+];
 
 /// The loader's configuration in an image.
 #[derive(Debug, Default)]
@@ -61,12 +63,21 @@ impl Loader {
             if loader.files.len() >= MAX_INCLUDED || !loader.files.insert(path) {
                 continue;
             }
-            let Some(bytes) = space.bytes(&found.path, MAX_CONFIGURATION) else { continue };
+            let Some(bytes) = space.bytes(&found.path, MAX_CONFIGURATION) else {
+                continue;
+            };
             for line in String::from_utf8_lossy(&bytes).lines() {
                 let line = line.split('#').next().unwrap_or("").trim();
-                if let Some(included) = line.strip_prefix("include").filter(|rest| rest.starts_with([' ', '\t'])) {
+                if let Some(included) = line
+                    .strip_prefix("include")
+                    .filter(|rest| rest.starts_with([' ', '\t']))
+                {
                     let included = included.trim();
-                    let included = if included.starts_with('/') { included.to_owned() } else { join("/etc", included) };
+                    let included = if included.starts_with('/') {
+                        included.to_owned()
+                    } else {
+                        join("/etc", included)
+                    };
                     let mut files = space.expand(&included);
                     files.reverse();
                     waiting.extend(files);
@@ -163,16 +174,28 @@ fn default_directories(space: &Space<'_>, abi: Abi) -> Vec<String> {
     if abi.wide {
         list.extend(["/lib64".to_owned(), "/usr/lib64".to_owned()]);
     }
-    list.extend(["/lib".to_owned(), "/usr/lib".to_owned(), "/lib32".to_owned(), "/usr/lib32".to_owned()]);
+    list.extend([
+        "/lib".to_owned(),
+        "/usr/lib".to_owned(),
+        "/lib32".to_owned(),
+        "/usr/lib32".to_owned(),
+    ]);
     list
 }
 
 fn musl_directories(space: &Space<'_>) -> Vec<String> {
     let mut list = Vec::new();
     for file in space.expand("/etc/ld-musl-*.path") {
-        let bytes = space.resolve(&file).and_then(|found| space.bytes(&found.path, MAX_CONFIGURATION));
+        let bytes = space
+            .resolve(&file)
+            .and_then(|found| space.bytes(&found.path, MAX_CONFIGURATION));
         let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
-        list.extend(text.split([':', '\n']).filter(|part| part.starts_with('/')).take(MAX_INCLUDED).map(str::to_owned));
+        list.extend(
+            text.split([':', '\n'])
+                .filter(|part| part.starts_with('/'))
+                .take(MAX_INCLUDED)
+                .map(str::to_owned),
+        );
     }
     if list.is_empty() {
         list = ["/lib", "/usr/local/lib", "/usr/lib"].map(str::to_owned).to_vec();
@@ -192,7 +215,12 @@ fn variants(directory: &str, space: &Space<'_>) -> Vec<String> {
     for name in LEGACY {
         let path = join(&found.path, name);
         if space.what(&path) == Some(What::Directory) {
-            list.extend(space.children(&path).into_iter().filter(|path| space.what(path) == Some(What::Directory)));
+            list.extend(
+                space
+                    .children(&path)
+                    .into_iter()
+                    .filter(|path| space.what(path) == Some(What::Directory)),
+            );
             list.push(path);
         }
     }
@@ -202,7 +230,11 @@ fn variants(directory: &str, space: &Space<'_>) -> Vec<String> {
 /// A path with `$ORIGIN`, `$LIB` and `$PLATFORM`, in every meaning that they can have.
 fn expand_tokens(text: &str, from: &str, abi: Abi) -> Vec<String> {
     if !text.contains('$') {
-        return if text.starts_with('/') { vec![text.trim_end_matches('/').to_owned()] } else { Vec::new() };
+        return if text.starts_with('/') {
+            vec![text.trim_end_matches('/').to_owned()]
+        } else {
+            Vec::new()
+        };
     }
     let origin = from.rsplit_once('/').map_or("", |(directory, _)| directory);
     let text = text.replace("${ORIGIN}", origin).replace("$ORIGIN", origin);
@@ -230,14 +262,21 @@ fn expand_tokens(text: &str, from: &str, abi: Abi) -> Vec<String> {
 fn parse_cache(bytes: &[u8]) -> BTreeMap<String, Vec<String>> {
     let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
     // The old format may stand before the new one, whose offsets count from its own start.
-    let Some(start) = bytes.windows(CACHE_MAGIC.len()).position(|window| window == CACHE_MAGIC) else {
+    let Some(start) = bytes
+        .windows(CACHE_MAGIC.len())
+        .position(|window| window == CACHE_MAGIC)
+    else {
         return names;
     };
     let table = bytes.get(start..).unwrap_or_default();
     let word = |at: usize| -> Option<usize> {
         let four: [u8; 4] = table.get(at..at.checked_add(4)?)?.try_into().ok()?;
         // The byte after both counts says which order they have: 2 is little, 3 is big, 0 is the builder's own.
-        let value = if table.get(28) == Some(&3) { u32::from_be_bytes(four) } else { u32::from_le_bytes(four) };
+        let value = if table.get(28) == Some(&3) {
+            u32::from_be_bytes(four)
+        } else {
+            u32::from_le_bytes(four)
+        };
         usize::try_from(value).ok()
     };
     let text = |at: usize| -> Option<&str> {
@@ -248,8 +287,12 @@ fn parse_cache(bytes: &[u8]) -> BTreeMap<String, Vec<String>> {
     let count = word(20).unwrap_or(0).min(table.len() / CACHE_ENTRY);
     for index in 0..count {
         let entry = CACHE_HEADER + index * CACHE_ENTRY;
-        let (Some(key), Some(value)) = (word(entry + 4), word(entry + 8)) else { break };
-        let (Some(key), Some(value)) = (text(key), text(value)) else { continue };
+        let (Some(key), Some(value)) = (word(entry + 4), word(entry + 8)) else {
+            break;
+        };
+        let (Some(key), Some(value)) = (text(key), text(value)) else {
+            continue;
+        };
         if value.starts_with('/') {
             names.entry(key.to_owned()).or_default().push(value.to_owned());
         }
@@ -265,7 +308,14 @@ mod tests {
     fn the_cache_of_this_machine_names_its_own_c_library() {
         let bytes = std::fs::read("/etc/ld.so.cache").unwrap();
         let cache = parse_cache(&bytes);
-        assert!(cache.get("libc.so.6").unwrap().iter().any(|path| path.ends_with("/libc.so.6")), "{cache:?}");
+        assert!(
+            cache
+                .get("libc.so.6")
+                .unwrap()
+                .iter()
+                .any(|path| path.ends_with("/libc.so.6")),
+            "{cache:?}"
+        );
         for cut in 0..200 {
             parse_cache(bytes.get(..cut).unwrap());
         }

@@ -241,7 +241,11 @@ impl Closure {
             return Some(self.chain(path));
         }
         let hidden = self.hidden.get(path)?;
-        let package = |id: PackageId| inventory.package(id).map_or("a package", |package| package.name.as_str());
+        let package = |id: PackageId| {
+            inventory
+                .package(id)
+                .map_or("a package", |package| package.name.as_str())
+        };
         let shown = printable(path);
         Some(vec![match hidden {
             Hidden::Unreached => format!("{shown} is hidden: nothing that the container runs starts it"),
@@ -252,7 +256,10 @@ impl Closure {
                 printable(package(*id))
             ),
             Hidden::LeftOut(number) => {
-                let (name, reason) = self.left_out.get(*number).map_or(("", ""), |(name, reason)| (name, reason));
+                let (name, reason) = self
+                    .left_out
+                    .get(*number)
+                    .map_or(("", ""), |(name, reason)| (name, reason));
                 format!("{shown} is hidden: {name}: {reason}")
             }
             Hidden::Data => format!("{shown} is hidden: nothing names it, and the level keeps no other data"),

@@ -83,7 +83,10 @@ pub(super) fn path(pattern: &str, path: &str) -> bool {
     }
     // What stands before the first wildcard settles most questions without a search.
     let literal = pattern.find(['*', '?', '[']).unwrap_or(pattern.len());
-    let directory = pattern.get(..literal).and_then(|head| head.rfind('/')).map_or("", |at| pattern.get(..at).unwrap_or(""));
+    let directory = pattern
+        .get(..literal)
+        .and_then(|head| head.rfind('/'))
+        .map_or("", |at| pattern.get(..at).unwrap_or(""));
     if !path.starts_with(directory) {
         return false;
     }

@@ -8,19 +8,54 @@ use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{self, Code, Diagnostic, Severity, Source};
 
 const BUILTIN: &[(&str, &str)] = &[
-    ("config/closure/commands.toml", include_str!("../../config/closure/commands.toml")),
-    ("config/closure/files.toml", include_str!("../../config/closure/files.toml")),
-    ("config/closure/hidden.toml", include_str!("../../config/closure/hidden.toml")),
-    ("config/closure/languages.toml", include_str!("../../config/closure/languages.toml")),
-    ("config/closure/libraries.toml", include_str!("../../config/closure/libraries.toml")),
-    ("config/closure/programs.toml", include_str!("../../config/closure/programs.toml")),
+    (
+        "config/closure/commands.toml",
+        include_str!("../../config/closure/commands.toml"),
+    ),
+    (
+        "config/closure/files.toml",
+        include_str!("../../config/closure/files.toml"),
+    ),
+    (
+        "config/closure/hidden.toml",
+        include_str!("../../config/closure/hidden.toml"),
+    ),
+    (
+        "config/closure/languages.toml",
+        include_str!("../../config/closure/languages.toml"),
+    ),
+    (
+        "config/closure/libraries.toml",
+        include_str!("../../config/closure/libraries.toml"),
+    ),
+    (
+        "config/closure/programs.toml",
+        include_str!("../../config/closure/programs.toml"),
+    ),
 ];
 
 const TOP_KEYS: &[&str] = &["rule", "language", "wrapper", "shell", "hide"];
 const RULE_KEYS: &[&str] = &[
-    "name", "reason", "reached", "imports", "keep", "programs", "run", "libraries", "configuration",
+    "name",
+    "reason",
+    "reached",
+    "imports",
+    "keep",
+    "programs",
+    "run",
+    "libraries",
+    "configuration",
 ];
-const LANGUAGE_KEYS: &[&str] = &["name", "interpreters", "modules", "programs", "library", "sources", "calls", "shell"];
+const LANGUAGE_KEYS: &[&str] = &[
+    "name",
+    "interpreters",
+    "modules",
+    "programs",
+    "library",
+    "sources",
+    "calls",
+    "shell",
+];
 const HIDE_KEYS: &[&str] = &["name", "reason", "paths", "packages_too"];
 
 /// A rule: where one of `reached` is kept and, if `imports` says so, an ELF file imports one of those functions, what
@@ -122,7 +157,11 @@ impl Rules {
         if faults.iter().any(|fault| fault.severity == Severity::Error) {
             return Err(faults);
         }
-        self.imports = self.rules.iter().flat_map(|rule| rule.imports.iter().cloned()).collect();
+        self.imports = self
+            .rules
+            .iter()
+            .flat_map(|rule| rule.imports.iter().cloned())
+            .collect();
         Ok(self)
     }
 
@@ -160,11 +199,18 @@ impl Rules {
 }
 
 fn texts(reader: &mut Reader<'_>, table: &mut Table<'_>, key: &str) -> Vec<String> {
-    reader.texts(table, key).into_iter().map(|text| text.into_inner()).collect()
+    reader
+        .texts(table, key)
+        .into_iter()
+        .map(|text| text.into_inner())
+        .collect()
 }
 
 fn required(reader: &mut Reader<'_>, table: &mut Table<'_>, key: &str) -> String {
-    reader.required_text(table, key).map(|text| text.into_inner()).unwrap_or_default()
+    reader
+        .required_text(table, key)
+        .map(|text| text.into_inner())
+        .unwrap_or_default()
 }
 
 /// Patterns of paths: absolute ones.
@@ -277,10 +323,31 @@ mod tests {
         let none = Rules::load(&folder.path().join("none")).unwrap();
         assert_eq!(none, Rules::builtin().unwrap());
         let file = folder.path().join("a.toml");
-        std::fs::write(&file, "[[rule]]\nname='x'\nreason='y'\nreached=['z']\nkeep=['/data/**']\n").unwrap();
+        std::fs::write(
+            &file,
+            "[[rule]]\nname='x'\nreason='y'\nreached=['z']\nkeep=['/data/**']\n",
+        )
+        .unwrap();
         assert_eq!(Rules::load(&file).unwrap().rules.len(), none.rules.len() + 1);
-        std::fs::write(&file, "[[rule]]\nname='x'\nkept=['/data/**']\nkeep=['data']\n[[hide]]\nname='a'\nreason='b'").unwrap();
-        let faults: Vec<_> = Rules::load(&file).unwrap_err().iter().map(|fault| fault.code.as_str()).collect();
-        assert_eq!(faults, ["missing-key", "empty", "unknown-key", "path-not-absolute", "missing-key"]);
+        std::fs::write(
+            &file,
+            "[[rule]]\nname='x'\nkept=['/data/**']\nkeep=['data']\n[[hide]]\nname='a'\nreason='b'",
+        )
+        .unwrap();
+        let faults: Vec<_> = Rules::load(&file)
+            .unwrap_err()
+            .iter()
+            .map(|fault| fault.code.as_str())
+            .collect();
+        assert_eq!(
+            faults,
+            [
+                "missing-key",
+                "empty",
+                "unknown-key",
+                "path-not-absolute",
+                "missing-key"
+            ]
+        );
     }
 }

@@ -31,7 +31,14 @@ const MAX_SOURCE: u64 = 4 << 20;
 const MAX_LINE: usize = 4096;
 /// Below these, the next component is what a program imports.
 const MODULES: &[&str] = &[
-    "/dist-packages/", "/site-packages/", "/node_modules/", "/nodejs/", "/perl5/", "/vendor_ruby/", "/gems/", "/share/lua/",
+    "/dist-packages/",
+    "/site-packages/",
+    "/node_modules/",
+    "/nodejs/",
+    "/perl5/",
+    "/vendor_ruby/",
+    "/gems/",
+    "/share/lua/",
     "/share/php/",
 ];
 /// Stands for what is not known inside of a text that is evaluated.
@@ -39,11 +46,69 @@ const HOLE: char = '\u{1}';
 
 /// Commands that a shell has built in.
 const BUILTINS: &[&str] = &[
-    ".", ":", "[", "[[", "alias", "bg", "bind", "break", "builtin", "caller", "cd", "command", "compgen", "complete", "compopt",
-    "continue", "declare", "dirs", "disown", "echo", "enable", "eval", "exec", "exit", "export", "false", "fc", "fg", "getopts",
-    "hash", "help", "history", "jobs", "kill", "let", "local", "logout", "mapfile", "popd", "printf", "pushd", "pwd", "read",
-    "readarray", "readonly", "return", "set", "shift", "shopt", "source", "suspend", "test", "time", "times", "trap", "true",
-    "type", "typeset", "ulimit", "umask", "unalias", "unset", "wait",
+    ".",
+    ":",
+    "[",
+    "[[",
+    "alias",
+    "bg",
+    "bind",
+    "break",
+    "builtin",
+    "caller",
+    "cd",
+    "command",
+    "compgen",
+    "complete",
+    "compopt",
+    "continue",
+    "declare",
+    "dirs",
+    "disown",
+    "echo",
+    "enable",
+    "eval",
+    "exec",
+    "exit",
+    "export",
+    "false",
+    "fc",
+    "fg",
+    "getopts",
+    "hash",
+    "help",
+    "history",
+    "jobs",
+    "kill",
+    "let",
+    "local",
+    "logout",
+    "mapfile",
+    "popd",
+    "printf",
+    "pushd",
+    "pwd",
+    "read",
+    "readarray",
+    "readonly",
+    "return",
+    "set",
+    "shift",
+    "shopt",
+    "source",
+    "suspend",
+    "test",
+    "time",
+    "times",
+    "trap",
+    "true",
+    "type",
+    "typeset",
+    "ulimit",
+    "umask",
+    "unalias",
+    "unset",
+    "wait",
 ];
 
 /// The values that a word can have.
@@ -153,7 +218,12 @@ impl Shell {
             Part::Text { text, .. } => Values::of(text),
             Part::Unknown => Values::unknown(),
             Part::Substitution { text } => self.substitution(*text, chain),
-            Part::Variable { name, operator, default, .. } => {
+            Part::Variable {
+                name,
+                operator,
+                default,
+                ..
+            } => {
                 let value = self.variable(name, chain);
                 match operator.as_str() {
                     "" | ":?" | "?" => value,
@@ -170,7 +240,9 @@ impl Shell {
                         value
                     }
                     other => match strip(other) {
-                        Some((from_end, longest, wanted)) => value.map(|text| stripped(text, from_end, longest, wanted)),
+                        Some((from_end, longest, wanted)) => {
+                            value.map(|text| stripped(text, from_end, longest, wanted))
+                        }
                         None => Values::unknown(),
                     },
                 }
@@ -225,10 +297,16 @@ impl Shell {
             return Values::unknown();
         }
         let numbers = self.by_text.get(&text).cloned().unwrap_or_default();
-        let commands: Vec<Command> = numbers.iter().filter_map(|number| self.commands.get(*number).cloned()).collect();
+        let commands: Vec<Command> = numbers
+            .iter()
+            .filter_map(|number| self.commands.get(*number).cloned())
+            .collect();
         let words = match commands.as_slice() {
             [only] => only.words.clone(),
-            [first, second] if second.words.len() == 1 && second.words.first().and_then(Word::literal).as_deref() == Some("pwd") => {
+            [first, second]
+                if second.words.len() == 1
+                    && second.words.first().and_then(Word::literal).as_deref() == Some("pwd") =>
+            {
                 first.words.clone()
             }
             _ => return Values::unknown(),
@@ -244,7 +322,11 @@ impl Shell {
             rest.remove(0);
         }
         let ([word], true) = (rest.as_slice(), words.len() > 1) else {
-            return if name == "pwd" { Values::of(&self.cwd.clone()) } else { Values::unknown() };
+            return if name == "pwd" {
+                Values::of(&self.cwd.clone())
+            } else {
+                Values::unknown()
+            };
         };
         let value = self.values(word, chain + 1);
         match name.as_str() {
@@ -280,12 +362,18 @@ impl Shell {
             let described = Self::describe(word);
             let values = self.values(word, 0);
             let all = matches!(word.parts.as_slice(), [Part::Variable { name, operator, .. }] if name == "@" && operator.is_empty());
-            let splits = word.parts.iter().any(|part| {
-                matches!(part, Part::Variable { quoted: false, .. } | Part::Substitution { .. })
-            });
+            let splits = word
+                .parts
+                .iter()
+                .any(|part| matches!(part, Part::Variable { quoted: false, .. } | Part::Substitution { .. }));
             if all {
                 let more = values.more;
-                argv.extend(values.known.into_iter().map(|text| (Values::of(&text), described.clone())));
+                argv.extend(
+                    values
+                        .known
+                        .into_iter()
+                        .map(|text| (Values::of(&text), described.clone())),
+                );
                 if more {
                     argv.push((Values::unknown(), described));
                 }
@@ -317,10 +405,19 @@ impl Trace<'_> {
         let args = self.roots.args.clone();
         if let Some(first) = args.first() {
             if self.command(first, cwd).is_none() {
-                if self.is_unknown(&if first.contains('/') { join(cwd, first) } else { join("/", first) }) || self.is_unknown(first) {
-                    self.closure.cannot_follow(first, "lies in a mount that could not be read");
+                if self.is_unknown(&if first.contains('/') {
+                    join(cwd, first)
                 } else {
-                    self.closure.note(format!("{}, which the container starts, is not in the image", printable(first)));
+                    join("/", first)
+                }) || self.is_unknown(first)
+                {
+                    self.closure
+                        .cannot_follow(first, "lies in a mount that could not be read");
+                } else {
+                    self.closure.note(format!(
+                        "{}, which the container starts, is not in the image",
+                        printable(first)
+                    ));
                 }
             }
         }
@@ -329,29 +426,52 @@ impl Trace<'_> {
 
     /// A command line of which every word is known.
     pub(super) fn run_words(&mut self, words: &[String], rule: &str, origin: &Origin, cwd: &str) {
-        let argv: Vec<(Values, String)> = words.iter().take(MAX_WORDS).map(|word| (Values::of(word), word.clone())).collect();
+        let argv: Vec<(Values, String)> = words
+            .iter()
+            .take(MAX_WORDS)
+            .map(|word| (Values::of(word), word.clone()))
+            .collect();
         self.start(&argv, rule, origin, cwd, false, "");
     }
 
     /// Follows one command line. `script` is where it stands, empty for the container's own.
-    fn start(&mut self, argv: &[(Values, String)], rule: &str, origin: &Origin, cwd: &str, has_input: bool, script: &str) {
+    fn start(
+        &mut self,
+        argv: &[(Values, String)],
+        rule: &str,
+        origin: &Origin,
+        cwd: &str,
+        has_input: bool,
+        script: &str,
+    ) {
         let mut wraps = false;
         for (at, (values, _)) in argv.iter().enumerate() {
             let mut found = false;
             for name in &values.known {
                 let Some(path) = self.command(name, cwd) else { continue };
                 found = true;
-                let rule = if at == 0 { rule } else { "a command that starts others is given it" };
-                let Some(end) = self.keep(&path, rule, origin, By::Command) else { continue };
+                let rule = if at == 0 {
+                    rule
+                } else {
+                    "a command that starts others is given it"
+                };
+                let Some(end) = self.keep(&path, rule, origin, By::Command) else {
+                    continue;
+                };
                 let base = path.rsplit('/').next().unwrap_or(&path).to_owned();
                 let real = end.rsplit('/').next().unwrap_or(&end).to_owned();
                 wraps |= self.rules.wrappers.contains(&base);
                 let rest = argv.get(at + 1..).unwrap_or_default();
                 let applet = (real == "busybox" && base == "busybox").then(|| rest.first()).flatten();
                 let is_shell = self.rules.shells.contains(&base)
-                    || applet.is_some_and(|(values, _)| values.known.iter().any(|name| self.rules.shells.contains(name)));
+                    || applet
+                        .is_some_and(|(values, _)| values.known.iter().any(|name| self.rules.shells.contains(name)));
                 if is_shell {
-                    let rest = if applet.is_some() { rest.get(1..).unwrap_or_default() } else { rest };
+                    let rest = if applet.is_some() {
+                        rest.get(1..).unwrap_or_default()
+                    } else {
+                        rest
+                    };
                     self.start_shell(rest, origin, cwd, has_input, script, &base);
                 } else if self.class(&end) == Class::Script {
                     let known: Option<Vec<String>> = rest
@@ -382,7 +502,11 @@ impl Trace<'_> {
 
     /// What an argument names: a path, or one behind an equals sign or a comma.
     fn argument(&mut self, value: &str, rule: &str, origin: &Origin, cwd: &str) {
-        let rule = if matches!(origin, Origin::Root(_)) { "an argument names it" } else { rule };
+        let rule = if matches!(origin, Origin::Root(_)) {
+            "an argument names it"
+        } else {
+            rule
+        };
         if value.len() > 4096 {
             return;
         }
@@ -402,7 +526,15 @@ impl Trace<'_> {
         }
     }
 
-    fn start_shell(&mut self, rest: &[(Values, String)], origin: &Origin, cwd: &str, has_input: bool, script: &str, name: &str) {
+    fn start_shell(
+        &mut self,
+        rest: &[(Values, String)],
+        origin: &Origin,
+        cwd: &str,
+        has_input: bool,
+        script: &str,
+        name: &str,
+    ) {
         let what = if script.is_empty() { name } else { script };
         let mut takes_text = false;
         let mut skip = false;
@@ -419,7 +551,8 @@ impl Trace<'_> {
                         takes_text |= option.starts_with('-') && option.contains('c');
                         skip = option.ends_with('o') || option.ends_with('O');
                         if option.contains('s') && !takes_text {
-                            self.closure.cannot_follow(what, "runs a shell that reads its commands from its input");
+                            self.closure
+                                .cannot_follow(what, "runs a shell that reads its commands from its input");
                         }
                     }
                     continue;
@@ -429,7 +562,13 @@ impl Trace<'_> {
                 .get(at + 1..)
                 .unwrap_or_default()
                 .iter()
-                .map(|(values, _)| values.known.first().filter(|_| !values.more && values.known.len() == 1).cloned())
+                .map(|(values, _)| {
+                    values
+                        .known
+                        .first()
+                        .filter(|_| !values.more && values.known.len() == 1)
+                        .cloned()
+                })
                 .collect();
             if values.more {
                 let made = format!("runs a shell with a text or script that is made when it runs: {described}");
@@ -447,22 +586,37 @@ impl Trace<'_> {
             return;
         }
         if has_input {
-            self.closure.cannot_follow(what, "runs a shell on a here-document or file");
+            self.closure
+                .cannot_follow(what, "runs a shell on a here-document or file");
         } else {
-            self.closure.cannot_follow(what, "runs a shell that reads its commands from its input");
+            self.closure
+                .cannot_follow(what, "runs a shell that reads its commands from its input");
         }
     }
 
     fn shell_argument(&mut self, value: &str, origin: &Origin, cwd: &str, args: Option<Vec<String>>, what: &str) {
-        let path = if value.starts_with('/') { value.to_owned() } else { join(cwd, value) };
-        if self.space.resolve(&path).is_some_and(|found| matches!(self.space.what(&found.path), Some(What::File { .. }))) {
+        let path = if value.starts_with('/') {
+            value.to_owned()
+        } else {
+            join(cwd, value)
+        };
+        if self
+            .space
+            .resolve(&path)
+            .is_some_and(|found| matches!(self.space.what(&found.path), Some(What::File { .. })))
+        {
             self.run_shell_file(&path, args, origin);
         } else if let Some(path) = self.command(value, cwd) {
             self.run_shell_file(&path, args, origin);
         } else if self.is_unknown(&path) {
-            self.closure.cannot_follow(value, "is a script in a mount that could not be read");
+            self.closure
+                .cannot_follow(value, "is a script in a mount that could not be read");
         } else if !value.is_empty() {
-            self.closure.note(format!("{}: the script {} does not exist", printable(what), printable(value)));
+            self.closure.note(format!(
+                "{}: the script {} does not exist",
+                printable(what),
+                printable(value)
+            ));
         }
     }
 
@@ -470,7 +624,10 @@ impl Trace<'_> {
     fn interpret(&mut self, path: &str, name: &str, rest: &[(Values, String)], origin: &Origin, cwd: &str) {
         let rules = self.rules;
         let found = rules.languages.iter().find(|language| {
-            language.interpreters.iter().any(|wanted| pattern::path(wanted, path) || pattern::component(wanted, name))
+            language
+                .interpreters
+                .iter()
+                .any(|wanted| pattern::path(wanted, path) || pattern::component(wanted, name))
         });
         let Some(language) = found else { return };
         let mut inline = false;
@@ -480,7 +637,11 @@ impl Trace<'_> {
                 if inline {
                     self.search_text(language, value, origin);
                 }
-                let file = if value.starts_with('/') { value.clone() } else { join(cwd, value) };
+                let file = if value.starts_with('/') {
+                    value.clone()
+                } else {
+                    join(cwd, value)
+                };
                 if !value.starts_with('-') && !value.is_empty() {
                     if let Some(found) = self.space.resolve(&file) {
                         if matches!(self.space.what(&found.path), Some(What::File { .. })) {
@@ -496,7 +657,8 @@ impl Trace<'_> {
                             }
                         }
                     } else if self.is_unknown(&file) && value.contains('/') {
-                        self.closure.cannot_follow(value, "is a script in a mount that could not be read");
+                        self.closure
+                            .cannot_follow(value, "is a script in a mount that could not be read");
                     }
                 }
             }
@@ -511,7 +673,10 @@ impl Trace<'_> {
     }
 
     fn sources_below(&self, language: &Language, directory: &str) -> Vec<String> {
-        let shared = matches!(directory, "" | "/" | "/usr/bin" | "/usr/sbin" | "/usr/local/bin" | "/bin" | "/sbin" | "/usr/local/sbin");
+        let shared = matches!(
+            directory,
+            "" | "/" | "/usr/bin" | "/usr/sbin" | "/usr/local/bin" | "/bin" | "/sbin" | "/usr/local/sbin"
+        );
         if shared {
             return Vec::new();
         }
@@ -526,7 +691,8 @@ impl Trace<'_> {
             return;
         }
         let Some(bytes) = self.space.bytes(path, MAX_SCRIPT) else {
-            self.closure.cannot_follow(path, "is a script that cannot be read, or is too large");
+            self.closure
+                .cannot_follow(path, "is a script that cannot be read, or is too large");
             return;
         };
         self.suspect_writable(path);
@@ -534,14 +700,25 @@ impl Trace<'_> {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let line: String = text.lines().next().unwrap_or("").chars().take(MAX_LINE).collect();
         let Some(line) = line.strip_prefix("#!") else {
-            self.keep("/bin/sh", "a text without an interpreter line is run by the shell", &origin, By::Rule);
+            self.keep(
+                "/bin/sh",
+                "a text without an interpreter line is run by the shell",
+                &origin,
+                By::Rule,
+            );
             self.shell_script(path, &text, args, &origin);
             return;
         };
         let mut words: Vec<&str> = line.split_ascii_whitespace().collect();
         let first = words.first().copied().unwrap_or("");
-        if self.keep(first, "interprets the script", &origin, By::Command).is_none() {
-            self.closure.note(format!("{path} needs {}, which the image does not have", printable(first)));
+        if self
+            .keep(first, "interprets the script", &origin, By::Command)
+            .is_none()
+        {
+            self.closure.note(format!(
+                "{path} needs {}, which the image does not have",
+                printable(first)
+            ));
         }
         let mut interpreter = first.to_owned();
         if first.ends_with("/env") {
@@ -553,22 +730,36 @@ impl Trace<'_> {
                     self.keep(&found, "interprets the script", &origin, By::Command);
                     interpreter = found;
                 }
-                None => self.closure.note(format!("{path} needs {}, which the image does not have", printable(name))),
+                None => self.closure.note(format!(
+                    "{path} needs {}, which the image does not have",
+                    printable(name)
+                )),
             }
         }
         let name = interpreter.rsplit('/').next().unwrap_or("").to_owned();
-        let end = self.space.resolve(&interpreter).map_or_else(|| interpreter.clone(), |found| found.path);
-        if self.rules.shells.contains(&name) || words.get(1).is_some_and(|word| first.ends_with("/busybox") && self.rules.shells.contains(*word)) {
+        let end = self
+            .space
+            .resolve(&interpreter)
+            .map_or_else(|| interpreter.clone(), |found| found.path);
+        if self.rules.shells.contains(&name)
+            || words
+                .get(1)
+                .is_some_and(|word| first.ends_with("/busybox") && self.rules.shells.contains(*word))
+        {
             self.shell_script(path, &text, args, &origin);
             return;
         }
         if self.rules.wrappers.contains(&name) && !first.ends_with("/env") {
-            self.closure.cannot_follow(path, &format!("is a script of {name}, which is not read"));
+            self.closure
+                .cannot_follow(path, &format!("is a script of {name}, which is not read"));
         }
         self.languages_of(&end);
         let rules = self.rules;
         for language in rules.languages.iter().filter(|language| {
-            language.interpreters.iter().any(|wanted| pattern::path(wanted, &end) || pattern::component(wanted, &name))
+            language
+                .interpreters
+                .iter()
+                .any(|wanted| pattern::path(wanted, &end) || pattern::component(wanted, &name))
         }) {
             self.search_text(language, &text, &origin);
             for value in args.iter().flatten() {
@@ -590,13 +781,18 @@ impl Trace<'_> {
 
     /// Counts a script and the arguments with which it is followed.
     fn admit_script(&mut self, path: &str, args: Option<&Vec<String>>) -> bool {
-        let known = self.scripts.range((path.to_owned(), None)..).take_while(|(known, _)| known == path).count();
+        let known = self
+            .scripts
+            .range((path.to_owned(), None)..)
+            .take_while(|(known, _)| known == path)
+            .count();
         // Without arguments there is nothing that an earlier pass with some did not see.
         if args.is_none() && known > 0 {
             return false;
         }
         if known >= MAX_ARGUMENTS {
-            self.closure.cannot_follow(path, "is started with too many different arguments");
+            self.closure
+                .cannot_follow(path, "is started with too many different arguments");
             return false;
         }
         self.scripts.insert((path.to_owned(), args.cloned()))
@@ -605,14 +801,19 @@ impl Trace<'_> {
     fn suspect_writable(&mut self, path: &str) {
         if let Some((mount, _)) = self.space.mount(path) {
             if mount.writable && !matches!(mount.content, Content::Unknown) {
-                self.closure.cannot_follow(path, "is a script in a mount that can be written, and may be another one when it runs");
+                self.closure.cannot_follow(
+                    path,
+                    "is a script in a mount that can be written, and may be another one when it runs",
+                );
             }
         }
     }
 
     /// A file that a shell is told to run, whatever its first line says.
     pub(super) fn run_shell_file(&mut self, path: &str, args: Option<Vec<String>>, origin: &Origin) {
-        let Some(end) = self.keep(path, "a shell runs it", origin, By::Command) else { return };
+        let Some(end) = self.keep(path, "a shell runs it", origin, By::Command) else {
+            return;
+        };
         if self.class(&end) == Class::Script {
             self.script(&end, args);
             return;
@@ -621,7 +822,8 @@ impl Trace<'_> {
             return;
         }
         let Some(bytes) = self.space.bytes(&end, MAX_SCRIPT) else {
-            self.closure.cannot_follow(&end, "is a script that cannot be read, or is too large");
+            self.closure
+                .cannot_follow(&end, "is a script that cannot be read, or is too large");
             return;
         };
         self.suspect_writable(&end);
@@ -632,14 +834,19 @@ impl Trace<'_> {
     /// Text for a shell on a command line.
     fn shell_text(&mut self, text: &str, what: &str, origin: &Origin, cwd: &str, args: Option<Vec<String>>) {
         if text.contains(HOLE) {
-            self.closure.cannot_follow(what, "runs a shell with a text that is made when it runs");
+            self.closure
+                .cannot_follow(what, "runs a shell with a text that is made when it runs");
             return;
         }
         self.follow_shell(what, text, args, origin, cwd);
     }
 
     fn shell_script(&mut self, path: &str, text: &str, args: Option<Vec<String>>, origin: &Origin) {
-        let cwd = if self.roots.cwd.is_empty() { "/".to_owned() } else { self.roots.cwd.clone() };
+        let cwd = if self.roots.cwd.is_empty() {
+            "/".to_owned()
+        } else {
+            self.roots.cwd.clone()
+        };
         self.follow_shell(path, text, args, origin, &cwd);
     }
 
@@ -674,7 +881,14 @@ impl Trace<'_> {
             self.gather(&mut shell, at);
             at += 1;
         }
-        let directories: Vec<Word> = shell.bindings.get("PATH").into_iter().flatten().flatten().cloned().collect();
+        let directories: Vec<Word> = shell
+            .bindings
+            .get("PATH")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .cloned()
+            .collect();
         for word in directories {
             for value in shell.values(&word, 0).known {
                 self.adopt_path(&value);
@@ -688,20 +902,29 @@ impl Trace<'_> {
     fn add_text(&mut self, shell: &mut Shell, text: &str) {
         let script = shell::parse(text, shell.last_text + 1);
         if let Some(why) = script.broken {
-            self.closure.cannot_follow(&shell.path, &format!("is a script that cannot be read: {why}"));
+            self.closure
+                .cannot_follow(&shell.path, &format!("is a script that cannot be read: {why}"));
         }
         let redirected = script.redirected.clone();
         shell.add(script);
         for word in redirected {
             if let Some(path) = word.literal().filter(|path| path.starts_with('/')) {
-                self.named(&path, "the script reads or writes it", &shell.origin.clone(), By::Command, "/");
+                self.named(
+                    &path,
+                    "the script reads or writes it",
+                    &shell.origin.clone(),
+                    By::Command,
+                    "/",
+                );
             }
         }
     }
 
     /// What a command adds to the script itself.
     fn gather(&mut self, shell: &mut Shell, at: usize) {
-        let Some(command) = shell.commands.get(at).cloned() else { return };
+        let Some(command) = shell.commands.get(at).cloned() else {
+            return;
+        };
         let words: Vec<Word> = command.words.iter().take(MAX_WORDS).cloned().collect();
         let name = words.first().and_then(Word::literal).unwrap_or_default();
         if shell.functions.contains(&name) {
@@ -717,7 +940,10 @@ impl Trace<'_> {
                 let Some(word) = words.get(1) else { return };
                 let values = shell.values(word, 0);
                 if values.more {
-                    let why = format!("reads commands from a file that is named when it runs: {}", Shell::describe(word));
+                    let why = format!(
+                        "reads commands from a file that is named when it runs: {}",
+                        Shell::describe(word)
+                    );
                     self.closure.cannot_follow(&shell.path, &why);
                 }
                 for value in values.known {
@@ -728,18 +954,28 @@ impl Trace<'_> {
                 if name == "trap" && words.len() < 3 {
                     return;
                 }
-                let pieces = if name == "trap" { words.get(1..2) } else { words.get(1..) };
+                let pieces = if name == "trap" {
+                    words.get(1..2)
+                } else {
+                    words.get(1..)
+                };
                 self.evaluate(shell, pieces.unwrap_or_default());
             }
             "find" | "ls" => {
-                let directory = words.iter().skip(1).filter_map(Word::literal).find(|text| text.starts_with('/'));
+                let directory = words
+                    .iter()
+                    .skip(1)
+                    .filter_map(Word::literal)
+                    .find(|text| text.starts_with('/'));
                 if let Some(found) = directory.and_then(|path| self.space.resolve(&path)) {
                     if !shell.listed.is_empty() || self.is_unknown(&found.path) {
                         return;
                     }
                     // The directory itself stands for an empty one.
                     shell.listed.push(found.path.clone());
-                    shell.listed.extend(self.space.below(&found.path).into_iter().take(MAX_VALUES - 1));
+                    shell
+                        .listed
+                        .extend(self.space.below(&found.path).into_iter().take(MAX_VALUES - 1));
                     shell.memory.clear();
                 }
             }
@@ -748,28 +984,51 @@ impl Trace<'_> {
     }
 
     fn source(&mut self, shell: &mut Shell, value: &str) {
-        let at = if value.starts_with('/') { value.to_owned() } else { join(&shell.cwd, value) };
-        let mut paths = if pattern::is_pattern(&at) { self.space.expand(&at) } else { vec![at.clone()] };
+        let at = if value.starts_with('/') {
+            value.to_owned()
+        } else {
+            join(&shell.cwd, value)
+        };
+        let mut paths = if pattern::is_pattern(&at) {
+            self.space.expand(&at)
+        } else {
+            vec![at.clone()]
+        };
         if !value.contains('/') {
             paths.extend(self.command(value, "/"));
         }
         if self.is_unknown(&at) {
-            self.closure.cannot_follow(&shell.path, &format!("reads commands from a mount that could not be read: {value}"));
+            self.closure.cannot_follow(
+                &shell.path,
+                &format!("reads commands from a mount that could not be read: {value}"),
+            );
         }
         for path in paths {
-            let Some(found) = self.space.resolve(&path) else { continue };
-            if !matches!(self.space.what(&found.path), Some(What::File { .. })) || !shell.sourced.insert(found.path.clone()) {
+            let Some(found) = self.space.resolve(&path) else {
+                continue;
+            };
+            if !matches!(self.space.what(&found.path), Some(What::File { .. }))
+                || !shell.sourced.insert(found.path.clone())
+            {
                 continue;
             }
             if shell.sourced.len() > MAX_SOURCED {
-                self.closure.cannot_follow(&shell.path, "reads commands from too many files");
+                self.closure
+                    .cannot_follow(&shell.path, "reads commands from too many files");
                 return;
             }
-            self.keep(&path, "the script reads commands from it", &shell.origin.clone(), By::Command);
+            self.keep(
+                &path,
+                "the script reads commands from it",
+                &shell.origin.clone(),
+                By::Command,
+            );
             self.suspect_writable(&found.path);
             match self.space.bytes(&found.path, MAX_SCRIPT) {
                 Some(bytes) => self.add_text(shell, &String::from_utf8_lossy(&bytes)),
-                None => self.closure.cannot_follow(&found.path, "is a script that cannot be read, or is too large"),
+                None => self
+                    .closure
+                    .cannot_follow(&found.path, "is a script that cannot be read, or is too large"),
             }
         }
     }
@@ -787,7 +1046,11 @@ impl Trace<'_> {
             }
             for part in &word.parts {
                 let values = shell.part(part, 0);
-                let known = if values.more { vec![HOLE.to_string()] } else { values.known };
+                let known = if values.more {
+                    vec![HOLE.to_string()]
+                } else {
+                    values.known
+                };
                 if known.len() * texts.len() > MAX_ARGUMENTS || known.is_empty() {
                     texts.iter_mut().for_each(|text| text.push(HOLE));
                     continue;
@@ -806,7 +1069,9 @@ impl Trace<'_> {
     }
 
     fn follow_command(&mut self, shell: &mut Shell, at: usize) {
-        let Some(command) = shell.commands.get(at).cloned() else { return };
+        let Some(command) = shell.commands.get(at).cloned() else {
+            return;
+        };
         let origin = shell.origin.clone();
         let cwd = shell.cwd.clone();
         let argv = shell.argv(&command.words);
@@ -815,10 +1080,14 @@ impl Trace<'_> {
         while let Some((values, described)) = argv.get(first) {
             if values.more {
                 let shown = printable(described).into_owned();
-                self.closure.cannot_follow(&shell.path, &format!("runs a command that is named when it runs: {shown}"));
+                self.closure.cannot_follow(
+                    &shell.path,
+                    &format!("runs a command that is named when it runs: {shown}"),
+                );
             }
             if values.known.iter().any(|name| name.contains(HOLE)) {
-                self.closure.cannot_follow(&shell.path, "evaluates a text whose command is made when it runs");
+                self.closure
+                    .cannot_follow(&shell.path, "evaluates a text whose command is made when it runs");
             }
             self.follow_name(shell, &argv, first, command.has_input);
             if !values.known.iter().any(String::is_empty) {
@@ -851,12 +1120,18 @@ impl Trace<'_> {
                         .take_while(|(values, _)| values.known.iter().any(|text| text.starts_with('-')))
                         .count();
                     let rest = rest.get(skipped..).unwrap_or_default();
-                    if let Some((values, described)) = rest.first().filter(|(values, _)| values.more) {
-                        let shown = printable(described).into_owned();
-                        let _ = values;
-                        self.closure.cannot_follow(&shell.path, &format!("runs a command that is named when it runs: {shown}"));
+                    if let Some((_, described)) = rest.first().filter(|(values, _)| values.more) {
+                        let why = format!("runs a command that is named when it runs: {}", printable(described));
+                        self.closure.cannot_follow(&shell.path, &why);
                     }
-                    self.start(rest, "the script runs it", &origin, &shell.cwd.clone(), has_input, &shell.path.clone());
+                    self.start(
+                        rest,
+                        "the script runs it",
+                        &origin,
+                        &shell.cwd.clone(),
+                        has_input,
+                        &shell.path.clone(),
+                    );
                 }
                 "type" | "hash" | "which" => {
                     for value in rest.iter().flat_map(|(values, _)| &values.known) {
@@ -867,10 +1142,21 @@ impl Trace<'_> {
                     started.push(name.clone());
                 }
                 "run-parts" => {
-                    for directory in rest.iter().flat_map(|(values, _)| &values.known).filter(|text| text.starts_with('/')) {
+                    for directory in rest
+                        .iter()
+                        .flat_map(|(values, _)| &values.known)
+                        .filter(|text| text.starts_with('/'))
+                    {
                         for path in self.space.children(directory) {
                             if self.command(&path, "/").is_some() {
-                                self.start(&[(Values::of(&path), path.clone())], "run-parts starts it", &origin, "/", false, &shell.path.clone());
+                                self.start(
+                                    &[(Values::of(&path), path.clone())],
+                                    "run-parts starts it",
+                                    &origin,
+                                    "/",
+                                    false,
+                                    &shell.path.clone(),
+                                );
                             }
                         }
                     }
@@ -883,11 +1169,21 @@ impl Trace<'_> {
         }
         for name in started {
             if self.is_unknown(&name) && name.starts_with('/') {
-                self.closure.cannot_follow(&shell.path, &format!("runs a program in a mount that could not be read: {name}"));
+                self.closure.cannot_follow(
+                    &shell.path,
+                    &format!("runs a program in a mount that could not be read: {name}"),
+                );
             }
             let mut line = vec![(Values::of(&name), name.clone())];
             line.extend(rest.iter().cloned());
-            self.start(&line, "the script runs it", &origin, &shell.cwd.clone(), has_input, &shell.path.clone());
+            self.start(
+                &line,
+                "the script runs it",
+                &origin,
+                &shell.cwd.clone(),
+                has_input,
+                &shell.path.clone(),
+            );
         }
     }
 
@@ -895,17 +1191,27 @@ impl Trace<'_> {
     pub(super) fn search_sources(&mut self, language: &Language, paths: &[String]) {
         let mut read = 0;
         for path in paths {
-            let Some(found) = self.space.resolve(path) else { continue };
+            let Some(found) = self.space.resolve(path) else {
+                continue;
+            };
             let wanted = language.sources.iter().any(|wanted| pattern::path(wanted, path)) || paths.len() == 1;
             let own = language.library.iter().any(|wanted| pattern::path(wanted, &found.path))
                 && !path.contains("-packages/");
-            if !wanted || own || !self.scripts.insert((found.path.clone(), Some(vec![language.name.clone()]))) {
+            if !wanted
+                || own
+                || !self
+                    .scripts
+                    .insert((found.path.clone(), Some(vec![language.name.clone()])))
+            {
                 continue;
             }
-            let Some(bytes) = self.space.bytes(&found.path, MAX_SOURCE) else { continue };
+            let Some(bytes) = self.space.bytes(&found.path, MAX_SOURCE) else {
+                continue;
+            };
             read += bytes.len() as u64;
             if read > MAX_SOURCES {
-                self.closure.cannot_follow(path, "is one source too many to search for the programs that it starts");
+                self.closure
+                    .cannot_follow(path, "is one source too many to search for the programs that it starts");
                 return;
             }
             let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -919,12 +1225,21 @@ impl Trace<'_> {
         if !language.sources.iter().any(|wanted| pattern::path(wanted, &path)) {
             return;
         }
-        let inside = MODULES.iter().filter_map(|mark| path.rfind(mark).map(|at| at + mark.len())).max();
+        let inside = MODULES
+            .iter()
+            .filter_map(|mark| path.rfind(mark).map(|at| at + mark.len()))
+            .max();
         match inside {
             Some(at) => {
-                let rest = path.get(at..).unwrap_or("").trim_start_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '/');
+                let rest = path
+                    .get(at..)
+                    .unwrap_or("")
+                    .trim_start_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '/');
                 let name = rest.split(['/', '.']).next().unwrap_or("").to_owned();
-                self.modules.entry((language.name.clone(), name)).or_default().push(path);
+                self.modules
+                    .entry((language.name.clone(), name))
+                    .or_default()
+                    .push(path);
             }
             None if self.inventory.owner(&path).is_none() => self.search_sources(language, &[path]),
             None => {}
@@ -976,7 +1291,9 @@ impl Trace<'_> {
 
     fn import_name(&mut self, language: &Language, text: &str) {
         let text = text.trim_start_matches([' ', '(', '"', '\'', '.', '/']);
-        let end = text.find(|c: char| !c.is_alphanumeric() && !"_-@".contains(c)).unwrap_or(text.len());
+        let end = text
+            .find(|c: char| !c.is_alphanumeric() && !"_-@".contains(c))
+            .unwrap_or(text.len());
         if let Some(name) = text.get(..end).filter(|name| !name.is_empty()) {
             self.imported.insert((language.name.clone(), name.to_owned()));
         }
@@ -997,10 +1314,14 @@ impl Trace<'_> {
                 if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
                     continue;
                 }
-                let Some(literal) = text.get(at + call.len()..).and_then(first_literal) else { continue };
+                let Some(literal) = text.get(at + call.len()..).and_then(first_literal) else {
+                    continue;
+                };
                 let script = shell::parse(literal, 0);
                 for command in &script.commands {
-                    let Some(name) = command.words.first().and_then(Word::literal) else { continue };
+                    let Some(name) = command.words.first().and_then(Word::literal) else {
+                        continue;
+                    };
                     if let Some(path) = self.command(&name, "/") {
                         self.keep(&path, &format!("the source starts it with {call}"), origin, By::Command);
                     }
@@ -1009,9 +1330,17 @@ impl Trace<'_> {
         }
         // A path of a program is meant, whoever is called with it.
         for (at, _) in text.match_indices(['"', '\'']) {
-            let Some(rest) = text.get(at + 1..).filter(|rest| rest.starts_with('/')) else { continue };
-            let end = rest.bytes().take(256).position(|byte| matches!(byte, b'"' | b'\'' | b' ' | b'\n')).unwrap_or(0);
-            let Some(path) = rest.get(..end).filter(|path| path.len() > 1) else { continue };
+            let Some(rest) = text.get(at + 1..).filter(|rest| rest.starts_with('/')) else {
+                continue;
+            };
+            let end = rest
+                .bytes()
+                .take(256)
+                .position(|byte| matches!(byte, b'"' | b'\'' | b' ' | b'\n'))
+                .unwrap_or(0);
+            let Some(path) = rest.get(..end).filter(|path| path.len() > 1) else {
+                continue;
+            };
             if self.command(path, "/").is_some() {
                 self.keep(path, "the source names the program", origin, By::Command);
             }
@@ -1042,7 +1371,11 @@ fn stripped(text: &str, from_end: bool, longest: bool, wanted: &str) -> String {
         part.is_some_and(|part| pattern::component(wanted, part))
     };
     // From the end, the shortest match begins last; from the start, it ends first.
-    let at = if from_end == longest { ends.clone().find(fits) } else { ends.rev().find(fits) };
+    let at = if from_end == longest {
+        ends.clone().find(fits)
+    } else {
+        ends.rev().find(fits)
+    };
     let rest = at.and_then(|at| if from_end { text.get(..at) } else { text.get(at..) });
     rest.unwrap_or(text).to_owned()
 }
@@ -1054,6 +1387,9 @@ fn first_literal(rest: &str) -> Option<&str> {
     let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\'' | '`' | '{'))?;
     let end = if quote == '{' { '}' } else { quote };
     let inner = rest.get(1..)?;
-    let length = inner.bytes().take(4096).position(|byte| byte == u8::try_from(end).unwrap_or(b'"'))?;
+    let length = inner
+        .bytes()
+        .take(4096)
+        .position(|byte| byte == u8::try_from(end).unwrap_or(b'"'))?;
     inner.get(..length)
 }

@@ -102,7 +102,9 @@ impl Word {
 }
 
 fn is_name(text: &str) -> bool {
-    text.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+    text.bytes()
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
@@ -163,7 +165,9 @@ impl Lexer<'_> {
     }
 
     fn starts(&self, with: &str) -> bool {
-        self.text.get(self.at..).is_some_and(|rest| rest.starts_with(with.as_bytes()))
+        self.text
+            .get(self.at..)
+            .is_some_and(|rest| rest.starts_with(with.as_bytes()))
     }
 
     fn full(&mut self) -> bool {
@@ -208,7 +212,9 @@ impl Lexer<'_> {
         let word = self.word();
         // A number before a redirection is a descriptor.
         if matches!(self.peek(), Some(b'<' | b'>'))
-            && word.plain().is_some_and(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+            && word
+                .plain()
+                .is_some_and(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
         {
             return self.token_after_descriptor();
         }
@@ -237,7 +243,11 @@ impl Lexer<'_> {
                 let line = rest.get(..length).unwrap_or_default();
                 let from = self.at;
                 self.at = (self.at + length + 1).min(self.text.len());
-                let tabs = if stripped { line.iter().take_while(|byte| **byte == b'\t').count() } else { 0 };
+                let tabs = if stripped {
+                    line.iter().take_while(|byte| **byte == b'\t').count()
+                } else {
+                    0
+                };
                 if line.get(tabs..) == Some(delimiter.as_bytes()) {
                     if !quoted {
                         self.substitutions_in(start, from);
@@ -355,7 +365,11 @@ impl Lexer<'_> {
                         let text = String::from_utf8_lossy(&std::mem::take(&mut text)).into_owned();
                         word.parts.push(Part::Text { text, quoted: true });
                     }
-                    let part = if byte == b'$' { self.dollar(true) } else { self.backtick() };
+                    let part = if byte == b'$' {
+                        self.dollar(true)
+                    } else {
+                        self.backtick()
+                    };
                     word.parts.push(part);
                     any = true;
                 }
@@ -441,7 +455,10 @@ impl Lexer<'_> {
         let name = String::from_utf8_lossy(inner.get(..length).unwrap_or_default()).into_owned();
         let mut rest = inner.get(length..).unwrap_or_default();
         if rest.first() == Some(&b'[') {
-            let end = rest.iter().position(|byte| *byte == b']').map_or(rest.len(), |at| at + 1);
+            let end = rest
+                .iter()
+                .position(|byte| *byte == b']')
+                .map_or(rest.len(), |at| at + 1);
             rest = rest.get(end..).unwrap_or_default();
         }
         if rest.is_empty() {
@@ -545,7 +562,11 @@ impl Lexer<'_> {
             if self.full() {
                 return;
             }
-            let token = if words.is_empty() && self.skip_arithmetic() { continue } else { self.token() };
+            let token = if words.is_empty() && self.skip_arithmetic() {
+                continue;
+            } else {
+                self.token()
+            };
             if cases.last() == Some(&true) {
                 match token {
                     Token::Word(word) if word.plain() == Some("esac") => {
@@ -612,7 +633,9 @@ impl Lexer<'_> {
         if !self.starts("((") {
             return false;
         }
-        let Some(end) = close(self.text, self.at + 1, b'(') else { return false };
+        let Some(end) = close(self.text, self.at + 1, b'(') else {
+            return false;
+        };
         if self.text.get(end.wrapping_sub(1)) != Some(&b')') {
             return false;
         }
@@ -631,7 +654,10 @@ impl Lexer<'_> {
         }
         let word = self.word();
         if operator == "<<" || operator == "<<-" {
-            let quoted = word.parts.iter().any(|part| !matches!(part, Part::Text { quoted: false, .. }));
+            let quoted = word
+                .parts
+                .iter()
+                .any(|part| !matches!(part, Part::Text { quoted: false, .. }));
             let delimiter = word.literal().unwrap_or_default();
             if delimiter.len() <= MAX_DELIMITER {
                 self.documents.push((delimiter, operator == "<<-", quoted));
@@ -691,15 +717,13 @@ impl Lexer<'_> {
                 }
                 true
             }
-            Some("[[") => {
-                loop {
-                    match self.token() {
-                        Token::Word(word) if word.plain() == Some("]]") => return true,
-                        Token::End => return true,
-                        _ => {}
-                    }
+            Some("[[") => loop {
+                match self.token() {
+                    Token::Word(word) if word.plain() == Some("]]") => return true,
+                    Token::End => return true,
+                    _ => {}
                 }
-            }
+            },
             _ => false,
         }
     }
@@ -739,13 +763,24 @@ impl Lexer<'_> {
                 }
             }
             Some("read" | "getopts" | "mapfile" | "readarray") => {
-                for name in words.iter().skip(1).filter_map(Word::literal).filter(|name| is_name(name)) {
+                for name in words
+                    .iter()
+                    .skip(1)
+                    .filter_map(Word::literal)
+                    .filter(|name| is_name(name))
+                {
                     self.script.bindings.push((name, None));
                 }
             }
             Some("set") => {
-                let behind = words.iter().skip(1).skip_while(|word| word.literal().as_deref() != Some("--")).skip(1);
-                self.script.bindings.extend(behind.map(|word| ("@".to_owned(), Some(word.clone()))));
+                let behind = words
+                    .iter()
+                    .skip(1)
+                    .skip_while(|word| word.literal().as_deref() != Some("--"))
+                    .skip(1);
+                self.script
+                    .bindings
+                    .extend(behind.map(|word| ("@".to_owned(), Some(word.clone()))));
             }
             _ => {}
         }
@@ -854,7 +889,9 @@ fn starts_word(text: &[u8], at: usize) -> bool {
 fn word_at(text: &[u8], at: usize, word: &[u8]) -> bool {
     starts_word(text, at)
         && text.get(at..).is_some_and(|rest| rest.starts_with(word))
-        && text.get(at + word.len()).is_none_or(|byte| b" \t\n;&|()".contains(byte))
+        && text
+            .get(at + word.len())
+            .is_none_or(|byte| b" \t\n;&|()".contains(byte))
 }
 
 fn here_document(text: &[u8], from: usize) -> ((Vec<u8>, bool), usize) {
@@ -878,7 +915,11 @@ fn skip_document(text: &[u8], from: usize, delimiter: &[u8], stripped: bool) -> 
     while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
         let length = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
         let line = rest.get(..length).unwrap_or_default();
-        let tabs = if stripped { line.iter().take_while(|byte| **byte == b'\t').count() } else { 0 };
+        let tabs = if stripped {
+            line.iter().take_while(|byte| **byte == b'\t').count()
+        } else {
+            0
+        };
         at = (at + length + 1).min(text.len());
         if line.get(tabs..) == Some(delimiter) {
             // Back on the newline, which ends the line of the delimiter.
@@ -909,11 +950,20 @@ mod tests {
         for (text, expected) in [
             ("a b; c && d || e | f & g", vec!["a", "c", "d", "e", "f", "g"]),
             ("x=$(a \"$(b `c`)\") d >e 2>&1 <f", vec!["a", "b", "c", "d"]),
-            ("if a; then b; elif ! c; then d; else e; fi", vec!["a", "b", "c", "d", "e"]),
-            ("for i in p q; do a \"$i\"; done; while b; do c; done", vec!["a", "b", "c"]),
+            (
+                "if a; then b; elif ! c; then d; else e; fi",
+                vec!["a", "b", "c", "d", "e"],
+            ),
+            (
+                "for i in p q; do a \"$i\"; done; while b; do c; done",
+                vec!["a", "b", "c"],
+            ),
             ("case $x in p|q) a ;; (r) b;; *) c; esac; d", vec!["a", "b", "c", "d"]),
             ("x=$(case $y in p) a;; q) b;; esac); c", vec!["a", "b", "c"]),
-            ("f() { a; }; function g { b; }; (c; d); { e; }", vec!["a", "b", "c", "d", "e"]),
+            (
+                "f() { a; }; function g { b; }; (c; d); { e; }",
+                vec!["a", "b", "c", "d", "e"],
+            ),
             ("cat <<E\nno $(a) no\n  E\nE\nb", vec!["a", "b", "cat"]),
             ("cat <<'E' | a\nno $(no)\nE\nb", vec!["a", "b", "cat"]),
             ("x=$(cat <<E\n)\nE\n); a", vec!["a", "cat"]),
@@ -930,7 +980,10 @@ mod tests {
 
     #[test]
     fn what_is_assigned_is_known() {
-        let script = parse("A=/x B=\"$A/y\" c; export D=e; for F in g h; do :; done; : ${I:=j}; set -- k \"$@\"; read L", 0);
+        let script = parse(
+            "A=/x B=\"$A/y\" c; export D=e; for F in g h; do :; done; : ${I:=j}; set -- k \"$@\"; read L",
+            0,
+        );
         let names: Vec<_> = script.bindings.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["A", "B", "D", "F", "F", "I", "@", "@", "L"]);
         assert_eq!(script.bindings.last(), Some(&("L".to_owned(), None)));
@@ -939,10 +992,29 @@ mod tests {
     #[test]
     fn hostile_scripts_end_soon() {
         let started = std::time::Instant::now();
-        for piece in ["$(", "${", "`", "\"$(", "((", "case a in ", "<<A\n", "${a:-", "$(case ", "f()", "[[ ", "a=(", "'", "$(<<A "] {
+        for piece in [
+            "$(",
+            "${",
+            "`",
+            "\"$(",
+            "((",
+            "case a in ",
+            "<<A\n",
+            "${a:-",
+            "$(case ",
+            "f()",
+            "[[ ",
+            "a=(",
+            "'",
+            "$(<<A ",
+        ] {
             parse(&piece.repeat((1 << 20) / piece.len()), 0);
         }
-        assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
+        assert!(
+            started.elapsed() < std::time::Duration::from_secs(20),
+            "{:?}",
+            started.elapsed()
+        );
     }
 
     proptest::proptest! {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
-use super::{Content, Mounted};
 use super::pattern;
+use super::{Content, Mounted};
 use crate::tree::{Kind, Resolved, Tree, join};
 
 /// Most links that a path may pass, as in Linux.
@@ -16,7 +16,10 @@ const MAX_PATH: usize = 4096;
 /// What stands at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum What<'a> {
-    File { mode: u32, size: u64 },
+    File {
+        mode: u32,
+        size: u64,
+    },
     Directory,
     Link(&'a str),
     Special,
@@ -88,9 +91,12 @@ impl<'a> Space<'a> {
         }
         let path = path.trim_end_matches('/');
         match path.rsplit_once('/') {
-            Some((parent, name)) if !parent.is_empty() && self.resolve(parent).is_some() => {
-                join(&self.resolve(parent).map_or_else(|| parent.to_owned(), |found| found.path), name)
-            }
+            Some((parent, name)) if !parent.is_empty() && self.resolve(parent).is_some() => join(
+                &self
+                    .resolve(parent)
+                    .map_or_else(|| parent.to_owned(), |found| found.path),
+                name,
+            ),
             _ if path.is_empty() => "/".to_owned(),
             _ => path.to_owned(),
         }
@@ -105,7 +111,8 @@ impl<'a> Space<'a> {
     pub(super) fn mount(&self, path: &str) -> Option<(&'a Mounted, String)> {
         self.mounts.iter().rev().find_map(|(at, mount)| {
             let rest = path.strip_prefix(at.as_str())?;
-            (rest.is_empty() || rest.starts_with('/') || at == "/").then(|| (*mount, join("/", rest.trim_start_matches('/'))))
+            (rest.is_empty() || rest.starts_with('/') || at == "/")
+                .then(|| (*mount, join("/", rest.trim_start_matches('/'))))
         })
     }
 
@@ -205,9 +212,10 @@ impl<'a> Space<'a> {
         match self.mount(directory) {
             Some((mount, below)) => {
                 if let Content::Tree(tree) = &mount.content {
-                    names.extend(tree.children(&below).map(|(path, _)| {
-                        join(directory, path.rsplit('/').next().unwrap_or(path))
-                    }));
+                    names.extend(
+                        tree.children(&below)
+                            .map(|(path, _)| join(directory, path.rsplit('/').next().unwrap_or(path))),
+                    );
                 }
             }
             None => names.extend(self.tree.children(directory).map(|(path, _)| path.to_owned())),
@@ -258,7 +266,11 @@ impl<'a> Space<'a> {
                     .iter()
                     .flat_map(|place| {
                         let skipped = join(place, "").len();
-                        let wanted = if rest.is_empty() { "**".to_owned() } else { format!("**/{rest}") };
+                        let wanted = if rest.is_empty() {
+                            "**".to_owned()
+                        } else {
+                            format!("**/{rest}")
+                        };
                         self.below(place)
                             .into_iter()
                             .filter(move |path| rest_matches(&wanted, path.get(skipped..).unwrap_or("")))

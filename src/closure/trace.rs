@@ -8,7 +8,7 @@ use super::elf::{self, Abi, Elf, Texts};
 use super::loader::{Loader, Search};
 use super::rules::Rules;
 use super::space::{Space, What};
-use super::{Class, Closure, Content, Hidden, How, Kept, Level, Object, Origin, Roots, pattern};
+use super::{Class, Closure, Hidden, How, Kept, Level, Object, Origin, Roots, pattern};
 use crate::packages::{Inventory, PackageId};
 use crate::tree::{Tree, join};
 
@@ -27,21 +27,61 @@ const MAX_NAMED: usize = 20_000;
 
 /// Where commands are looked up beside `PATH`.
 const STANDARD_PATH: &[&str] = &[
-    "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin",
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
 ];
 
 /// The C library and its loader: what their texts name is in the rules, since it depends on the caller.
 const C_LIBRARY: &[&str] = &[
-    "libc.so.6", "libc-2.*.so", "ld-linux*", "ld-2.*.so", "ld64.so*", "libpthread.so.0", "libdl.so.2", "libc.musl-*", "ld-musl-*",
-    "libnss_*.so.2", "libresolv.so.2", "librt.so.1", "libm.so.6",
+    "libc.so.6",
+    "libc-2.*.so",
+    "ld-linux*",
+    "ld-2.*.so",
+    "ld64.so*",
+    "libpthread.so.0",
+    "libdl.so.2",
+    "libc.musl-*",
+    "ld-musl-*",
+    "libnss_*.so.2",
+    "libresolv.so.2",
+    "librt.so.1",
+    "libm.so.6",
 ];
 
 /// Directories that belong to everybody: whoever names one does not need all that is in it.
 const SHARED: &[&str] = &[
-    "/", "/*", "/usr/*", "/usr/local/*", "/usr/lib/*-linux-*", "/usr/share/doc", "/usr/share/man", "/usr/share/info",
-    "/usr/share/locale", "/usr/share/zoneinfo", "/usr/share/misc", "/var/*", "/var/lib/dpkg", "/var/lib/dpkg/*",
-    "/etc/default", "/etc/init.d", "/etc/ssl/certs", "/etc/alternatives", "/etc/*.d", "/proc/**", "/sys/**", "/dev/**",
-    "/run/**", "/tmp/**", "/usr/local/share/*", "/usr/share/applications", "/usr/share/icons", "/usr/share/pixmaps",
+    "/",
+    "/*",
+    "/usr/*",
+    "/usr/local/*",
+    "/usr/lib/*-linux-*",
+    "/usr/share/doc",
+    "/usr/share/man",
+    "/usr/share/info",
+    "/usr/share/locale",
+    "/usr/share/zoneinfo",
+    "/usr/share/misc",
+    "/var/*",
+    "/var/lib/dpkg",
+    "/var/lib/dpkg/*",
+    "/etc/default",
+    "/etc/init.d",
+    "/etc/ssl/certs",
+    "/etc/alternatives",
+    "/etc/*.d",
+    "/proc/**",
+    "/sys/**",
+    "/dev/**",
+    "/run/**",
+    "/tmp/**",
+    "/usr/local/share/*",
+    "/usr/share/applications",
+    "/usr/share/icons",
+    "/usr/share/pixmaps",
 ];
 
 /// Who asks for a file.
@@ -91,7 +131,13 @@ pub(super) struct Trace<'a> {
 }
 
 impl<'a> Trace<'a> {
-    pub(super) fn new(tree: &'a Tree, inventory: &'a Inventory, rules: &'a Rules, roots: &'a Roots, level: Level) -> Self {
+    pub(super) fn new(
+        tree: &'a Tree,
+        inventory: &'a Inventory,
+        rules: &'a Rules,
+        roots: &'a Roots,
+        level: Level,
+    ) -> Self {
         let space = Space::new(tree, &roots.mounts);
         let mut loader = Loader::read(&space);
         let mut path: Vec<String> = Vec::new();
@@ -99,12 +145,27 @@ impl<'a> Trace<'a> {
         for entry in &roots.env {
             match entry.split_once('=') {
                 Some(("LD_LIBRARY_PATH", value)) => {
-                    loader.environment = value.split([':', ';']).filter(|part| !part.is_empty()).map(str::to_owned).collect();
+                    loader.environment = value
+                        .split([':', ';'])
+                        .filter(|part| !part.is_empty())
+                        .map(str::to_owned)
+                        .collect();
                 }
                 Some(("LD_PRELOAD" | "LD_AUDIT", value)) => {
-                    preload.extend(value.split([':', ' ']).filter(|part| !part.is_empty()).map(str::to_owned));
+                    preload.extend(
+                        value
+                            .split([':', ' '])
+                            .filter(|part| !part.is_empty())
+                            .map(str::to_owned),
+                    );
                 }
-                Some(("PATH", value)) => path = value.split(':').filter(|part| part.starts_with('/')).map(str::to_owned).collect(),
+                Some(("PATH", value)) => {
+                    path = value
+                        .split(':')
+                        .filter(|part| part.starts_with('/'))
+                        .map(str::to_owned)
+                        .collect()
+                }
                 _ => {}
             }
         }
@@ -113,11 +174,22 @@ impl<'a> Trace<'a> {
                 path.push((*standard).to_owned());
             }
         }
-        if let Some(bytes) = space.resolve("/etc/ld.so.preload").and_then(|found| space.bytes(&found.path, MAX_CONFIGURATION)) {
+        if let Some(bytes) = space
+            .resolve("/etc/ld.so.preload")
+            .and_then(|found| space.bytes(&found.path, MAX_CONFIGURATION))
+        {
             let text = String::from_utf8_lossy(&bytes).into_owned();
-            preload.extend(text.split([' ', '\t', '\n', ':']).filter(|part| !part.is_empty()).map(str::to_owned));
+            preload.extend(
+                text.split([' ', '\t', '\n', ':'])
+                    .filter(|part| !part.is_empty())
+                    .map(str::to_owned),
+            );
         }
-        let top = space.children("/").iter().map(|path| path.trim_start_matches('/').to_owned()).collect();
+        let top = space
+            .children("/")
+            .iter()
+            .map(|path| path.trim_start_matches('/').to_owned())
+            .collect();
         let mut trace = Self {
             space,
             inventory,
@@ -147,14 +219,20 @@ impl<'a> Trace<'a> {
             is_everything: false,
             services: BTreeSet::new(),
         };
-        trace.closure.left_out = rules.hide.iter().map(|hide| (hide.name.clone(), hide.reason.clone())).collect();
+        trace.closure.left_out = rules
+            .hide
+            .iter()
+            .map(|hide| (hide.name.clone(), hide.reason.clone()))
+            .collect();
         trace.classify(tree);
         trace
     }
 
     fn classify(&mut self, tree: &Tree) {
         for (path, node) in tree.nodes().filter(|(_, node)| node.is_file() && node.size > 0) {
-            let class = tree.head(path, HEAD as u64).map_or(Class::Data, |head| self.class_of(path, node.mode, &head));
+            let class = tree
+                .head(path, HEAD as u64)
+                .map_or(Class::Data, |head| self.class_of(path, node.mode, &head));
             if class != Class::Data {
                 self.closure.classes.insert(path.to_owned(), class);
             }
@@ -164,7 +242,11 @@ impl<'a> Trace<'a> {
     fn class_of(&self, path: &str, mode: u32, head: &[u8]) -> Class {
         if elf::is_elf(head) {
             let is_named_library = path.rsplit('/').next().is_some_and(|name| name.contains(".so"));
-            let startable = self.space.open(path).and_then(|reader| elf::is_startable(&reader)).unwrap_or(false);
+            let startable = self
+                .space
+                .open(path)
+                .and_then(|reader| elf::is_startable(&reader))
+                .unwrap_or(false);
             // A static program that can lie anywhere looks like a library; a library may have an interpreter.
             let is_program = mode & 0o111 != 0 && (startable || !is_named_library);
             return if is_program { Class::Program } else { Class::Library };
@@ -211,7 +293,8 @@ impl<'a> Trace<'a> {
             return false;
         }
         // A mount point that the image has must stay in it.
-        let is_mounted = self.space.tree.node(path).is_none() || self.space.mount(path).is_some_and(|(_, below)| below != "/");
+        let is_mounted =
+            self.space.tree.node(path).is_none() || self.space.mount(path).is_some_and(|(_, below)| below != "/");
         self.closure.kept.insert(
             path.to_owned(),
             Kept {
@@ -266,16 +349,23 @@ impl<'a> Trace<'a> {
             return None;
         }
         if name.contains('/') {
-            let path = if name.starts_with('/') { name.to_owned() } else { join(cwd, name) };
+            let path = if name.starts_with('/') {
+                name.to_owned()
+            } else {
+                join(cwd, name)
+            };
             return self.is_startable(&path).then_some(path);
         }
-        self.path.iter().map(|directory| join(directory, name)).find(|path| self.is_startable(path))
+        self.path
+            .iter()
+            .map(|directory| join(directory, name))
+            .find(|path| self.is_startable(path))
     }
 
     fn is_startable(&self, path: &str) -> bool {
-        self.space.resolve(path).is_some_and(|found| {
-            matches!(self.space.what(&found.path), Some(What::File { mode, .. }) if mode & 0o111 != 0)
-        })
+        self.space.resolve(path).is_some_and(
+            |found| matches!(self.space.what(&found.path), Some(What::File { mode, .. }) if mode & 0o111 != 0),
+        )
     }
 
     /// Whether a path leads into a mount that could hold a program and could not be read.
@@ -315,7 +405,9 @@ impl<'a> Trace<'a> {
                 Some(path) => {
                     self.keep(&path, "the policy names it", &origin, By::Command);
                 }
-                None => self.closure.note(format!("{name}, which the policy's exec names, is not in the image")),
+                None => self
+                    .closure
+                    .note(format!("{name}, which the policy's exec names, is not in the image")),
             }
         }
         for wanted in &roots.keep {
@@ -343,20 +435,34 @@ impl<'a> Trace<'a> {
             self.directory_data(cwd, "in the working directory", &origin);
             self.application(cwd, &origin);
         }
-        for name in ["/etc/ld.so.conf"].into_iter().map(str::to_owned).chain(self.loader.files.clone()) {
+        for name in ["/etc/ld.so.conf"]
+            .into_iter()
+            .map(str::to_owned)
+            .chain(self.loader.files.clone())
+        {
             let origin = Origin::Root("loader".to_owned());
-            self.keep(&name, "where the dynamic loader looks for libraries", &origin, By::Convention);
+            self.keep(
+                &name,
+                "where the dynamic loader looks for libraries",
+                &origin,
+                By::Convention,
+            );
         }
         self.fire_rules(None);
     }
 
     fn environment(&mut self, entry: &str, cwd: &str) {
-        let Some((name, value)) = entry.split_once('=') else { return };
+        let Some((name, value)) = entry.split_once('=') else {
+            return;
+        };
         if name == "PATH" || name == "LD_PRELOAD" || name == "LD_AUDIT" {
             return;
         }
         let origin = Origin::Root(format!("the environment: {name}"));
-        for part in value.split([':', ';', ',', ' ', '=']).filter(|part| part.starts_with('/')) {
+        for part in value
+            .split([':', ';', ',', ' ', '='])
+            .filter(|part| part.starts_with('/'))
+        {
             self.named(part, "the environment names it", &origin, By::Command, cwd);
         }
         if matches!(name, "BASH_ENV" | "ENV") {
@@ -366,7 +472,11 @@ impl<'a> Trace<'a> {
 
     /// Keeps what a text names: a file with all that it needs, a directory with its data and libraries.
     pub(super) fn named(&mut self, path: &str, rule: &str, origin: &Origin, by: By, cwd: &str) {
-        let path = if path.starts_with('/') { path.to_owned() } else { join(cwd, path) };
+        let path = if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            join(cwd, path)
+        };
         let Some(found) = self.space.resolve(&path) else { return };
         let is_directory = self.space.what(&found.path) == Some(What::Directory);
         self.keep(&path, rule, origin, if is_directory { By::Convention } else { by });
@@ -377,13 +487,18 @@ impl<'a> Trace<'a> {
 
     /// Keeps data and libraries below a directory, unless it is everybody's.
     pub(super) fn directory_data(&mut self, directory: &str, rule: &str, origin: &Origin) {
-        let Some(found) = self.space.resolve(directory) else { return };
+        let Some(found) = self.space.resolve(directory) else {
+            return;
+        };
         if SHARED.iter().any(|shared| pattern::path(shared, &found.path)) {
             return;
         }
         let below = self.space.below(&found.path);
         if below.len() > MAX_NAMED && self.space.mount(&found.path).is_none() {
-            self.closure.note(format!("{} has more than {MAX_NAMED} files, which are kept only where something else leads to them", found.path));
+            self.closure.note(format!(
+                "{} has more than {MAX_NAMED} files, which are kept only where something else leads to them",
+                found.path
+            ));
             return;
         }
         for path in below {
@@ -404,8 +519,12 @@ impl<'a> Trace<'a> {
 
     /// Keeps what no package owns in the working directory: the application, helpers included.
     fn application(&mut self, directory: &str, origin: &Origin) {
-        let Some(found) = self.space.resolve(directory) else { return };
-        if SHARED.iter().any(|shared| pattern::path(shared, &found.path)) && !matches!(found.path.as_str(), "/app" | "/opt" | "/srv" | "/workspace" | "/work") {
+        let Some(found) = self.space.resolve(directory) else {
+            return;
+        };
+        if SHARED.iter().any(|shared| pattern::path(shared, &found.path))
+            && !matches!(found.path.as_str(), "/app" | "/opt" | "/srv" | "/workspace" | "/work")
+        {
             return;
         }
         for path in self.space.below(&found.path).into_iter().take(MAX_NAMED) {
@@ -470,7 +589,9 @@ impl<'a> Trace<'a> {
 
     /// A package's shared objects outside of the loader's directories are modules, which only its programs know of.
     fn package_reached(&mut self, id: PackageId) {
-        let Some(package) = self.inventory.package(id) else { return };
+        let Some(package) = self.inventory.package(id) else {
+            return;
+        };
         let origin = Origin::Path(self.packages.get(&id).cloned().unwrap_or_default());
         for path in &package.files {
             if self.level == Level::Packages {
@@ -479,7 +600,11 @@ impl<'a> Trace<'a> {
                 }
                 continue;
             }
-            if self.class(path) == Class::Library && is_private(path) && !path.contains("/gconv/") && !path.contains("/security/") {
+            if self.class(path) == Class::Library
+                && is_private(path)
+                && !path.contains("/gconv/")
+                && !path.contains("/security/")
+            {
                 self.keep(path, "a module of a package that is reached", &origin, By::Convention);
             }
         }
@@ -492,13 +617,19 @@ impl<'a> Trace<'a> {
     fn is_interpreter(&self, path: &str) -> bool {
         let name = path.rsplit('/').next().unwrap_or(path);
         self.rules.shells.contains(name)
-            || self.rules.languages.iter().any(|language| {
-                language.interpreters.iter().any(|pattern| pattern::path(pattern, path))
-            })
+            || self
+                .rules
+                .languages
+                .iter()
+                .any(|language| language.interpreters.iter().any(|pattern| pattern::path(pattern, path)))
     }
 
     fn find_libraries(&self, name: &str, from: &str, elf: &Elf, rpath: &[String], is_musl: bool) -> Rc<Vec<String>> {
-        let plain = rpath.is_empty() && elf.rpath.is_empty() && elf.runpath.is_empty() && !elf.no_default && !name.contains('/');
+        let plain = rpath.is_empty()
+            && elf.rpath.is_empty()
+            && elf.runpath.is_empty()
+            && !elf.no_default
+            && !name.contains('/');
         let key = (name.to_owned(), elf.abi, is_musl);
         if plain {
             if let Some(known) = self.searches.borrow().get(&key) {
@@ -522,7 +653,10 @@ impl<'a> Trace<'a> {
 
     fn add_object(&mut self, path: &str, how: How) {
         let is_mounted = self.space.mount(path).is_some();
-        self.closure.objects.entry(path.to_owned()).or_insert(Object { how, is_mounted });
+        self.closure
+            .objects
+            .entry(path.to_owned())
+            .or_insert(Object { how, is_mounted });
     }
 
     /// A program or module with all that the loader puts beside it, and what their texts name.
@@ -530,13 +664,19 @@ impl<'a> Trace<'a> {
         let Some(program) = self.elf(start) else {
             self.add_object(start, how);
             let reason = self.space.open(start).map_or("it cannot be read", |reader| {
-                elf::parse(&reader, &self.rules.imports).err().unwrap_or("it is no ELF file")
+                elf::parse(&reader, &self.rules.imports)
+                    .err()
+                    .unwrap_or("it is no ELF file")
             });
-            self.closure.cannot_follow(start, &format!("is a damaged program: {reason}"));
+            self.closure
+                .cannot_follow(start, &format!("is a damaged program: {reason}"));
             return;
         };
         self.add_object(start, how);
-        let is_musl = program.interpreter.as_deref().is_some_and(|name| name.contains("ld-musl"))
+        let is_musl = program
+            .interpreter
+            .as_deref()
+            .is_some_and(|name| name.contains("ld-musl"))
             || program.needed.iter().any(|name| name.starts_with("libc.musl"));
         let mut members: Vec<String> = vec![start.to_owned()];
         let mut seen: BTreeSet<String> = members.iter().cloned().collect();
@@ -548,12 +688,20 @@ impl<'a> Trace<'a> {
                     members.push(path);
                 }
             } else {
-                self.closure.note(format!("{start} needs {interpreter}, which the image does not have"));
+                self.closure
+                    .note(format!("{start} needs {interpreter}, which the image does not have"));
             }
             for name in self.preload.clone() {
                 let origin = Origin::Root("LD_PRELOAD, LD_AUDIT or /etc/ld.so.preload".to_owned());
                 let found = self.find_libraries(&name, start, &program, &[], is_musl);
-                self.take_libraries(&found, "put into every process", &origin, How::Preload, &mut members, &mut seen);
+                self.take_libraries(
+                    &found,
+                    "put into every process",
+                    &origin,
+                    How::Preload,
+                    &mut members,
+                    &mut seen,
+                );
             }
         }
         let mut rpath: Vec<String> = Vec::new();
@@ -593,12 +741,21 @@ impl<'a> Trace<'a> {
                 if Self::is_c_library(&member) || !loads && how == How::Program {
                     continue;
                 }
-                let Some(elf) = self.elf(&member).filter(|elf| elf.is_dynamic) else { continue };
+                let Some(elf) = self.elf(&member).filter(|elf| elf.is_dynamic) else {
+                    continue;
+                };
                 let texts = self.texts(&member, &elf);
                 let origin = Origin::Path(member.clone());
                 for name in texts.libraries.iter().take(MAX_LIBRARIES) {
                     let found = self.find_libraries(name, &member, &elf, &rpath, is_musl);
-                    self.take_libraries(&found, "its text names the library", &origin, How::Dlopen, &mut members, &mut seen);
+                    self.take_libraries(
+                        &found,
+                        "its text names the library",
+                        &origin,
+                        How::Dlopen,
+                        &mut members,
+                        &mut seen,
+                    );
                 }
             }
             if members.len() == before {
@@ -621,7 +778,9 @@ impl<'a> Trace<'a> {
         seen: &mut BTreeSet<String>,
     ) {
         for path in paths {
-            let Some(end) = self.keep(path, rule, origin, By::Rule) else { continue };
+            let Some(end) = self.keep(path, rule, origin, By::Rule) else {
+                continue;
+            };
             self.add_object(&end, how);
             if seen.insert(end.clone()) {
                 members.push(end);
@@ -637,7 +796,8 @@ impl<'a> Trace<'a> {
             elf::texts(&reader, elf, &self.space, &self.top, &self.siblings(path))
         });
         if texts.cut {
-            self.closure.cannot_follow(path, "is too large to be searched for the files that it names");
+            self.closure
+                .cannot_follow(path, "is too large to be searched for the files that it names");
         }
         let texts = Rc::new(texts);
         self.texts.insert(path.to_owned(), Rc::clone(&texts));
@@ -649,7 +809,9 @@ impl<'a> Trace<'a> {
         let (Some(owner), Some((directory, own))) = (self.inventory.owner(path), path.rsplit_once('/')) else {
             return BTreeSet::new();
         };
-        let Some(package) = self.inventory.package(owner) else { return BTreeSet::new() };
+        let Some(package) = self.inventory.package(owner) else {
+            return BTreeSet::new();
+        };
         package
             .files
             .iter()
@@ -675,7 +837,12 @@ impl<'a> Trace<'a> {
         }
         if let Some(member) = starts_shell {
             let origin = Origin::Path(member);
-            self.keep("/bin/sh", "it calls system() or popen(), which start the shell", &origin, By::Rule);
+            self.keep(
+                "/bin/sh",
+                "it calls system() or popen(), which start the shell",
+                &origin,
+                By::Rule,
+            );
         }
         for member in members {
             let again = member != start && self.followed.contains(&(member.clone(), starts));
@@ -689,12 +856,19 @@ impl<'a> Trace<'a> {
             let origin = Origin::Path(member.clone());
             let prefixes = texts.prefixes.iter().filter(|_| texts.endless);
             for path in texts.paths.iter().chain(prefixes) {
-                let Some(found) = self.space.resolve(path) else { continue };
+                let Some(found) = self.space.resolve(path) else {
+                    continue;
+                };
                 match (self.space.what(&found.path), self.class(&found.path)) {
                     (Some(What::File { .. }), Class::Program | Class::Script)
                         if starts && !silent && (texts.endless || texts.started.contains(path)) =>
                     {
-                        self.keep(path, "its text names the program, and it starts programs", &origin, By::Rule);
+                        self.keep(
+                            path,
+                            "its text names the program, and it starts programs",
+                            &origin,
+                            By::Rule,
+                        );
                     }
                     (Some(What::File { .. }), Class::Library) => {
                         self.keep(path, "its text names the library", &origin, By::Rule);
@@ -709,7 +883,10 @@ impl<'a> Trace<'a> {
                 continue;
             }
             if member == start {
-                let directory = member.rsplit_once('/').map_or("", |(directory, _)| directory).to_owned();
+                let directory = member
+                    .rsplit_once('/')
+                    .map_or("", |(directory, _)| directory)
+                    .to_owned();
                 let public = self.path.iter().any(|known| *known == directory);
                 for name in &texts.names {
                     // Short names of commands are words of other meaning, too.
@@ -717,7 +894,12 @@ impl<'a> Trace<'a> {
                         continue;
                     }
                     let path = join(&directory, name);
-                    self.keep(&path, "its text names the program beside it, and it starts programs", &origin, By::Rule);
+                    self.keep(
+                        &path,
+                        "its text names the program beside it, and it starts programs",
+                        &origin,
+                        By::Rule,
+                    );
                 }
             }
             if elf.starts_shell && member == start {
@@ -746,17 +928,29 @@ impl<'a> Trace<'a> {
                 None => rule.reached.is_empty() && rule.imports.is_empty(),
                 Some(path) => {
                     let reached = rule.reached.is_empty()
-                        || rule.reached.iter().any(|pattern| pattern::path(pattern, path) || self.is_called(pattern, path));
+                        || rule
+                            .reached
+                            .iter()
+                            .any(|pattern| pattern::path(pattern, path) || self.is_called(pattern, path));
                     let by_import = !rule.imports.is_empty()
-                        && self.elf(path).is_some_and(|elf| rule.imports.iter().any(|name| elf.imports.contains(name)));
-                    if rule.imports.is_empty() { reached && !rule.reached.is_empty() } else { by_import }
+                        && self
+                            .elf(path)
+                            .is_some_and(|elf| rule.imports.iter().any(|name| elf.imports.contains(name)));
+                    if rule.imports.is_empty() {
+                        reached && !rule.reached.is_empty()
+                    } else {
+                        by_import
+                    }
                 }
             };
             if !holds {
                 continue;
             }
             self.fired.insert(number);
-            let origin = path.map_or_else(|| Origin::Root(format!("convention: {}", rule.name)), |path| Origin::Path(path.to_owned()));
+            let origin = path.map_or_else(
+                || Origin::Root(format!("convention: {}", rule.name)),
+                |path| Origin::Path(path.to_owned()),
+            );
             let by = if path.is_some() { By::Rule } else { By::Convention };
             for wanted in &rule.keep {
                 for path in self.space.expand(wanted) {
@@ -811,14 +1005,20 @@ impl<'a> Trace<'a> {
 
     /// The modules that `nsswitch.conf` names.
     fn name_services(&mut self, from: &str) {
-        let Some(found) = self.space.resolve("/etc/nsswitch.conf") else { return };
-        let Some(bytes) = self.space.bytes(&found.path, MAX_CONFIGURATION) else { return };
+        let Some(found) = self.space.resolve("/etc/nsswitch.conf") else {
+            return;
+        };
+        let Some(bytes) = self.space.bytes(&found.path, MAX_CONFIGURATION) else {
+            return;
+        };
         let Some(elf) = self.elf(from) else { return };
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let mut services = BTreeSet::new();
         for line in text.lines() {
             let line = line.split('#').next().unwrap_or("");
-            let Some((_, list)) = line.split_once(':') else { continue };
+            let Some((_, list)) = line.split_once(':') else {
+                continue;
+            };
             for word in list.split_ascii_whitespace() {
                 if services.len() < 64 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
                     services.insert(word.to_owned());
@@ -827,7 +1027,10 @@ impl<'a> Trace<'a> {
         }
         let origin = Origin::Path(found.path);
         for service in services {
-            for path in self.find_libraries(&format!("libnss_{service}.so.2"), from, &elf, &[], false).iter() {
+            for path in self
+                .find_libraries(&format!("libnss_{service}.so.2"), from, &elf, &[], false)
+                .iter()
+            {
                 if let Some(end) = self.keep(path, "nsswitch.conf names the service", &origin, By::Rule) {
                     self.add_object(&end, How::Dlopen);
                     self.process(&end, How::Dlopen);
@@ -839,19 +1042,34 @@ impl<'a> Trace<'a> {
     /// The modules that services of PAM name, once libpam is there: services of packages that are reached, and those
     /// that stand for all others. False where there is no new one.
     fn pam_services(&mut self) -> bool {
-        let libpam = self.closure.objects.keys().find(|path| pattern::path("libpam.so.*", path)).cloned();
+        let libpam = self
+            .closure
+            .objects
+            .keys()
+            .find(|path| pattern::path("libpam.so.*", path))
+            .cloned();
         let Some(libpam) = libpam else { return false };
         let mut modules = BTreeSet::new();
         for file in self.space.expand("/etc/pam.d/*") {
             let name = file.rsplit('/').next().unwrap_or("");
-            let is_reached = self.inventory.owner(&file).is_none_or(|id| self.packages.contains_key(&id));
-            if !(is_reached || name == "other" || name.starts_with("common-") || name == "system-auth") || self.services.contains(&file) {
+            let is_reached = self
+                .inventory
+                .owner(&file)
+                .is_none_or(|id| self.packages.contains_key(&id));
+            if !(is_reached || name == "other" || name.starts_with("common-") || name == "system-auth")
+                || self.services.contains(&file)
+            {
                 continue;
             }
             self.services.insert(file.clone());
-            let Some(end) = self.keep(&file, "a service of PAM", &Origin::Path(libpam.clone()), By::Convention) else { continue };
+            let Some(end) = self.keep(&file, "a service of PAM", &Origin::Path(libpam.clone()), By::Convention) else {
+                continue;
+            };
             let text = self.space.bytes(&end, MAX_CONFIGURATION).unwrap_or_default();
-            for token in String::from_utf8_lossy(&text).split_ascii_whitespace().filter(|token| token.ends_with(".so")) {
+            for token in String::from_utf8_lossy(&text)
+                .split_ascii_whitespace()
+                .filter(|token| token.ends_with(".so"))
+            {
                 modules.insert((token.to_owned(), end.clone()));
             }
         }
@@ -859,12 +1077,25 @@ impl<'a> Trace<'a> {
             return false;
         }
         for (name, service) in modules {
-            let places: &[&str] = if name.starts_with('/') { &[""] } else {
-                &["/usr/lib/*/security/", "/usr/lib/security/", "/usr/lib64/security/", "/lib/*/security/", "/lib/security/"]
+            let places: &[&str] = if name.starts_with('/') {
+                &[""]
+            } else {
+                &[
+                    "/usr/lib/*/security/",
+                    "/usr/lib/security/",
+                    "/usr/lib64/security/",
+                    "/lib/*/security/",
+                    "/lib/security/",
+                ]
             };
             for place in places {
                 for path in self.space.expand(&format!("{place}{name}")) {
-                    self.keep(&path, "the service of PAM names the module", &Origin::Path(service.clone()), By::Convention);
+                    self.keep(
+                        &path,
+                        "the service of PAM names the module",
+                        &Origin::Path(service.clone()),
+                        By::Convention,
+                    );
                 }
             }
         }
@@ -874,13 +1105,18 @@ impl<'a> Trace<'a> {
     /// Programs that a file of configuration names.
     pub(super) fn search_configuration(&mut self, file: &str, of: &str) {
         let Some(found) = self.space.resolve(file) else { return };
-        let Some(What::File { size, .. }) = self.space.what(&found.path) else { return };
+        let Some(What::File { size, .. }) = self.space.what(&found.path) else {
+            return;
+        };
         if self.configured + size > MAX_CONFIGURATIONS {
-            self.closure.cannot_follow(&found.path, "is one configuration file too many to search for programs");
+            self.closure
+                .cannot_follow(&found.path, "is one configuration file too many to search for programs");
             return;
         }
         self.configured += size;
-        let Some(bytes) = self.space.bytes(&found.path, MAX_CONFIGURATION) else { return };
+        let Some(bytes) = self.space.bytes(&found.path, MAX_CONFIGURATION) else {
+            return;
+        };
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let origin = Origin::Path(found.path.clone());
         for line in text.lines() {
@@ -890,7 +1126,13 @@ impl<'a> Trace<'a> {
             }
             for token in line.split(|c: char| c.is_whitespace() || "\"'=|;,(){}<>`".contains(c)) {
                 if token.starts_with('/') && token.len() > 1 {
-                    self.named(token, &format!("the configuration of {of} names it"), &origin, By::Rule, "/");
+                    self.named(
+                        token,
+                        &format!("the configuration of {of} names it"),
+                        &origin,
+                        By::Rule,
+                        "/",
+                    );
                 }
             }
             // `command = name arguments`, as supervisors write it.
@@ -907,7 +1149,9 @@ impl<'a> Trace<'a> {
     pub(super) fn languages_of(&mut self, path: &str) {
         let rules = self.rules;
         for (number, language) in rules.languages.iter().enumerate() {
-            if self.languages.contains(&number) || !language.interpreters.iter().any(|pattern| pattern::path(pattern, path)) {
+            if self.languages.contains(&number)
+                || !language.interpreters.iter().any(|pattern| pattern::path(pattern, path))
+            {
                 continue;
             }
             self.languages.insert(number);
@@ -934,22 +1178,26 @@ impl<'a> Trace<'a> {
 
     /// Where something could not be followed: every executable of eligible packages, and all that it needs.
     pub(super) fn keep_everything(&mut self, eligible: &dyn Fn(PackageId) -> bool) {
-        let first = self.closure.unfollowed.first().map_or_else(String::new, |first| format!("{} {}", first.what, first.why));
+        let first = self
+            .closure
+            .unfollowed
+            .first()
+            .map_or_else(String::new, |first| format!("{} {}", first.what, first.why));
         let origin = Origin::Root(format!("not followed: {first}"));
         let said = self.closure.unfollowed.clone();
         let paths: Vec<String> = self
             .space
             .tree
             .nodes()
-            .filter(|(path, node)| {
-                !node.is_directory() && self.inventory.owner(path).is_some_and(eligible)
-            })
+            .filter(|(path, node)| !node.is_directory() && self.inventory.owner(path).is_some_and(eligible))
             .map(|(path, _)| path.to_owned())
             .collect();
         self.is_everything = true;
         let rule = "something could not be followed, so every executable of the SBOM's packages stays";
         for path in paths {
-            let Some(end) = self.space.resolve(&path).map(|found| found.path) else { continue };
+            let Some(end) = self.space.resolve(&path).map(|found| found.path) else {
+                continue;
+            };
             let class = self.class(&end);
             if class == Class::Data || self.analysed.contains(&end) && self.closure.kept.contains_key(&path) {
                 continue;
@@ -974,7 +1222,11 @@ impl<'a> Trace<'a> {
 
     pub(super) fn hidden_set_id(&self, path: &str) -> bool {
         self.set_id.contains(path)
-            || self.space.tree.node(path).is_some_and(|node| node.is_executable() && node.mode & 0o6000 != 0)
+            || self
+                .space
+                .tree
+                .node(path)
+                .is_some_and(|node| node.is_executable() && node.mode & 0o6000 != 0)
     }
 
     pub(super) fn hide(&mut self, path: &str, why: Hidden) {
@@ -986,8 +1238,17 @@ impl<'a> Trace<'a> {
 fn is_private(path: &str) -> bool {
     let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
     ![
-        "/lib", "/lib64", "/lib32", "/usr/lib", "/usr/lib64", "/usr/lib32", "/usr/local/lib", "/usr/lib/*-linux-*", "/lib/*-linux-*",
-        "/usr/local/lib/*-linux-*", "/usr/lib/**/glibc-hwcaps/*",
+        "/lib",
+        "/lib64",
+        "/lib32",
+        "/usr/lib",
+        "/usr/lib64",
+        "/usr/lib32",
+        "/usr/local/lib",
+        "/usr/lib/*-linux-*",
+        "/lib/*-linux-*",
+        "/usr/local/lib/*-linux-*",
+        "/usr/lib/**/glibc-hwcaps/*",
     ]
     .iter()
     .any(|known| pattern::path(known, directory))
