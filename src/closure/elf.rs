@@ -93,6 +93,9 @@ pub(super) struct Elf {
 pub(super) struct Texts {
     /// Existing paths that a text names from its delimiter to its delimiter.
     pub(super) paths: BTreeSet<String>,
+    /// Those of them with which a text or a word of it begins, and not the value of a setting: a program that records
+    /// how it was built names its maker's tools.
+    pub(super) started: BTreeSet<String>,
     /// Files that some text begins with; the language does not end its texts.
     pub(super) prefixes: BTreeSet<String>,
     /// `lib….so…`.
@@ -110,6 +113,25 @@ pub(super) struct Texts {
 /// Whether these are the first bytes of an ELF file.
 pub(super) fn is_elf(head: &[u8]) -> bool {
     head.starts_with(b"\x7fELF")
+}
+
+/// Whether the kernel could start an ELF file: it is no object that is only ever loaded. `None` where its headers are
+/// damaged.
+pub(super) fn is_startable(reader: &Reader<'_>) -> Option<bool> {
+    match reader.read(4, 1)?.first() {
+        Some(1) => is_startable_as::<FileHeader32<Endianness>>(reader),
+        Some(2) => is_startable_as::<FileHeader64<Endianness>>(reader),
+        _ => None,
+    }
+}
+
+fn is_startable_as<H: FileHeader<Endian = Endianness>>(reader: &Reader<'_>) -> Option<bool> {
+    let header: H = *read_pods::<H>(reader, 0, 1)?.first()?;
+    let endian = header.endian().ok()?;
+    let count = usize::from(header.e_phnum(endian)).min(MAX_HEADERS);
+    let headers: Vec<H::ProgramHeader> = read_pods(reader, header.e_phoff(endian).into(), count)?;
+    let has = |kind| headers.iter().any(|part| part.p_type(endian) == kind);
+    Some(header.e_type(endian) == elf::ET_EXEC || has(elf::PT_INTERP))
 }
 
 /// Reads an ELF file; `asked` are the imported functions that rules want to know of.
@@ -450,6 +472,9 @@ fn take(run: &[u8], space: &Space<'_>, top: &BTreeSet<String>, names: &BTreeSet<
         let path = path.trim_end_matches('.');
         if begins && space.resolve(path).is_some() {
             insert(&mut found.paths, path);
+            if before.is_none_or(|byte| b" \"'(|&;!`".contains(byte)) {
+                insert(&mut found.started, path);
+            }
         } else if let Some(prefix) = longest_file(path, space) {
             insert(&mut found.prefixes, &prefix);
         }

@@ -81,6 +81,15 @@ pub(super) fn path(pattern: &str, path: &str) -> bool {
     if !pattern.contains('/') {
         return component(pattern, path.rsplit('/').next().unwrap_or(path));
     }
+    // What stands before the first wildcard settles most questions without a search.
+    let literal = pattern.find(['*', '?', '[']).unwrap_or(pattern.len());
+    let directory = pattern
+        .get(..literal)
+        .and_then(|head| head.rfind('/'))
+        .map_or("", |at| pattern.get(..at).unwrap_or(""));
+    if !path.starts_with(directory) {
+        return false;
+    }
     let wanted: Vec<&str> = pattern.split('/').collect();
     let given: Vec<&str> = path.split('/').collect();
     let (mut w, mut g) = (0, 0);

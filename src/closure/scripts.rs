@@ -29,6 +29,18 @@ const MAX_SOURCES: u64 = 128 << 20;
 const MAX_SOURCE: u64 = 4 << 20;
 /// Longest interpreter line.
 const MAX_LINE: usize = 4096;
+/// Below these, the next component is what a program imports.
+const MODULES: &[&str] = &[
+    "/dist-packages/",
+    "/site-packages/",
+    "/node_modules/",
+    "/nodejs/",
+    "/perl5/",
+    "/vendor_ruby/",
+    "/gems/",
+    "/share/lua/",
+    "/share/php/",
+];
 /// Stands for what is not known inside of a text that is evaluated.
 const HOLE: char = '\u{1}';
 
@@ -217,16 +229,22 @@ impl Shell {
                     "" | ":?" | "?" => value,
                     ":-" | "-" | ":=" | "=" | ":+" | "+" => {
                         let mut value = if operator.ends_with('+') { Values::of("") } else { value };
+                        if !operator.ends_with('+') {
+                            // Nothing is what the default stands in for.
+                            value.known.retain(|text| !text.is_empty());
+                        }
                         match default {
                             Some(word) => value.join(self.values(word, chain + 1)),
                             None => value.add(String::new()),
                         }
                         value
                     }
-                    "%/*" => value.map(|text| text.rsplit_once('/').map_or(text, |(head, _)| head).to_owned()),
-                    "##*/" => value.map(|text| text.rsplit('/').next().unwrap_or(text).to_owned()),
-                    "%/" => value.map(|text| text.strip_suffix('/').unwrap_or(text).to_owned()),
-                    _ => Values::unknown(),
+                    other => match strip(other) {
+                        Some((from_end, longest, wanted)) => {
+                            value.map(|text| stripped(text, from_end, longest, wanted))
+                        }
+                        None => Values::unknown(),
+                    },
                 }
             }
         }
@@ -525,7 +543,7 @@ impl Trace<'_> {
                 continue;
             }
             if let [option] = values.known.as_slice() {
-                if option.starts_with(['-', '+']) && option.len() > 1 && !takes_text_of(option, takes_text) {
+                if option.starts_with(['-', '+']) && option.len() > 1 && !takes_text {
                     if option == "--" {
                         continue;
                     }
@@ -615,6 +633,7 @@ impl Trace<'_> {
         let mut inline = false;
         for (values, _) in rest {
             for value in &values.known {
+                self.import_name(language, value);
                 if inline {
                     self.search_text(language, value, origin);
                 }
@@ -631,6 +650,9 @@ impl Trace<'_> {
                             if let Some((directory, _)) = found.path.rsplit_once('/') {
                                 self.directory_data(directory, "beside the script", origin);
                                 let beside = self.sources_below(language, directory);
+                                for path in &beside {
+                                    self.keep_source(path, "beside the script", origin);
+                                }
                                 self.search_sources(language, &beside);
                             }
                         }
@@ -646,6 +668,8 @@ impl Trace<'_> {
             let beside = self.sources_below(language, cwd);
             self.search_sources(language, &beside);
         }
+        self.languages_of(path);
+        self.search_imports(language);
     }
 
     fn sources_below(&self, language: &Language, directory: &str) -> Vec<String> {
@@ -738,6 +762,14 @@ impl Trace<'_> {
                 .any(|wanted| pattern::path(wanted, &end) || pattern::component(wanted, &name))
         }) {
             self.search_text(language, &text, &origin);
+            for value in args.iter().flatten() {
+                self.import_name(language, value);
+            }
+            if self.roots.cwd.len() > 1 {
+                let beside = self.sources_below(language, &self.roots.cwd);
+                self.search_sources(language, &beside);
+            }
+            self.search_imports(language);
         }
         // What comes behind a console script is for it: `gunicorn --config /etc/x app:main`.
         if let Some(args) = args {
@@ -1007,21 +1039,32 @@ impl Trace<'_> {
             self.closure.cannot_follow(&shell.path, "evaluates too many texts");
             return;
         }
-        let mut text = String::new();
+        let mut texts = vec![String::new()];
         for word in words {
-            if !text.is_empty() {
+            for text in &mut texts {
                 text.push(' ');
             }
             for part in &word.parts {
                 let values = shell.part(part, 0);
-                match values.known.as_slice() {
-                    [only] if !values.more => text.push_str(only),
-                    _ => text.push(HOLE),
+                let known = if values.more {
+                    vec![HOLE.to_string()]
+                } else {
+                    values.known
+                };
+                if known.len() * texts.len() > MAX_ARGUMENTS || known.is_empty() {
+                    texts.iter_mut().for_each(|text| text.push(HOLE));
+                    continue;
                 }
+                texts = texts
+                    .iter()
+                    .flat_map(|text| known.iter().map(move |value| format!("{text}{value}")))
+                    .collect();
             }
         }
-        if text.len() < MAX_VALUE && !text.trim().is_empty() && text.trim() != "-" {
-            self.add_text(shell, &text);
+        for text in texts {
+            if text.len() < MAX_VALUE && !text.trim().is_empty() && text.trim() != "-" {
+                self.add_text(shell, text.trim());
+            }
         }
     }
 
@@ -1077,13 +1120,9 @@ impl Trace<'_> {
                         .take_while(|(values, _)| values.known.iter().any(|text| text.starts_with('-')))
                         .count();
                     let rest = rest.get(skipped..).unwrap_or_default();
-                    if let Some((values, described)) = rest.first().filter(|(values, _)| values.more) {
-                        let shown = printable(described).into_owned();
-                        let _ = values;
-                        self.closure.cannot_follow(
-                            &shell.path,
-                            &format!("runs a command that is named when it runs: {shown}"),
-                        );
+                    if let Some((_, described)) = rest.first().filter(|(values, _)| values.more) {
+                        let why = format!("runs a command that is named when it runs: {}", printable(described));
+                        self.closure.cannot_follow(&shell.path, &why);
                     }
                     self.start(
                         rest,
@@ -1180,7 +1219,91 @@ impl Trace<'_> {
         }
     }
 
+    /// Files a module under the name by which it is imported. What no package owns and nobody imports by such a name
+    /// is the application, and is searched at once.
+    pub(super) fn note_module(&mut self, language: &Language, path: String) {
+        if !language.sources.iter().any(|wanted| pattern::path(wanted, &path)) {
+            return;
+        }
+        let inside = MODULES
+            .iter()
+            .filter_map(|mark| path.rfind(mark).map(|at| at + mark.len()))
+            .max();
+        match inside {
+            Some(at) => {
+                let rest = path
+                    .get(at..)
+                    .unwrap_or("")
+                    .trim_start_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '/');
+                let name = rest.split(['/', '.']).next().unwrap_or("").to_owned();
+                self.modules
+                    .entry((language.name.clone(), name))
+                    .or_default()
+                    .push(path);
+            }
+            None if self.inventory.owner(&path).is_none() => self.search_sources(language, &[path]),
+            None => {}
+        }
+    }
+
+    /// Searches the modules that were imported so far, and those that they import.
+    pub(super) fn search_imports(&mut self, language: &Language) {
+        if self.is_everything {
+            return;
+        }
+        loop {
+            let next: Vec<(String, String)> = self
+                .imported
+                .iter()
+                .filter(|key| key.0 == language.name && self.modules.contains_key(key))
+                .cloned()
+                .collect();
+            if next.is_empty() {
+                return;
+            }
+            for key in next {
+                let paths = self.modules.remove(&key).unwrap_or_default();
+                for path in paths {
+                    self.search_sources(language, &[path]);
+                }
+            }
+        }
+    }
+
+    fn import(&mut self, language: &Language, text: &str) {
+        for line in text.lines() {
+            let line = line.trim_start();
+            for word in ["import ", "from ", "use ", "require "] {
+                if let Some(rest) = line.strip_prefix(word) {
+                    for name in rest.split(',').take(64) {
+                        self.import_name(language, name);
+                    }
+                }
+            }
+            for (at, _) in line.match_indices("require") {
+                self.import_name(language, line.get(at + "require".len()..).unwrap_or(""));
+            }
+            for (at, _) in line.match_indices(" from ") {
+                self.import_name(language, line.get(at + " from ".len()..).unwrap_or(""));
+            }
+        }
+    }
+
+    fn import_name(&mut self, language: &Language, text: &str) {
+        let text = text.trim_start_matches([' ', '(', '"', '\'', '.', '/']);
+        let end = text
+            .find(|c: char| !c.is_alphanumeric() && !"_-@".contains(c))
+            .unwrap_or(text.len());
+        if let Some(name) = text.get(..end).filter(|name| !name.is_empty()) {
+            self.imported.insert((language.name.clone(), name.to_owned()));
+        }
+    }
+
     fn search_text(&mut self, language: &Language, text: &str, origin: &Origin) {
+        if self.is_everything {
+            return;
+        }
+        self.import(language, text);
         if let Some(mark) = language.shell.iter().find(|mark| text.contains(mark.as_str())) {
             let rule = format!("the source has `{}`, which starts the shell", mark.trim());
             self.keep("/bin/sh", &rule, origin, By::Rule);
@@ -1225,9 +1348,36 @@ impl Trace<'_> {
     }
 }
 
-/// Whether an option of a shell stands where its text is expected.
-fn takes_text_of(_option: &str, takes_text: bool) -> bool {
-    takes_text
+/// `%pattern`, `%%pattern`, `#pattern` or `##pattern` with a pattern that is a plain text: whether it is taken from the
+/// end, whether as much as possible, and the pattern.
+fn strip(operator: &str) -> Option<(bool, bool, &str)> {
+    let (from_end, rest) = match operator.strip_prefix('%') {
+        Some(rest) => (true, rest),
+        None => (false, operator.strip_prefix('#')?),
+    };
+    let mark = if from_end { '%' } else { '#' };
+    let (longest, wanted) = rest.strip_prefix(mark).map_or((false, rest), |wanted| (true, wanted));
+    let is_plain = wanted.len() < 256 && !wanted.contains(['$', '`', '"', '\'', '\\']);
+    is_plain.then_some((from_end, longest, wanted))
+}
+
+fn stripped(text: &str, from_end: bool, longest: bool, wanted: &str) -> String {
+    if text.len() > 4096 {
+        return text.to_owned();
+    }
+    let ends = (0..=text.len()).filter(|at| text.is_char_boundary(*at));
+    let fits = |at: &usize| {
+        let part = if from_end { text.get(*at..) } else { text.get(..*at) };
+        part.is_some_and(|part| pattern::component(wanted, part))
+    };
+    // From the end, the shortest match begins last; from the start, it ends first.
+    let at = if from_end == longest {
+        ends.clone().find(fits)
+    } else {
+        ends.rev().find(fits)
+    };
+    let rest = at.and_then(|at| if from_end { text.get(..at) } else { text.get(at..) });
+    rest.unwrap_or(text).to_owned()
 }
 
 /// The text in quotes with which the arguments of a call begin.

@@ -126,6 +126,7 @@ pub(super) fn parse(text: &str, base: usize) -> Script {
             inner: Vec::new(),
             texts: &mut texts,
             script: &mut script,
+            is_unbalanced: false,
         };
         lexer.commands(number);
         let inner = std::mem::take(&mut lexer.inner);
@@ -154,6 +155,8 @@ struct Lexer<'t> {
     inner: Vec<(usize, String)>,
     texts: &'t mut usize,
     script: &'t mut Script,
+    /// A `((` had no end; none that follows has one.
+    is_unbalanced: bool,
 }
 
 const OPERATORS: &[&str] = &[";;&", ";;", ";&", "&&", "||", "|&", ";", "&", "|", "(", ")", "\n"];
@@ -500,6 +503,7 @@ impl Lexer<'_> {
             inner: Vec::new(),
             texts: &mut *self.texts,
             script: &mut *self.script,
+            is_unbalanced: self.is_unbalanced,
         };
         let mut word = Word::default();
         // Blanks and operators are text in here.
@@ -630,10 +634,11 @@ impl Lexer<'_> {
         while matches!(self.peek(), Some(b' ' | b'\t')) {
             self.at += 1;
         }
-        if !self.starts("((") {
+        if self.is_unbalanced || !self.starts("((") {
             return false;
         }
         let Some(end) = close(self.text, self.at + 1, b'(') else {
+            self.is_unbalanced = true;
             return false;
         };
         if self.text.get(end.wrapping_sub(1)) != Some(&b')') {

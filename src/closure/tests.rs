@@ -1,1 +1,509 @@
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
 use super::*;
+use crate::packages::{Ecosystem, Package};
+
+/// A small image.
+struct Image {
+    folder: tempfile::TempDir,
+    packages: Vec<Package>,
+}
+
+impl Image {
+    fn new() -> Self {
+        let image = Self {
+            folder: tempfile::tempdir().unwrap(),
+            packages: Vec::new(),
+        };
+        image.directory("/usr/bin").directory("/usr/lib").directory("/etc");
+        symlink("usr/bin", image.at("/bin")).unwrap();
+        symlink("usr/lib", image.at("/lib")).unwrap();
+        image
+    }
+
+    fn at(&self, path: &str) -> std::path::PathBuf {
+        self.folder.path().join(path.trim_start_matches('/'))
+    }
+
+    fn directory(&self, path: &str) -> &Self {
+        fs::create_dir_all(self.at(path)).unwrap();
+        self
+    }
+
+    fn file(&self, path: &str, text: impl AsRef<[u8]>, mode: u32) -> &Self {
+        fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
+        fs::write(self.at(path), text).unwrap();
+        fs::set_permissions(self.at(path), fs::Permissions::from_mode(mode)).unwrap();
+        self
+    }
+
+    /// Scripts that call nothing, as programs to be found.
+    fn programs(&self, names: &[&str]) -> &Self {
+        for name in names {
+            let path = if name.starts_with('/') {
+                (*name).to_owned()
+            } else {
+                format!("/usr/bin/{name}")
+            };
+            self.file(&path, "\x7fELF is damaged, and nobody reads it", 0o755);
+            // A program without a dynamic section: the smallest that can be followed.
+            self.compile(&path, "void _start(void) { for (;;) {} }", &["-static", "-nostdlib"]);
+        }
+        self
+    }
+
+    fn link(&self, path: &str, target: &str) -> &Self {
+        fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
+        symlink(target, self.at(path)).unwrap();
+        self
+    }
+
+    fn compile(&self, path: &str, source: &str, flags: &[&str]) -> &Self {
+        fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
+        let code = self.folder.path().with_extension("c");
+        fs::write(&code, source).unwrap();
+        let output = Command::new("cc")
+            .arg(&code)
+            .arg("-o")
+            .arg(self.at(path))
+            .args(
+                flags
+                    .iter()
+                    .map(|flag| flag.replace("ROOT", self.folder.path().to_str().unwrap())),
+            )
+            .output()
+            .unwrap();
+        fs::remove_file(&code).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        self
+    }
+
+    /// A shared object that needs nothing.
+    fn library(&self, path: &str, needed: &[&str]) -> &Self {
+        let name = path.rsplit('/').next().unwrap();
+        let mut flags = vec![
+            "-shared".to_owned(),
+            "-nostdlib".to_owned(),
+            format!("-Wl,-soname,{name}"),
+            "-Wl,--no-as-needed".to_owned(),
+        ];
+        flags.extend(needed.iter().map(|needed| format!("ROOT{needed}")));
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        self.compile(path, "int f(void) { return 1; }", &flags)
+    }
+
+    fn package(&mut self, name: &str, files: &[&str]) {
+        self.packages.push(Package {
+            ecosystem: Ecosystem::Dpkg,
+            name: name.to_owned(),
+            version: "1".to_owned(),
+            architecture: None,
+            database: "/var/lib/dpkg/status".to_owned(),
+            files: files.iter().map(|path| (*path).to_owned()).collect(),
+        });
+    }
+
+    fn close(&self, roots: &Roots, level: Level) -> Closure {
+        let tree = Tree::scan(fs::File::open(self.folder.path()).unwrap().into()).unwrap();
+        let inventory = Inventory::new(self.packages.clone());
+        close(&tree, &inventory, &Rules::builtin().unwrap(), roots, level, &|_| true)
+    }
+
+    fn run(&self, args: &[&str]) -> Closure {
+        self.close(&roots(args), Level::Balanced)
+    }
+}
+
+fn roots(args: &[&str]) -> Roots {
+    Roots {
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        env: vec!["PATH=/usr/bin:/bin".to_owned()],
+        cwd: "/".to_owned(),
+        ..Roots::default()
+    }
+}
+
+/// The kept programs, libraries and scripts.
+fn executables(closure: &Closure) -> BTreeSet<String> {
+    closure
+        .paths()
+        .filter(|path| closure.class(path) != Class::Data)
+        .map(str::to_owned)
+        .collect()
+}
+
+fn names(list: &[&str]) -> BTreeSet<String> {
+    list.iter()
+        .map(|name| {
+            if name.starts_with('/') {
+                (*name).to_owned()
+            } else {
+                format!("/usr/bin/{name}")
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn libraries_are_found_where_the_loader_finds_them() {
+    let image = Image::new();
+    let triplet = "/usr/lib/x86_64-linux-gnu";
+    image.library(&format!("{triplet}/libdeep.so.1"), &[]);
+    image.library(
+        &format!("{triplet}/libplain.so.1.2"),
+        &[&format!("{triplet}/libdeep.so.1")],
+    );
+    image.link(&format!("{triplet}/libplain.so.1"), "libplain.so.1.2");
+    image
+        .library("/opt/x/lib/liborigin.so", &[])
+        .library("/opt/conf/libconf.so", &[]);
+    image.library(&format!("{triplet}/glibc-hwcaps/x86-64-v3/libplain.so.1.2"), &[]);
+    image
+        .library(&format!("{triplet}/libunused.so.1"), &[])
+        .library(&format!("{triplet}/libnamed.so.7"), &[]);
+    image
+        .file("/etc/ld.so.conf", "include /etc/ld.so.conf.d/*.conf\n", 0o644)
+        .file("/etc/ld.so.conf.d/x.conf", "# a\n/opt/conf\n", 0o644);
+    image.file(
+        "/lib64/ld-linux-x86-64.so.2",
+        fs::read("/lib64/ld-linux-x86-64.so.2").unwrap(),
+        0o755,
+    );
+    image.compile(
+        "/opt/x/bin/program",
+        "extern int f(void); extern void *dlopen(const char *, int); int main(void) { return f() + (dlopen(\"libnamed.so.7\", 1) != 0); } void _start(void) { main(); }",
+        &[
+            "-nostdlib", "-Wl,--no-as-needed", &format!("ROOT{triplet}/libplain.so.1"), "ROOT/opt/x/lib/liborigin.so", "ROOT/opt/conf/libconf.so",
+            "-Wl,-rpath,$ORIGIN/../lib", "-Wl,--enable-new-dtags", "-Wl,--unresolved-symbols=ignore-all",
+        ],
+    );
+    let closure = image.run(&["/opt/x/bin/program"]);
+    let kept = executables(&closure);
+    for path in [
+        "/opt/x/lib/liborigin.so",
+        "/opt/conf/libconf.so",
+        "/usr/lib/x86_64-linux-gnu/libdeep.so.1",
+        "/lib64/ld-linux-x86-64.so.2",
+        "/usr/lib/x86_64-linux-gnu/glibc-hwcaps/x86-64-v3/libplain.so.1.2",
+        "/usr/lib/x86_64-linux-gnu/libnamed.so.7",
+    ] {
+        assert!(kept.contains(path), "{path} {kept:?}");
+    }
+    assert!(!kept.contains("/usr/lib/x86_64-linux-gnu/libunused.so.1"));
+    assert_eq!(closure.objects.get("/opt/x/bin/program").unwrap().how, How::Program);
+    assert_eq!(
+        closure
+            .objects
+            .get("/usr/lib/x86_64-linux-gnu/libnamed.so.7")
+            .unwrap()
+            .how,
+        How::Dlopen
+    );
+    let inventory = Inventory::default();
+    let why = closure
+        .explain("/usr/lib/x86_64-linux-gnu/libdeep.so.1", &inventory)
+        .unwrap();
+    assert_eq!(why.first().unwrap(), "the container's arguments");
+    assert_eq!(why.len(), 4, "{why:?}");
+    let why = closure
+        .explain("/usr/lib/x86_64-linux-gnu/libunused.so.1", &inventory)
+        .unwrap();
+    assert_eq!(
+        why,
+        ["/usr/lib/x86_64-linux-gnu/libunused.so.1 is hidden: nothing that the container runs loads it"]
+    );
+    assert_eq!(closure.explain("/none", &inventory), None);
+    assert_eq!(closure.findings, Vec::<String>::new());
+}
+
+#[test]
+fn a_script_keeps_its_interpreter_and_what_it_calls() {
+    let image = Image::new();
+    image.programs(&[
+        "sh", "sed", "cut", "gosu", "server", "unused", "grep", "tool", "env", "sort",
+    ]);
+    image.file("/lib.sh", "helper() { sed s/a/b/; }\nTOOL=/usr/bin/tool\n", 0o644);
+    image.file(
+        "/entry.sh",
+        "#!/usr/bin/env sh\n. /lib.sh\nif [ \"${1#-}\" != \"$1\" ]; then set -- server \"$@\"; fi\nx=$(cut -d: -f1 </etc/passwd | helper)\n\
+         sort <<E\nunused text $(grep x y)\nE\n$TOOL\nexec gosu nobody \"$@\"\n",
+        0o755,
+    );
+    for args in [&["/entry.sh", "server"][..], &["/entry.sh", "--port"]] {
+        let closure = image.run(args);
+        assert_eq!(closure.unfollowed, []);
+        assert_eq!(
+            executables(&closure),
+            names(&[
+                "sh",
+                "sed",
+                "cut",
+                "gosu",
+                "server",
+                "grep",
+                "tool",
+                "env",
+                "sort",
+                "/entry.sh"
+            ]),
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+fn what_a_shell_script_makes_up_leaves_every_executable_of_packages() {
+    let mut image = Image::new();
+    image.programs(&["sh", "tool", "suid", "other"]);
+    fs::set_permissions(image.at("/usr/bin/suid"), fs::Permissions::from_mode(0o4755)).unwrap();
+    image.package("tools", &["/usr/bin/sh", "/usr/bin/tool", "/usr/bin/suid"]);
+    for (text, why) in [
+        (
+            "eval \"$(tool)\"",
+            "evaluates a text whose command is made when it runs",
+        ),
+        ("$(tool) x", "runs a command that is named when it runs: $(…)"),
+        ("read x; exec $x", "runs a command that is named when it runs: $x"),
+        ("tool | sh", "runs a shell that reads its commands from its input"),
+        (
+            "read x; . \"$x\"",
+            "reads commands from a file that is named when it runs: $x",
+        ),
+        ("x=$(tool", "is a script that cannot be read: a `$(` in it has no end"),
+    ] {
+        let closure = image.run(&["sh", "-c", text]);
+        assert_eq!(
+            closure.unfollowed.first().map(|unfollowed| unfollowed.why.as_str()),
+            Some(why),
+            "{text}"
+        );
+        // What no package owns is the application's, and is kept only when it is reached.
+        assert_eq!(executables(&closure), names(&["sh", "tool"]), "{text}");
+    }
+    assert_eq!(image.run(&["sh"]).unfollowed.len(), 1);
+    let closure = image.run(&["suid"]);
+    assert_eq!(executables(&closure), names(&["suid"]), "a root names it");
+}
+
+#[test]
+fn what_is_mounted_is_a_root_and_hides_what_lies_below_it() {
+    let image = Image::new();
+    image.programs(&["sh", "tool", "/data/old"]);
+    let script = Mounted {
+        destination: "/scripts/run.sh".to_owned(),
+        content: Content::File(b"#!/bin/sh\ntool\n".to_vec(), 0o755),
+        writable: false,
+        programs: true,
+    };
+    let unknown = || Mounted {
+        destination: "/data".to_owned(),
+        content: Content::Unknown,
+        writable: true,
+        programs: true,
+    };
+    let mut given = roots(&["/scripts/run.sh"]);
+    given.mounts = vec![script, unknown()];
+    let closure = image.close(&given, Level::Balanced);
+    assert_eq!(closure.unfollowed, []);
+    assert_eq!(executables(&closure), names(&["sh", "tool"]));
+    assert!(closure.kept.get("/scripts/run.sh").unwrap().is_mounted);
+    assert_eq!(closure.hidden.get("/data/old"), Some(&Hidden::Shadowed));
+    // A program in a mount that cannot be read is not known.
+    let mut given = roots(&["/data/program"]);
+    given.mounts = vec![unknown()];
+    assert_eq!(image.close(&given, Level::Balanced).unfollowed.len(), 1);
+    // A volume with a program in it.
+    let volume = Image::new();
+    volume.programs(&["/program"]);
+    let mut given = roots(&["/data/program"]);
+    given.mounts = vec![Mounted {
+        content: Content::Tree(Tree::scan(fs::File::open(volume.folder.path()).unwrap().into()).unwrap()),
+        ..unknown()
+    }];
+    let closure = image.close(&given, Level::Balanced);
+    assert_eq!(closure.unfollowed, []);
+    assert!(closure.objects.get("/data/program").unwrap().is_mounted);
+}
+
+#[test]
+fn data_is_kept_by_the_package_and_executables_one_by_one() {
+    let mut image = Image::new();
+    image.programs(&["server", "helper"]);
+    image
+        .file("/usr/share/server/page", "x", 0o644)
+        .file("/usr/share/doc/server/README", "x", 0o644);
+    image
+        .file("/usr/share/other/page", "x", 0o644)
+        .file("/etc/passwd", "root:x:0:0::/:/bin/sh\n", 0o644);
+    image
+        .file("/srv/own", "x", 0o644)
+        .file("/var/lib/dpkg/status", "x", 0o644)
+        .directory("/var/lib/server");
+    image.package(
+        "server",
+        &[
+            "/usr/bin/server",
+            "/usr/bin/helper",
+            "/usr/share/server/page",
+            "/usr/share/doc/server/README",
+        ],
+    );
+    image.package("other", &["/usr/share/other/page"]);
+    let kept = |level| {
+        let closure = image.close(&roots(&["server"]), level);
+        let inventory = Inventory::new(image.packages.clone());
+        for (path, _) in Tree::scan(fs::File::open(image.folder.path()).unwrap().into())
+            .unwrap()
+            .nodes()
+        {
+            assert!(closure.explain(path, &inventory).is_some(), "{path} has no reason");
+            assert!(
+                closure.kept.contains_key(path) != closure.hidden.contains_key(path),
+                "{path}"
+            );
+        }
+        [
+            "/usr/bin/server",
+            "/usr/bin/helper",
+            "/usr/share/server/page",
+            "/usr/share/doc/server/README",
+            "/usr/share/other/page",
+            "/etc/passwd",
+            "/srv/own",
+            "/var/lib/dpkg/status",
+            "/var/lib/server",
+        ]
+        .map(|path| u8::from(closure.kept.contains_key(path)))
+    };
+    assert_eq!(kept(Level::Balanced), [1, 0, 1, 0, 0, 1, 1, 0, 1]);
+    assert_eq!(kept(Level::Packages), [1, 1, 1, 1, 0, 1, 1, 0, 1]);
+    assert_eq!(kept(Level::Files), [1, 0, 0, 0, 0, 1, 1, 0, 1]);
+}
+
+#[test]
+fn an_interpreters_modules_stay_and_the_programs_that_they_start_are_found() {
+    let image = Image::new();
+    image.programs(&["python3.11", "sh", "convert", "git", "unused"]);
+    image.link("/usr/bin/python3", "python3.11");
+    image.file(
+        "/usr/lib/python3.11/base64.py",
+        "#!/usr/bin/env python3\nos.system('unused')",
+        0o755,
+    );
+    image.file(
+        "/usr/lib/python3/dist-packages/used/a.py",
+        "subprocess.run(['git', 'log'])",
+        0o644,
+    );
+    image.file(
+        "/usr/lib/python3/dist-packages/idle/a.py",
+        "subprocess.run(['unused'])",
+        0o644,
+    );
+    image.library("/usr/lib/python3.11/lib-dynload/x.cpython-311.so", &[]);
+    image.file(
+        "/app/main.py",
+        "import used\nsubprocess.check_call([\"convert\", x])\n",
+        0o644,
+    );
+    let closure = image.run(&["python3", "/app/main.py"]);
+    assert_eq!(
+        executables(&closure),
+        names(&[
+            "python3.11",
+            "convert",
+            "git",
+            "/usr/lib/python3.11/base64.py",
+            "/usr/lib/python3.11/lib-dynload/x.cpython-311.so"
+        ])
+    );
+    assert!(
+        closure.kept.contains_key("/usr/bin/python3")
+            && closure.kept.contains_key("/usr/lib/python3/dist-packages/idle/a.py")
+    );
+    let closure = image.run(&["python3", "-c", "import os; os.system('convert x')"]);
+    assert!(executables(&closure).is_superset(&names(&["sh", "convert"])));
+}
+
+#[test]
+fn a_program_that_starts_programs_keeps_those_that_its_texts_begin_with() {
+    let image = Image::new();
+    image.programs(&["sh", "mailer", "tool", "python3"]);
+    image.file("/usr/share/server/page", "x", 0o644);
+    let source = |call: &str| {
+        format!(
+            "extern int system(const char *); extern int execv(const char *, char **); const char *a = \"/usr/bin/mailer\", *b = \"PYTHON=/usr/bin/python3\", *c = \"/usr/share/server/\"; void _start(void) {{ {call}; }}"
+        )
+    };
+    let flags = ["-shared", "-nostdlib"];
+    image.compile("/usr/bin/runs", &source("execv(a, 0)"), &flags).compile(
+        "/usr/bin/shell",
+        &source("system(a)"),
+        &flags,
+    );
+    image.compile("/usr/bin/still", &source(""), &flags);
+    assert_eq!(executables(&image.run(&["runs"])), names(&["runs", "mailer"]));
+    assert_eq!(executables(&image.run(&["shell"])), names(&["shell", "mailer", "sh"]));
+    let closure = image.run(&["still"]);
+    assert_eq!(executables(&closure), names(&["still"]));
+    assert!(closure.kept.contains_key("/usr/share/server/page"));
+}
+
+#[test]
+fn damaged_and_lying_programs_end_soon_and_are_said() {
+    let image = Image::new();
+    image.programs(&["good"]);
+    let good = fs::read(image.at("/usr/bin/good")).unwrap();
+    let libc = fs::read("/lib/x86_64-linux-gnu/libz.so.1").unwrap();
+    let mut number = 0;
+    for bytes in [&good, &libc] {
+        for at in (0..bytes.len().min(1024)).step_by(3) {
+            let mut lying = bytes.clone();
+            lying[at..(at + 8).min(bytes.len())].fill(0xff);
+            image.file(&format!("/usr/bin/p{number}"), &lying, 0o755);
+            number += 1;
+        }
+        image.file(&format!("/usr/bin/p{number}"), &bytes[..bytes.len() / 2], 0o755);
+        number += 1;
+    }
+    image
+        .link("/usr/bin/loop", "loop")
+        .file("/usr/bin/header", "\x7fELF", 0o755);
+    let mut given = roots(&["loop", "header"]);
+    given.exec = (0..number)
+        .map(|number| format!("p{number}"))
+        .chain(["header".to_owned()])
+        .collect();
+    let started = Instant::now();
+    let closure = image.close(&given, Level::Balanced);
+    assert!(
+        started.elapsed() < Duration::from_secs(30),
+        "{:?} for {number} programs",
+        started.elapsed()
+    );
+    assert!(
+        closure
+            .unfollowed
+            .iter()
+            .any(|unfollowed| unfollowed.what == "/usr/bin/header"),
+        "{:?}",
+        closure.unfollowed
+    );
+}
+
+#[test]
+fn the_same_image_and_roots_give_the_same_closure() {
+    let image = Image::new();
+    image
+        .programs(&["sh", "a", "b", "c"])
+        .file("/x.sh", "#!/bin/sh\na; b | c\n", 0o755);
+    let one = image.run(&["/x.sh"]);
+    let other = image.run(&["/x.sh"]);
+    assert_eq!(one.kept, other.kept);
+    assert_eq!(one.objects, other.objects);
+    assert_eq!(one.hidden, other.hidden);
+}

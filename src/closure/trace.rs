@@ -8,7 +8,7 @@ use super::elf::{self, Abi, Elf, Texts};
 use super::loader::{Loader, Search};
 use super::rules::Rules;
 use super::space::{Space, What};
-use super::{Class, Closure, Content, Hidden, How, Kept, Level, Object, Origin, Roots, pattern};
+use super::{Class, Closure, Hidden, How, Kept, Level, Object, Origin, Roots, pattern};
 use crate::packages::{Inventory, PackageId};
 use crate::tree::{Tree, join};
 
@@ -118,6 +118,16 @@ pub(super) struct Trace<'a> {
     pub(super) scripts: BTreeSet<(String, Option<Vec<String>>)>,
     configured: u64,
     preload: Vec<String>,
+    /// Searches that depend on nothing but the name: no `DT_RPATH` and the like.
+    searches: RefCell<BTreeMap<(String, Abi, bool), Rc<Vec<String>>>>,
+    /// Members of processes for which texts were followed, and whether the process starts programs.
+    followed: BTreeSet<(String, bool)>,
+    /// Modules of languages by their first name, not yet searched.
+    pub(super) modules: BTreeMap<(String, String), Vec<String>>,
+    pub(super) imported: BTreeSet<(String, String)>,
+    /// Everything is kept anyway; nothing has to be searched.
+    pub(super) is_everything: bool,
+    services: BTreeSet<String>,
 }
 
 impl<'a> Trace<'a> {
@@ -202,6 +212,12 @@ impl<'a> Trace<'a> {
             scripts: BTreeSet::new(),
             configured: 0,
             preload,
+            searches: RefCell::new(BTreeMap::new()),
+            followed: BTreeSet::new(),
+            modules: BTreeMap::new(),
+            imported: BTreeSet::new(),
+            is_everything: false,
+            services: BTreeSet::new(),
         };
         trace.closure.left_out = rules
             .hide
@@ -225,16 +241,15 @@ impl<'a> Trace<'a> {
 
     fn class_of(&self, path: &str, mode: u32, head: &[u8]) -> Class {
         if elf::is_elf(head) {
-            return match self.elf(path) {
-                Some(elf)
-                    if elf.is_program && !(elf.interpreter.is_some() && mode & 0o111 == 0 && path.contains(".so")) =>
-                {
-                    Class::Program
-                }
-                Some(_) => Class::Library,
-                None if mode & 0o111 != 0 && !path.contains(".so") => Class::Program,
-                None => Class::Library,
-            };
+            let is_named_library = path.rsplit('/').next().is_some_and(|name| name.contains(".so"));
+            let startable = self
+                .space
+                .open(path)
+                .and_then(|reader| elf::is_startable(&reader))
+                .unwrap_or(false);
+            // A static program that can lie anywhere looks like a library; a library may have an interpreter.
+            let is_program = mode & 0o111 != 0 && (startable || !is_named_library);
+            return if is_program { Class::Program } else { Class::Library };
         }
         if mode & 0o111 != 0 && (head.starts_with(b"#!") || !head.is_empty() && !head.contains(&0)) {
             return Class::Script;
@@ -277,8 +292,9 @@ impl<'a> Trace<'a> {
         if self.closure.kept.contains_key(path) {
             return false;
         }
-        let is_mounted = self.space.mount(path).is_some_and(|(_, below)| below != "/")
-            || matches!(self.space.mount(path), Some((mount, _)) if matches!(mount.content, Content::File(..)));
+        // A mount point that the image has must stay in it.
+        let is_mounted =
+            self.space.tree.node(path).is_none() || self.space.mount(path).is_some_and(|(_, below)| below != "/");
         self.closure.kept.insert(
             path.to_owned(),
             Kept {
@@ -417,6 +433,7 @@ impl<'a> Trace<'a> {
             let origin = Origin::Root("the working directory".to_owned());
             self.keep(cwd, "the working directory", &origin, By::Convention);
             self.directory_data(cwd, "in the working directory", &origin);
+            self.application(cwd, &origin);
         }
         for name in ["/etc/ld.so.conf"]
             .into_iter()
@@ -489,6 +506,41 @@ impl<'a> Trace<'a> {
         }
     }
 
+    /// Keeps a source that is loaded as a module, even if it could be started as a script too: as that it is not
+    /// followed.
+    pub(super) fn keep_source(&mut self, path: &str, rule: &str, origin: &Origin) {
+        if let Some(found) = self.space.resolve(path) {
+            if self.class(&found.path) == Class::Script {
+                self.analysed.insert(found.path);
+            }
+        }
+        self.keep(path, rule, origin, By::Convention);
+    }
+
+    /// Keeps what no package owns in the working directory: the application, helpers included.
+    fn application(&mut self, directory: &str, origin: &Origin) {
+        let Some(found) = self.space.resolve(directory) else {
+            return;
+        };
+        if SHARED.iter().any(|shared| pattern::path(shared, &found.path))
+            && !matches!(found.path.as_str(), "/app" | "/opt" | "/srv" | "/workspace" | "/work")
+        {
+            return;
+        }
+        for path in self.space.below(&found.path).into_iter().take(MAX_NAMED) {
+            if self.inventory.owner(&path).is_some() {
+                continue;
+            }
+            match self.space.resolve(&path).map(|end| self.class(&end.path)) {
+                Some(Class::Script) => self.keep_source(&path, "in the working directory", origin),
+                Some(_) => {
+                    self.keep(&path, "in the working directory", origin, By::Rule);
+                }
+                None => {}
+            }
+        }
+    }
+
     pub(super) fn keep_unless_program(&mut self, path: &str, rule: &str, origin: &Origin, by: By) {
         let Some(found) = self.space.resolve(path) else {
             // A dangling link is what the image has; a program may replace or read it.
@@ -509,7 +561,7 @@ impl<'a> Trace<'a> {
                 }
             } else if let Some(id) = self.waiting_packages.pop_front() {
                 self.package_reached(id);
-            } else {
+            } else if !self.pam_services() {
                 return;
             }
         }
@@ -548,7 +600,11 @@ impl<'a> Trace<'a> {
                 }
                 continue;
             }
-            if self.class(path) == Class::Library && is_private(path) && !path.contains("/gconv/") {
+            if self.class(path) == Class::Library
+                && is_private(path)
+                && !path.contains("/gconv/")
+                && !path.contains("/security/")
+            {
                 self.keep(path, "a module of a package that is reached", &origin, By::Convention);
             }
         }
@@ -568,7 +624,18 @@ impl<'a> Trace<'a> {
                 .any(|language| language.interpreters.iter().any(|pattern| pattern::path(pattern, path)))
     }
 
-    fn find_libraries(&self, name: &str, from: &str, elf: &Elf, rpath: &[String], is_musl: bool) -> Vec<String> {
+    fn find_libraries(&self, name: &str, from: &str, elf: &Elf, rpath: &[String], is_musl: bool) -> Rc<Vec<String>> {
+        let plain = rpath.is_empty()
+            && elf.rpath.is_empty()
+            && elf.runpath.is_empty()
+            && !elf.no_default
+            && !name.contains('/');
+        let key = (name.to_owned(), elf.abi, is_musl);
+        if plain {
+            if let Some(known) = self.searches.borrow().get(&key) {
+                return Rc::clone(known);
+            }
+        }
         let search = Search {
             abi: elf.abi,
             is_musl,
@@ -577,7 +644,11 @@ impl<'a> Trace<'a> {
             elf,
         };
         let mut abi_of = |path: &str| -> Option<Abi> { self.elf(path).map(|elf| elf.abi) };
-        self.loader.find(name, &search, &self.space, &mut abi_of)
+        let found = Rc::new(self.loader.find(name, &search, &self.space, &mut abi_of));
+        if plain {
+            self.searches.borrow_mut().insert(key, Rc::clone(&found));
+        }
+        found
     }
 
     fn add_object(&mut self, path: &str, how: How) {
@@ -774,9 +845,12 @@ impl<'a> Trace<'a> {
             );
         }
         for member in members {
-            let Some(elf) = self.elf(member).filter(|_| !Self::is_c_library(member)) else {
+            let again = member != start && self.followed.contains(&(member.clone(), starts));
+            if again || Self::is_c_library(member) {
                 continue;
-            };
+            }
+            self.followed.insert((member.clone(), starts));
+            let Some(elf) = self.elf(member) else { continue };
             let texts = self.texts(member, &elf);
             let silent = self.is_interpreter(member);
             let origin = Origin::Path(member.clone());
@@ -786,7 +860,9 @@ impl<'a> Trace<'a> {
                     continue;
                 };
                 match (self.space.what(&found.path), self.class(&found.path)) {
-                    (Some(What::File { .. }), Class::Program | Class::Script) if starts && !silent => {
+                    (Some(What::File { .. }), Class::Program | Class::Script)
+                        if starts && !silent && (texts.endless || texts.started.contains(path)) =>
+                    {
                         self.keep(
                             path,
                             "its text names the program, and it starts programs",
@@ -811,7 +887,12 @@ impl<'a> Trace<'a> {
                     .rsplit_once('/')
                     .map_or("", |(directory, _)| directory)
                     .to_owned();
+                let public = self.path.iter().any(|known| *known == directory);
                 for name in &texts.names {
+                    // Short names of commands are words of other meaning, too.
+                    if name.len() < 4 || public && (name.len() < 6 || !name.contains(['-', '_'])) {
+                        continue;
+                    }
                     let path = join(&directory, name);
                     self.keep(
                         &path,
@@ -821,7 +902,7 @@ impl<'a> Trace<'a> {
                     );
                 }
             }
-            if elf.starts_shell {
+            if elf.starts_shell && member == start {
                 for text in &texts.commands {
                     let name = text.split(' ').next().unwrap_or("");
                     if let Some(path) = self.command(name, "/") {
@@ -891,8 +972,8 @@ impl<'a> Trace<'a> {
             if let Some(elf) = path.and_then(|path| self.elf(path)) {
                 let from = path.unwrap_or("/");
                 for name in &rule.libraries {
-                    for found in self.find_libraries(name, from, &elf, &[], false) {
-                        if let Some(end) = self.keep(&found, &rule.reason, &origin, By::Rule) {
+                    for found in self.find_libraries(name, from, &elf, &[], false).iter() {
+                        if let Some(end) = self.keep(found, &rule.reason, &origin, By::Rule) {
                             self.add_object(&end, How::Dlopen);
                             self.process(&end, How::Dlopen);
                         }
@@ -946,13 +1027,79 @@ impl<'a> Trace<'a> {
         }
         let origin = Origin::Path(found.path);
         for service in services {
-            for path in self.find_libraries(&format!("libnss_{service}.so.2"), from, &elf, &[], false) {
-                if let Some(end) = self.keep(&path, "nsswitch.conf names the service", &origin, By::Rule) {
+            for path in self
+                .find_libraries(&format!("libnss_{service}.so.2"), from, &elf, &[], false)
+                .iter()
+            {
+                if let Some(end) = self.keep(path, "nsswitch.conf names the service", &origin, By::Rule) {
                     self.add_object(&end, How::Dlopen);
                     self.process(&end, How::Dlopen);
                 }
             }
         }
+    }
+
+    /// The modules that services of PAM name, once libpam is there: services of packages that are reached, and those
+    /// that stand for all others. False where there is no new one.
+    fn pam_services(&mut self) -> bool {
+        let libpam = self
+            .closure
+            .objects
+            .keys()
+            .find(|path| pattern::path("libpam.so.*", path))
+            .cloned();
+        let Some(libpam) = libpam else { return false };
+        let mut modules = BTreeSet::new();
+        for file in self.space.expand("/etc/pam.d/*") {
+            let name = file.rsplit('/').next().unwrap_or("");
+            let is_reached = self
+                .inventory
+                .owner(&file)
+                .is_none_or(|id| self.packages.contains_key(&id));
+            if !(is_reached || name == "other" || name.starts_with("common-") || name == "system-auth")
+                || self.services.contains(&file)
+            {
+                continue;
+            }
+            self.services.insert(file.clone());
+            let Some(end) = self.keep(&file, "a service of PAM", &Origin::Path(libpam.clone()), By::Convention) else {
+                continue;
+            };
+            let text = self.space.bytes(&end, MAX_CONFIGURATION).unwrap_or_default();
+            for token in String::from_utf8_lossy(&text)
+                .split_ascii_whitespace()
+                .filter(|token| token.ends_with(".so"))
+            {
+                modules.insert((token.to_owned(), end.clone()));
+            }
+        }
+        if modules.is_empty() {
+            return false;
+        }
+        for (name, service) in modules {
+            let places: &[&str] = if name.starts_with('/') {
+                &[""]
+            } else {
+                &[
+                    "/usr/lib/*/security/",
+                    "/usr/lib/security/",
+                    "/usr/lib64/security/",
+                    "/lib/*/security/",
+                    "/lib/security/",
+                ]
+            };
+            for place in places {
+                for path in self.space.expand(&format!("{place}{name}")) {
+                    self.keep(
+                        &path,
+                        "the service of PAM names the module",
+                        &Origin::Path(service.clone()),
+                        By::Convention,
+                    );
+                }
+            }
+        }
+        true
     }
 
     /// Programs that a file of configuration names.
@@ -1010,11 +1157,14 @@ impl<'a> Trace<'a> {
             self.languages.insert(number);
             let origin = Origin::Path(path.to_owned());
             let rule = format!("a module of {}", language.name);
-            let mut sources = Vec::new();
             for wanted in &language.modules {
                 for path in self.space.expand(wanted) {
-                    self.keep_unless_program(&path, &rule, &origin, By::Convention);
-                    sources.push(path);
+                    if language.sources.iter().any(|source| pattern::path(source, &path)) {
+                        self.keep_source(&path, &rule, &origin);
+                    } else {
+                        self.keep_unless_program(&path, &rule, &origin, By::Convention);
+                    }
+                    self.note_module(language, path);
                 }
             }
             for wanted in &language.programs {
@@ -1022,7 +1172,7 @@ impl<'a> Trace<'a> {
                     self.keep(&path, &format!("a helper of {}", language.name), &origin, By::Rule);
                 }
             }
-            self.search_sources(language, &sources);
+            self.search_imports(language);
         }
     }
 
@@ -1042,22 +1192,31 @@ impl<'a> Trace<'a> {
             .filter(|(path, node)| !node.is_directory() && self.inventory.owner(path).is_some_and(eligible))
             .map(|(path, _)| path.to_owned())
             .collect();
+        self.is_everything = true;
+        let rule = "something could not be followed, so every executable of the SBOM's packages stays";
         for path in paths {
-            let class = self
-                .space
-                .resolve(&path)
-                .map_or(Class::Data, |found| self.class(&found.path));
-            if class != Class::Data {
-                self.keep(
-                    &path,
-                    "something could not be followed, so every executable of the SBOM's packages stays",
-                    &origin,
-                    By::Rule,
-                );
+            let Some(end) = self.space.resolve(&path).map(|found| found.path) else {
+                continue;
+            };
+            let class = self.class(&end);
+            if class == Class::Data || self.analysed.contains(&end) && self.closure.kept.contains_key(&path) {
+                continue;
             }
+            // All that it could need stays as well, or belongs to a language.
+            self.analysed.insert(end.clone());
+            if self.keep(&path, rule, &origin, By::Rule).is_none() {
+                continue;
+            }
+            match class {
+                Class::Program => self.add_object(&end, How::Program),
+                Class::Library => self.add_object(&end, How::Plugin),
+                Class::Script | Class::Data => {}
+            }
+            self.languages_of(&end);
+            self.fire_rules(Some(&end));
         }
         self.settle();
-        // Scripts that stay for safety say nothing new.
+        // What stays for safety says nothing new.
         self.closure.unfollowed = said;
     }
 
