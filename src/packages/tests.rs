@@ -14,7 +14,7 @@ use sha2::Sha256;
 
 use super::*;
 use crate::digest::Digest;
-use crate::sbom;
+use crate::sbom::{self, Sbom};
 
 /// An image's files, made for a test.
 struct Root(tempfile::TempDir);
@@ -211,7 +211,7 @@ fn rpmdb() -> Vec<u8> {
 /// The same headers in the other format.
 fn ndb() -> Vec<u8> {
     let mut blobs = Vec::new();
-    rpm::sqlite_blobs(&rpmdb(), &mut |blob| blobs.push(blob.to_vec())).unwrap();
+    rpm::sqlite::blobs(&rpmdb(), &mut |blob| blobs.push(blob.to_vec())).unwrap();
     let mut slots = Vec::new();
     let mut data = Vec::new();
     for (number, blob) in (1u32..).zip(&blobs) {

@@ -14,7 +14,7 @@ const INTERIOR: u8 = 0x05;
 const MAX_DEPTH: usize = 24;
 
 /// Hands over the blob of every row of the table of packages.
-pub(super) fn blobs(bytes: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<(), Broken> {
+pub(in crate::packages) fn blobs(bytes: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<(), Broken> {
     let mut database = Database::open(bytes)?;
     let mut root = None;
     database.rows(1, 0, &mut |record| {
