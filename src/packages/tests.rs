@@ -796,7 +796,7 @@ fn lists_without_end_are_given_up_on() {
         "var/lib/dpkg/status",
         "Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n",
     )
-    .file("var/lib/dpkg/info/a.list", line.repeat(MAX_OWNED / 2))
+    .file("var/lib/dpkg/info/a.list", line.repeat(MAX_OWNED / 2 + 1))
     .program("usr/bin/x", "");
     let started = Instant::now();
     let inventory = scan(&root.tree());

@@ -65,6 +65,11 @@ impl<'b> Database<'b> {
         if !page.is_power_of_two() || page < 512 || page - reserved < 480 {
             return Err(broken("its page size is none"));
         }
+        // Older versions of SQLite wrote no count.
+        let pages = be32(header, 28).map_or(0, |pages| pages as usize);
+        if pages.checked_mul(page).is_none_or(|length| length > bytes.len()) {
+            return Err(broken("it is cut short"));
+        }
         Ok(Self {
             bytes,
             page,
