@@ -113,15 +113,19 @@ fn archive(
         (own, _) => own,
     };
     for (at, name) in jars {
-        let bytes = unpack(&mut archive, at, MAX_NESTED, left)?;
+        // What is in one that cannot be read is not known; that says nothing about the archive around it.
+        let Ok(bytes) = unpack(&mut archive, at, MAX_NESTED, left) else {
+            continue;
+        };
         let stem = name.rsplit('/').next().unwrap_or(&name);
         let stem = SUFFIXES
             .iter()
             .find_map(|suffix| stem.strip_suffix(suffix))
             .unwrap_or(stem);
-        let (own, inside) = self::archive(Cursor::new(bytes), stem, false, left)?;
-        artifacts.extend(own);
-        artifacts.extend(inside);
+        if let Ok((own, inside)) = self::archive(Cursor::new(bytes), stem, false, left) {
+            artifacts.extend(own);
+            artifacts.extend(inside);
+        }
     }
     Ok((own, artifacts))
 }
@@ -139,10 +143,11 @@ fn unpack<R: Read + Seek>(
         .take(limit + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| error.to_string())?;
+    // What was too much has still been unpacked.
+    *left = left.saturating_sub(bytes.len() as u64);
     if bytes.len() as u64 > limit {
         return Err("something in it unpacks to more than is read".to_owned());
     }
-    *left -= bytes.len() as u64;
     Ok(bytes)
 }
 

@@ -214,7 +214,11 @@ impl<'t> Register<'t> {
             return false;
         }
         if !node.is_directory() && !self.is_owned_by_other(&place, id, aliased) {
-            let recorded = recorded.filter(|_| node.is_file());
+            // The same package may list it twice, by two paths.
+            let before = self.inventory.owners.get(&place).filter(|owned| owned.package == id);
+            let recorded = recorded
+                .or(before.and_then(|owned| owned.recorded))
+                .filter(|_| node.is_file());
             self.inventory.owners.insert(
                 place.clone(),
                 Owned {

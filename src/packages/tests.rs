@@ -14,7 +14,7 @@ use sha2::Sha256;
 
 use super::*;
 use crate::digest::Digest;
-use crate::sbom;
+use crate::sbom::{self, Sbom};
 
 /// An image's files, made for a test.
 struct Root(tempfile::TempDir);
@@ -211,7 +211,7 @@ fn rpmdb() -> Vec<u8> {
 /// The same headers in the other format.
 fn ndb() -> Vec<u8> {
     let mut blobs = Vec::new();
-    rpm::sqlite_blobs(&rpmdb(), &mut |blob| blobs.push(blob.to_vec())).unwrap();
+    rpm::sqlite::blobs(&rpmdb(), &mut |blob| blobs.push(blob.to_vec())).unwrap();
     let mut slots = Vec::new();
     let mut data = Vec::new();
     for (number, blob) in (1u32..).zip(&blobs) {
@@ -796,7 +796,7 @@ fn lists_without_end_are_given_up_on() {
         "var/lib/dpkg/status",
         "Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n",
     )
-    .file("var/lib/dpkg/info/a.list", line.repeat(MAX_OWNED / 2))
+    .file("var/lib/dpkg/info/a.list", line.repeat(MAX_OWNED / 2 + 1))
     .program("usr/bin/x", "");
     let started = Instant::now();
     let inventory = scan(&root.tree());

@@ -24,7 +24,7 @@ pub const MAX_BYTES: usize = 64 << 20;
 /// Most packages of an SBOM.
 pub const MAX_PACKAGES: usize = 100_000;
 /// Most files of an SBOM that have a SHA-256 digest.
-pub const MAX_FILES: usize = 500_000;
+pub const MAX_FILES: usize = 400_000;
 /// Longest path of a file in bytes; longer ones exist on no Linux.
 const MAX_PATH: usize = 4096;
 

@@ -5,14 +5,12 @@
 
 mod header;
 mod ndb;
-mod sqlite;
+pub(super) mod sqlite;
 
 use super::register::Register;
 use super::{Ecosystem, Recorded};
 use crate::tree::join;
 use header::Header;
-#[cfg(test)]
-pub(super) use sqlite::blobs as sqlite_blobs;
 
 /// Where the database is, by distribution and age.
 const DIRECTORIES: [&str; 3] = ["/usr/lib/sysimage/rpm", "/var/lib/rpm", "/usr/share/rpm"];
@@ -26,7 +24,7 @@ const CONFIGURATION: u32 = 1;
 /// Why a database cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("byte {at}: {what}")]
-pub(super) struct Broken {
+pub(in crate::packages) struct Broken {
     at: usize,
     what: &'static str,
 }

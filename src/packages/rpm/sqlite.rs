@@ -14,7 +14,7 @@ const INTERIOR: u8 = 0x05;
 const MAX_DEPTH: usize = 24;
 
 /// Hands over the blob of every row of the table of packages.
-pub(super) fn blobs(bytes: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<(), Broken> {
+pub(in crate::packages) fn blobs(bytes: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<(), Broken> {
     let mut database = Database::open(bytes)?;
     let mut root = None;
     database.rows(1, 0, &mut |record| {
@@ -64,6 +64,11 @@ impl<'b> Database<'b> {
         let reserved = header.get(20).map_or(0, |reserved| usize::from(*reserved));
         if !page.is_power_of_two() || page < 512 || page - reserved < 480 {
             return Err(broken("its page size is none"));
+        }
+        // Older versions of SQLite wrote no count.
+        let pages = be32(header, 28).map_or(0, |pages| pages as usize);
+        if pages.checked_mul(page).is_none_or(|length| length > bytes.len()) {
+            return Err(broken("it is cut short"));
         }
         Ok(Self {
             bytes,
