@@ -34,12 +34,7 @@ pub(super) struct Built {
 }
 
 /// Fills the empty directory `into`.
-pub(super) fn build(
-    layers: &[PathBuf],
-    keep: &BTreeSet<String>,
-    form: Form,
-    into: &OwnedFd,
-) -> Result<Built, Error> {
+pub(super) fn build(layers: &[PathBuf], keep: &BTreeSet<String>, form: Form, into: &OwnedFd) -> Result<Built, Error> {
     let kept = Kept::parse(keep)?;
     let mut scratch = Scratch::new();
     let root = Directory::root(layers, &mut scratch)?;
@@ -174,7 +169,8 @@ impl Builder<'_> {
             }
         }
         self.count(&made.attributes)?;
-        self.recorder.add(path, stat, made.target.to_bytes(), &made.attributes)?;
+        self.recorder
+            .add(path, stat, made.target.to_bytes(), &made.attributes)?;
         if has_more {
             self.linked.insert(identity, (path.to_owned(), made));
         }
@@ -262,13 +258,7 @@ impl Builder<'_> {
     }
 
     /// Gives a directory its owner, mode, extended attributes and times, once everything in it is made.
-    fn finish(
-        &mut self,
-        from: &Directory,
-        made: BorrowedFd<'_>,
-        opaque: bool,
-        path: &Path,
-    ) -> Result<(), Error> {
+    fn finish(&mut self, from: &Directory, made: BorrowedFd<'_>, opaque: bool, path: &Path) -> Result<(), Error> {
         let attributes = if opaque {
             from.attributes
                 .clone()
@@ -301,13 +291,7 @@ fn make_directory(into: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<Own
     rustix::fs::openat(into, name, flags, Mode::empty()).map_err(|e| Error::at("open", path, e))
 }
 
-fn regular(
-    into: BorrowedFd<'_>,
-    name: &OsStr,
-    stat: &Stat,
-    attributes: &Attributes,
-    path: &Path,
-) -> Result<(), Error> {
+fn regular(into: BorrowedFd<'_>, name: &OsStr, stat: &Stat, attributes: &Attributes, path: &Path) -> Result<(), Error> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(into, name, flags, Mode::RUSR | Mode::WUSR)
         .map_err(|e| Error::at("make the file", path, e))?;
@@ -334,13 +318,7 @@ fn dress_open(file: BorrowedFd<'_>, stat: &Stat, attributes: &Attributes, path: 
 }
 
 /// As [`dress_open`], for what cannot be opened.
-fn dress(
-    into: BorrowedFd<'_>,
-    name: &OsStr,
-    stat: &Stat,
-    attributes: &Attributes,
-    path: &Path,
-) -> Result<(), Error> {
+fn dress(into: BorrowedFd<'_>, name: &OsStr, stat: &Stat, attributes: &Attributes, path: &Path) -> Result<(), Error> {
     if stat.st_uid != 0 || stat.st_gid != 0 {
         let (user, group) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
         rustix::fs::chownat(into, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)

@@ -196,11 +196,13 @@ impl Cache {
             return Ok(view);
         }
         let staging = temporary(NEW);
-        let made = self.build_in(&staging, key, way.form(), snapshot, keep).and_then(|built| {
-            rustix::fs::renameat(&self.home, &staging, &self.home, &name)
-                .map_err(|e| Error::at("rename", &self.home.path().join(&staging), e))?;
-            Ok(built)
-        });
+        let made = self
+            .build_in(&staging, key, way.form(), snapshot, keep)
+            .and_then(|built| {
+                rustix::fs::renameat(&self.home, &staging, &self.home, &name)
+                    .map_err(|e| Error::at("rename", &self.home.path().join(&staging), e))?;
+                Ok(built)
+            });
         let built = match made {
             Ok(built) => built,
             Err(error) => {
@@ -239,12 +241,18 @@ impl Cache {
             digest: built.digest,
             names: built.names,
         };
-        place.write_volatile(DESCRIPTION, serde_json::to_string(&description).unwrap_or_default().as_bytes())?;
+        place.write_volatile(
+            DESCRIPTION,
+            serde_json::to_string(&description).unwrap_or_default().as_bytes(),
+        )?;
         Ok(built)
     }
 
     fn find_locked(&self, name: &str, key: &Digest, way: Way) -> Result<Option<View>, Error> {
         let Some(layer) = self.layer(name)? else {
+            if rustix::fs::statat(&self.home, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+                self.set_aside(name)?;
+            }
             return Ok(None);
         };
         let description = self.describe(name)?.filter(|d| d.key == *key && d.form == way.form());
@@ -267,15 +275,19 @@ impl Cache {
         match description {
             Some(description) if whole => Ok(Some(self.view(name, key, way, description.digest))),
             _ => {
-                let aside = format!("{}{name}", temporary(BROKEN));
-                log::warn!(
-                    "the view {} is not what it was when it was built; it is set aside as {aside} and built again",
-                    self.home.path().join(name).display()
-                );
-                self.home.rename(name, &aside)?;
+                self.set_aside(name)?;
                 Ok(None)
             }
         }
+    }
+
+    fn set_aside(&self, name: &str) -> Result<(), Error> {
+        let aside = format!("{}{name}", temporary(BROKEN));
+        log::warn!(
+            "the view {} is not what it was when it was built; it is set aside as {aside} and built again",
+            self.home.path().join(name).display()
+        );
+        Ok(self.home.rename(name, &aside)?)
     }
 
     fn view(&self, name: &str, key: &Digest, way: Way, digest: Digest) -> View {
@@ -379,7 +391,9 @@ impl Cache {
         };
         for name in store::names(self.home.as_fd(), self.home.path())? {
             let name = name?;
-            let left = [NEW, BROKEN, GONE, ".probe-"].iter().any(|start| name.starts_with(start));
+            let left = [NEW, BROKEN, GONE, ".probe-"]
+                .iter()
+                .any(|start| name.starts_with(start));
             if left && !is_young(store::modified(self.home.as_fd(), Path::new(&name))) {
                 self.remove(&name)?;
                 collected.leftovers += 1;
@@ -429,9 +443,11 @@ impl Cache {
     fn remove(&self, name: &str) -> Result<(), Error> {
         let path = self.home.path().join(name);
         match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::at("remove", &path, Errno::from_io_error(&error).unwrap_or(Errno::IO)))
-            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::at(
+                "remove",
+                &path,
+                Errno::from_io_error(&error).unwrap_or(Errno::IO),
+            )),
             _ => Ok(()),
         }
     }
@@ -444,7 +460,9 @@ fn name_of(key: &Digest, form: Form) -> String {
 /// The key in the name of a view.
 fn key_in(name: &str) -> Option<&str> {
     let (key, form) = name.split_once('.')?;
-    let known = [Form::Metadata, Form::Whiteouts].iter().any(|known| known.name() == form);
+    let known = [Form::Metadata, Form::Whiteouts]
+        .iter()
+        .any(|known| known.name() == form);
     (known && key.len() == 64).then_some(key)
 }
 
@@ -476,7 +494,11 @@ fn beside(own: &StateDir, snapshot: &Snapshot) -> Option<PathBuf> {
 fn places(own: &StateDir) -> Result<BTreeSet<PathBuf>, Error> {
     let bytes = own.read(PLACES, MAX_FILE)?.unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    Ok(text.lines().filter(|line| line.starts_with('/')).map(PathBuf::from).collect())
+    Ok(text
+        .lines()
+        .filter(|line| line.starts_with('/'))
+        .map(PathBuf::from)
+        .collect())
 }
 
 fn remember(own: &StateDir, place: &Path) -> Result<(), Error> {

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::Error;
 use super::record::{Attributes, OVERLAY};
+use crate::tree::MAX_NODES;
 
 /// Most layers: what overlayfs takes, less the one that is added.
 pub(super) const MAX_LAYERS: usize = 499;
@@ -138,6 +139,9 @@ impl Directory {
                 if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
                     names.push(entry.file_name().to_owned());
                 }
+                if names.len() > MAX_NODES {
+                    return Err(Error::TooManyNames);
+                }
             }
         }
         names.sort_unstable();
@@ -162,7 +166,10 @@ impl Directory {
 
     /// Where the link `name` leads.
     pub(super) fn target_of(&self, name: &OsStr, entry: &Entry, path: &Path) -> Result<CString, Error> {
-        let part = self.parts.get(entry.part).ok_or_else(|| Error::Missing(path.to_owned()))?;
+        let part = self
+            .parts
+            .get(entry.part)
+            .ok_or_else(|| Error::Missing(path.to_owned()))?;
         rustix::fs::readlinkat(part, name, Vec::new()).map_err(|e| Error::at("read the link", path, e))
     }
 }

@@ -209,7 +209,9 @@ impl Error {
             Self::Store(_) => "state-unusable",
             Self::Unsuitable(_) => "view-unsuitable",
             Self::Foreign { .. } => "view-layer-foreign",
-            Self::TooDeep(_) | Self::TooManyNames | Self::TooManyAttributes | Self::TooManyLayers(_) => "view-too-large",
+            Self::TooDeep(_) | Self::TooManyNames | Self::TooManyAttributes | Self::TooManyLayers(_) => {
+                "view-too-large"
+            }
             Self::Path(_) | Self::Missing(_) | Self::NotDirectory(_) => "view-keep-set",
             Self::NoWay(_) => "view-impossible",
             Self::Io { .. } => "view-failed",
@@ -231,8 +233,12 @@ impl Error {
             Self::TooDeep(_) | Self::TooManyNames | Self::TooManyAttributes | Self::TooManyLayers(_) => {
                 "use an image with fewer files or layers, or set filesystem.mode to off in the rule"
             }
-            Self::Path(_) | Self::Missing(_) | Self::NotDirectory(_) => "report it: the keep set does not fit the image",
-            Self::NoWay(_) => "set filesystem.mode to audit or off in the rule, or use another file system for containerd",
+            Self::Path(_) | Self::Missing(_) | Self::NotDirectory(_) => {
+                "report it: the keep set does not fit the image"
+            }
+            Self::NoWay(_) => {
+                "set filesystem.mode to audit or off in the rule, or use another file system for containerd"
+            }
             Self::Io { .. } => "look at the file system that the path is on, then start the container again",
         }
     }

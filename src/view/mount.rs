@@ -196,7 +196,13 @@ impl Rootfs<'_> {
         let tree = open_tree(CWD, layer, CLONE)?;
         map(&tree)?;
         fs::create_dir(name)?;
-        Ok(move_mount(&tree, "", CWD, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+        Ok(move_mount(
+            &tree,
+            "",
+            CWD,
+            name,
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )?)
     }
 }
 
@@ -230,7 +236,10 @@ fn check(layer: &Path) -> io::Result<()> {
     if !layer.is_absolute() || stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
-            format!("{} is not root's alone: no view is mounted from there", parent.display()),
+            format!(
+                "{} is not root's alone: no view is mounted from there",
+                parent.display()
+            ),
         ));
     }
     Ok(())

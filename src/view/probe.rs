@@ -58,14 +58,21 @@ pub fn way(run: &StateDir, home: &StateDir) -> Result<Way, Error> {
 /// What tells this boot from others.
 pub(super) fn boot() -> Result<String, Error> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
-    let text = fs::read_to_string(path).map_err(|e| Error::at("read", path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
+    let text =
+        fs::read_to_string(path).map_err(|e| Error::at("read", path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
     Ok(text.trim().to_owned())
 }
 
 /// Tries each way in `home`, the best first.
 fn probe(home: &StateDir) -> Result<Way, Error> {
     let folder = home.path().join(format!(".probe-{}", std::process::id()));
-    let failed = |error: io::Error| Error::at("try views in", &folder, Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    let failed = |error: io::Error| {
+        Error::at(
+            "try views in",
+            &folder,
+            Errno::from_io_error(&error).unwrap_or(Errno::IO),
+        )
+    };
     // Of a process with the same number that was killed.
     let _ = fs::remove_dir_all(&folder);
     let mut reasons = Vec::new();
@@ -99,7 +106,11 @@ pub(super) fn attempt(folder: &Path, way: Way) -> io::Result<()> {
     }
     let layers = [folder.join("data")];
     let layer = folder.join("view");
-    let directory = rustix::fs::open(&layer, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let directory = rustix::fs::open(
+        &layer,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let keep = std::iter::once("/shown".to_owned()).collect();
     let built = build::build(&layers, &keep, way.form(), &directory).map_err(io::Error::other)?;
     let view = View {
@@ -133,7 +144,10 @@ fn judge(root: &Path, upper: &Path) -> io::Result<()> {
     let expect = |what: bool, otherwise: &str| if what { Ok(()) } else { Err(io::Error::other(otherwise)) };
     let shown: PathBuf = root.join("shown");
     expect(!root.join("hidden").exists(), "a hidden file is visible")?;
-    expect(fs::read_to_string(&shown)? == CONTENT, "a visible file has another content")?;
+    expect(
+        fs::read_to_string(&shown)? == CONTENT,
+        "a visible file has another content",
+    )?;
     fs::set_permissions(&shown, fs::Permissions::from_mode(0o600))?;
     expect(
         fs::read_to_string(upper.join("shown"))? == CONTENT,
@@ -160,15 +174,25 @@ mod tests {
         let path = run.path().join(name);
         let text = fs::read_to_string(&path).unwrap();
         // Another answer for this boot is believed, one of another boot or none is not.
-        let other = if found == Way::Whiteouts { Way::One } else { Way::Whiteouts };
+        let other = if found == Way::Whiteouts {
+            Way::One
+        } else {
+            Way::Whiteouts
+        };
         fs::write(&path, text.replace(found.name(), other.name())).unwrap();
         assert_eq!(way(&run, &home).unwrap(), other);
-        let old = text.replace(found.name(), other.name()).replace(&boot().unwrap(), "before");
+        let old = text
+            .replace(found.name(), other.name())
+            .replace(&boot().unwrap(), "before");
         fs::write(&path, old).unwrap();
         assert_eq!(way(&run, &home).unwrap(), found);
         fs::write(&path, "{").unwrap();
         assert_eq!(way(&run, &home).unwrap(), found);
-        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0, "the probe leaves nothing");
+        assert_eq!(
+            fs::read_dir(home.path()).unwrap().count(),
+            0,
+            "the probe leaves nothing"
+        );
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, OFlags, Stat};
 use sha2::{Digest as _, Sha256};
 
-use super::{Error, MAX_DEPTH};
 use super::merge::{Scratch, Subject, beside, is_whiteout, open_one};
+use super::{Error, MAX_DEPTH};
 use crate::digest::Digest;
 use crate::tree::MAX_NODES;
 
@@ -59,7 +59,13 @@ impl Recorder {
     }
 
     /// Adds one name. `target` is where a link leads.
-    pub(super) fn add(&mut self, path: &Path, stat: &Stat, target: &[u8], attributes: &Attributes) -> Result<(), Error> {
+    pub(super) fn add(
+        &mut self,
+        path: &Path,
+        stat: &Stat,
+        target: &[u8],
+        attributes: &Attributes,
+    ) -> Result<(), Error> {
         if is_whiteout(stat) {
             return self.add_whiteout(path);
         }
@@ -71,7 +77,7 @@ impl Recorder {
         let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         self.number(if is_file { stat.st_size.unsigned_abs() } else { 0 });
         self.number(stat.st_mtime.cast_unsigned());
-        self.number(stat.st_mtime_nsec.into());
+        self.number(stat.st_mtime_nsec);
         self.bytes(target);
         self.number(attributes.0.len() as u64);
         for (name, value) in attributes.iter() {

@@ -65,7 +65,10 @@ impl Snapshot {
             return Err(Unsuitable::Option("lowerdir".to_owned()));
         }
         Ok(Self {
-            layers: layers.into_iter().map(|layer| PathBuf::from(unescaped(layer))).collect(),
+            layers: layers
+                .into_iter()
+                .map(|layer| PathBuf::from(unescaped(layer)))
+                .collect(),
             upper: mount.option("upperdir").map(|upper| PathBuf::from(unescaped(upper))),
         })
     }
@@ -127,7 +130,12 @@ mod tests {
     fn the_layers_of_each_snapshotter_are_found() {
         let overlay = mount(
             "overlay",
-            &["index=off", "workdir=/s/3/work", "upperdir=/s/3/fs", r"lowerdir=/s/2\:b/fs:/s/1/fs"],
+            &[
+                "index=off",
+                "workdir=/s/3/work",
+                "upperdir=/s/3/fs",
+                r"lowerdir=/s/2\:b/fs:/s/1/fs",
+            ],
         );
         let snapshot = Snapshot::of(&[overlay], false).unwrap();
         assert_eq!(snapshot.layers, [PathBuf::from("/s/2:b/fs"), PathBuf::from("/s/1/fs")]);

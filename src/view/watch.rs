@@ -258,7 +258,25 @@ impl Event {
     /// The first event in what the kernel wrote. Takes its descriptor over.
     fn first(bytes: &[u8]) -> Option<Self> {
         let metadata: &[u8; METADATA] = bytes.first_chunk()?;
-        let [l0, l1, l2, l3, version, _, _, _, mask @ .., f0, f1, f2, f3, p0, p1, p2, p3] = *metadata;
+        let [
+            l0,
+            l1,
+            l2,
+            l3,
+            version,
+            _,
+            _,
+            _,
+            mask @ ..,
+            f0,
+            f1,
+            f2,
+            f3,
+            p0,
+            p1,
+            p2,
+            p3,
+        ] = *metadata;
         let length = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
         if version != libc::FANOTIFY_METADATA_VERSION || length < METADATA {
             return None;
@@ -303,7 +321,11 @@ mod tests {
                 r#type: "overlay".to_owned(),
                 source: "overlay".to_owned(),
                 target: String::new(),
-                options: vec![option("lowerdir", "layer"), option("upperdir", "upper"), option("workdir", "work")],
+                options: vec![
+                    option("lowerdir", "layer"),
+                    option("upperdir", "upper"),
+                    option("workdir", "work"),
+                ],
             };
             mount_all(&[request], None, &at("root")).unwrap();
             Self(place)
@@ -314,14 +336,28 @@ mod tests {
         }
 
         fn watch(&self) -> Watch {
-            let hidden = [&b"/bin/sh"[..], b"/hidden", b"/secret", b"/secret/deep", b"/secret/deep/file"];
-            Watch::new(&self.path("root"), &self.path("runtime/busybox"), Hidden::new(hidden.into_iter())).unwrap()
+            let hidden = [
+                &b"/bin/sh"[..],
+                b"/hidden",
+                b"/secret",
+                b"/secret/deep",
+                b"/secret/deep/file",
+            ];
+            Watch::new(
+                &self.path("root"),
+                &self.path("runtime/busybox"),
+                Hidden::new(hidden.into_iter()),
+            )
+            .unwrap()
         }
 
         /// Runs a script in a mount namespace of its own with the image as its root.
         fn run(&self, arguments: &[&str]) {
             let mut command = Command::new("unshare");
-            command.args(["--mount", "chroot"]).arg(self.path("root")).args(arguments);
+            command
+                .args(["--mount", "chroot"])
+                .arg(self.path("root"))
+                .args(arguments);
             assert!(command.output().unwrap().status.code().is_some());
         }
     }
@@ -341,7 +377,11 @@ mod tests {
         root.run(&["/bin/sh", "-c", "exec /bin/busybox cat /secret/deep/file"]);
         watch.drain().unwrap();
         let report = watch.report();
-        let seen: Vec<_> = report.uses.iter().map(|count| (count.path.as_str(), count.r#use)).collect();
+        let seen: Vec<_> = report
+            .uses
+            .iter()
+            .map(|count| (count.path.as_str(), count.r#use))
+            .collect();
         assert_eq!(
             seen,
             [
@@ -365,7 +405,10 @@ mod tests {
             // It lives until the event is read.
             let script = format!("exec 3<{}; read line", root.path("root/hidden").display());
             let mut command = Command::new(root.path(program));
-            let child = command.args(["sh", "-c", &script]).stdin(std::process::Stdio::piped()).spawn();
+            let child = command
+                .args(["sh", "-c", &script])
+                .stdin(std::process::Stdio::piped())
+                .spawn();
             let mut child = child.unwrap();
             std::thread::sleep(std::time::Duration::from_millis(200));
             watch.drain().unwrap();
@@ -376,7 +419,10 @@ mod tests {
         assert_eq!(hold("runtime/busybox"), []);
         let seen = hold("root/bin/busybox");
         assert_eq!(seen.len(), 1, "{seen:?}");
-        assert_eq!((seen[0].path.as_str(), seen[0].process.as_str(), seen[0].count), ("/hidden", "busybox", 1));
+        assert_eq!(
+            (seen[0].path.as_str(), seen[0].process.as_str(), seen[0].count),
+            ("/hidden", "busybox", 1)
+        );
     }
 
     #[test]
@@ -398,7 +444,9 @@ mod tests {
         let root = Root::new();
         let mut watch = root.watch();
         for n in 0..MAX_USES {
-            watch.uses.insert((n.to_string().into_bytes(), Use::Open, String::new()), 1);
+            watch
+                .uses
+                .insert((n.to_string().into_bytes(), Use::Open, String::new()), 1);
         }
         fs::read(root.path("root/hidden")).unwrap();
         watch.drain().unwrap();

@@ -33,7 +33,15 @@ impl Image {
         let mut image = Self::empty(2);
         let base = image.layers.pop().unwrap();
         let top = image.layers.pop().unwrap();
-        for folder in ["usr/bin", "usr/lib/deep/er", "etc", "var/empty", "var/old", "was-file-dir/x", "tmp"] {
+        for folder in [
+            "usr/bin",
+            "usr/lib/deep/er",
+            "etc",
+            "var/empty",
+            "var/old",
+            "was-file-dir/x",
+            "tmp",
+        ] {
             fs::create_dir_all(base.join(folder)).unwrap();
         }
         fs::copy("/bin/busybox", base.join("usr/bin/busybox")).unwrap();
@@ -81,7 +89,11 @@ impl Image {
         ] {
             fs::set_permissions(base.join(name), Permissions::from_mode(mode)).unwrap();
         }
-        attribute(&base.join("usr/bin/busybox-capable"), "security.capability", &CAPABILITY);
+        attribute(
+            &base.join("usr/bin/busybox-capable"),
+            "security.capability",
+            &CAPABILITY,
+        );
         attribute(&base.join("etc/acl"), "system.posix_acl_access", &ACL);
         attribute(&base.join("etc"), "user.note", b"of a directory");
         attribute(&base.join("etc/passwd"), "user.note", b"of a file");
@@ -97,7 +109,14 @@ impl Image {
         attribute(&top.join("var/old"), "trusted.overlay.opaque", b"y");
         // Left behind by the mount that a layer was written through.
         attribute(&top.join("var"), "trusted.overlay.origin", b"x");
-        mknodat(CWD, top.join("etc/removed"), FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+        mknodat(
+            CWD,
+            top.join("etc/removed"),
+            FileType::CharacterDevice,
+            Mode::empty(),
+            0,
+        )
+        .unwrap();
         image.layers = vec![top, base];
         image
     }
@@ -158,7 +177,12 @@ impl Image {
     pub fn view(&self, mounts: &[Mount], way: Way, keep: &[&str]) -> View {
         let snapshot = Snapshot::of(mounts, true).unwrap();
         self.cache(mounts)
-            .build(&Digest::of(keep.concat().as_bytes()), way, &snapshot, &set(keep))
+            .build(
+                &Digest::of(format!("{:?} {keep:?}", snapshot.layers).as_bytes()),
+                way,
+                &snapshot,
+                &set(keep),
+            )
             .unwrap()
     }
 
@@ -313,4 +337,3 @@ pub const KEEP: [&str; 24] = [
     "/was-file-dir",
     "/",
 ];
-

@@ -50,14 +50,25 @@ fn metacopy_under_an_upper_directory_would_leave_files_that_cannot_be_read() {
     let view = image.view(&mounts, Way::Two, &KEEP);
     let root = image.path("trap");
     fs::create_dir(&root).unwrap();
-    let layers: Vec<String> = [&view.layer].into_iter().chain(&image.layers).map(|l| l.display().to_string()).collect();
+    let layers: Vec<String> = [&view.layer]
+        .into_iter()
+        .chain(&image.layers)
+        .map(|l| l.display().to_string())
+        .collect();
     let options = format!(
         "lowerdir={},upperdir={},workdir={},metacopy=on,redirect_dir=on",
         layers.join("::"),
         image.upper("c").display(),
         image.path("snapshots/c/work").display()
     );
-    mount("overlay", &root, "overlay", MountFlags::empty(), std::ffi::CString::new(options).unwrap().as_c_str()).unwrap();
+    mount(
+        "overlay",
+        &root,
+        "overlay",
+        MountFlags::empty(),
+        std::ffi::CString::new(options).unwrap().as_c_str(),
+    )
+    .unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     fs::set_permissions(root.join("usr/bin/app"), mode).unwrap();
     unmount(&root, UnmountFlags::empty()).unwrap();
@@ -82,7 +93,11 @@ fn all_of_this_holds_on_linux_6_12() {
 fn everything_passes_on(kernel: &str) {
     let boot = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/view/boot");
     let run = || {
-        let output = Command::new(&boot).arg(kernel).arg(std::env::current_exe().unwrap()).output().unwrap();
+        let output = Command::new(&boot)
+            .arg(kernel)
+            .arg(std::env::current_exe().unwrap())
+            .output()
+            .unwrap();
         let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         text.concat()
     };
@@ -91,7 +106,9 @@ fn everything_passes_on(kernel: &str) {
     if !console.contains("guest: tests ended") {
         console = run();
     }
-    let ended = console.lines().find_map(|line| line.trim_end().strip_prefix("guest: tests ended with "));
+    let ended = console
+        .lines()
+        .find_map(|line| line.trim_end().strip_prefix("guest: tests ended with "));
     assert_eq!(ended, Some("0"), "{console}");
     assert!(console.contains(&format!("guest: Linux {kernel}.")), "{console}");
     let passed = console.matches(" ... ok").count();

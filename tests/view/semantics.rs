@@ -33,8 +33,18 @@ fn exactly_the_kept_names_are_there_and_are_as_in_the_image() {
         let extra: Vec<_> = seen.keys().filter(|name| !expected.contains_key(*name)).collect();
         assert!(extra.is_empty(), "{way:?} shows {extra:?}");
         let links = fs::metadata(root.at("usr/bin/first")).unwrap();
-        assert_eq!(links.ino(), fs::metadata(root.at("usr/bin/second")).unwrap().ino(), "{way:?}");
-        for hidden in ["usr/bin/sh", "etc/shadow", "usr/lib/deep/er/secret", "usr/bin/third", "etc/removed"] {
+        assert_eq!(
+            links.ino(),
+            fs::metadata(root.at("usr/bin/second")).unwrap().ino(),
+            "{way:?}"
+        );
+        for hidden in [
+            "usr/bin/sh",
+            "etc/shadow",
+            "usr/lib/deep/er/secret",
+            "usr/bin/third",
+            "etc/removed",
+        ] {
             let error = fs::symlink_metadata(root.at(hidden)).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::NotFound, "{way:?} {hidden}");
         }
@@ -90,7 +100,13 @@ fn what_a_container_changes_is_as_on_a_plain_mount_and_so_is_the_upper_directory
     // A plain mount of an image that has only what is kept: what the container could see.
     let slim = Image::new();
     for layer in &slim.layers {
-        for hidden in ["usr/bin/sh", "etc/shadow", "usr/lib/deep/er/secret", "usr/bin/third", "var/old/gone"] {
+        for hidden in [
+            "usr/bin/sh",
+            "etc/shadow",
+            "usr/lib/deep/er/secret",
+            "usr/bin/third",
+            "var/old/gone",
+        ] {
             let _ = fs::remove_file(layer.join(hidden));
         }
     }
@@ -124,7 +140,11 @@ fn files_of_the_upper_directory_need_no_view_to_be_read() {
         drop(root);
         let upper = image.upper("one");
         assert_eq!(fs::read_to_string(upper.join("usr/bin/app")).unwrap(), "app", "{way:?}");
-        assert_eq!(fs::read_to_string(upper.join("etc/libc.so")).unwrap(), "libc", "{way:?}");
+        assert_eq!(
+            fs::read_to_string(upper.join("etc/libc.so")).unwrap(),
+            "libc",
+            "{way:?}"
+        );
         let plain = image.mount(&image.request("one", &[]), None);
         assert_eq!(plain.read("usr/bin/app"), "app", "{way:?}");
         assert_eq!(plain.read("etc/passwd"), "root", "{way:?}");
@@ -140,7 +160,11 @@ fn programs_run_with_their_capabilities_and_hidden_ones_are_reached_by_no_path()
         let run = |arguments: &[&str]| {
             let mut command = Command::new("setpriv");
             command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]);
-            command.arg(root.at("usr/bin/busybox-capable")).args(arguments).output().unwrap()
+            command
+                .arg(root.at("usr/bin/busybox-capable"))
+                .args(arguments)
+                .output()
+                .unwrap()
         };
         let said = run(&["grep", "CapEff", "/proc/self/status"]);
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
@@ -165,7 +189,14 @@ fn nothing_is_left_when_the_root_file_system_is_unmounted() {
         // Layers and views on a loop device of their own, which lives as long as anything uses its file system.
         let (disk, file) = (image.path("disk"), image.path("file"));
         fs::File::create(&file).unwrap().set_len(32 << 20).unwrap();
-        assert!(Command::new("mke2fs").args(["-q", "-t", "ext4"]).arg(&file).status().unwrap().success());
+        assert!(
+            Command::new("mke2fs")
+                .args(["-q", "-t", "ext4"])
+                .arg(&file)
+                .status()
+                .unwrap()
+                .success()
+        );
         let request = Mount {
             r#type: "ext4".to_owned(),
             source: file.display().to_string(),
@@ -184,7 +215,12 @@ fn nothing_is_left_when_the_root_file_system_is_unmounted() {
                 is_used() == wanted
             })
         };
-        let status = Command::new("cp").arg("-a").arg(image.path("snapshots")).arg(&disk).status().unwrap();
+        let status = Command::new("cp")
+            .arg("-a")
+            .arg(image.path("snapshots"))
+            .arg(&disk)
+            .status()
+            .unwrap();
         assert!(status.success());
         image.layers = (0..2).map(|n| disk.join(format!("snapshots/{n}/fs"))).collect();
         for part in ["fs", "work"] {
@@ -196,9 +232,17 @@ fn nothing_is_left_when_the_root_file_system_is_unmounted() {
             image.lower(),
         ])];
         let view = image.view(&mounts, way, &KEEP);
-        assert!(view.layer.starts_with(disk.canonicalize().unwrap().join("assay-views")), "{view:?}");
+        assert!(
+            view.layer.starts_with(disk.canonicalize().unwrap().join("assay-views")),
+            "{view:?}"
+        );
         let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let own = |table: &str| table.lines().filter(|line| line.contains(image.place.path().to_str().unwrap())).count();
+        let own = |table: &str| {
+            table
+                .lines()
+                .filter(|line| line.contains(image.place.path().to_str().unwrap()))
+                .count()
+        };
         let root = image.mount(&mounts, Some(&view));
         assert_eq!(root.read("usr/bin/app"), "app");
         let after = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -232,7 +276,10 @@ fn images_of_many_layers_are_shown() {
         assert_eq!(root.read("data/all"), "0");
         assert_eq!(root.read("data/129"), "129");
         fs::write(root.at("data/129"), "own").unwrap();
-        assert_eq!(fs::read_to_string(image.upper(way.name()).join("data/129")).unwrap(), "own");
+        assert_eq!(
+            fs::read_to_string(image.upper(way.name()).join("data/129")).unwrap(),
+            "own"
+        );
     }
 }
 
@@ -252,7 +299,10 @@ fn a_mapping_of_ids_holds_for_the_view_too() {
         assert_eq!(listing(&root.0), expected, "{way:?}");
         fs::write(root.at("etc/passwd"), "changed").unwrap();
         assert_eq!(fs::metadata(root.at("etc/passwd")).unwrap().uid(), 100_000);
-        assert_eq!(fs::read_to_string(image.upper(way.name()).join("etc/passwd")).unwrap(), "changed");
+        assert_eq!(
+            fs::read_to_string(image.upper(way.name()).join("etc/passwd")).unwrap(),
+            "changed"
+        );
     }
 }
 
@@ -268,7 +318,15 @@ fn snapshots_without_an_upper_directory_are_shown_read_only() {
     };
     // Of the native snapshotter: a copy, since an overlay of an overlay of an overlay is one too many.
     let copy = image.path("snapshots/native");
-    assert!(Command::new("cp").arg("-a").arg(&whole.0).arg(&copy).status().unwrap().success());
+    assert!(
+        Command::new("cp")
+            .arg("-a")
+            .arg(&whole.0)
+            .arg(&copy)
+            .status()
+            .unwrap()
+            .success()
+    );
     let native = Mount {
         source: copy.display().to_string(),
         ..native
@@ -327,7 +385,10 @@ fn layers_may_be_erofs() {
         let root = image.mount(&mounts, Some(&view));
         assert_eq!(listing(&root.0), expected, "{way:?}");
         fs::set_permissions(root.at("usr/bin/app"), Permissions::from_mode(0o700)).unwrap();
-        assert_eq!(fs::read_to_string(image.upper(way.name()).join("usr/bin/app")).unwrap(), "app");
+        assert_eq!(
+            fs::read_to_string(image.upper(way.name()).join("usr/bin/app")).unwrap(),
+            "app"
+        );
     }
 }
 
@@ -377,7 +438,15 @@ fn the_same_view_has_the_same_digest_wherever_it_is_built() {
     let (one, two) = (Image::new(), Image::empty(2));
     for (from, to) in one.layers.iter().zip(&two.layers) {
         let from = from.join(".");
-        assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+        assert!(
+            Command::new("cp")
+                .arg("-a")
+                .arg(from)
+                .arg(to)
+                .status()
+                .unwrap()
+                .success()
+        );
     }
     for way in [Way::Two, Way::Whiteouts] {
         let digest = |image: &Image, keep: &[&str]| image.view(&image.request("c", &[]), way, keep).digest;

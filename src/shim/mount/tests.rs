@@ -70,7 +70,8 @@ fn a_bind_mount_gets_all_its_flags_and_keeps_those_of_its_source() {
     let source = place.layer("source");
     mount_all(
         &[request("bind", &source, "", &["rbind", "ro", "nodev", "noexec"])],
-        None, &place.root(),
+        None,
+        &place.root(),
     )
     .unwrap();
     assert_eq!(read_to_string(place.root().join("source")).unwrap(), "source");
@@ -87,7 +88,12 @@ fn a_bind_mount_gets_all_its_flags_and_keeps_those_of_its_source() {
     mount_all(&[tmpfs], None, &place.root()).unwrap();
     create_dir(place.root().join("again")).unwrap();
     let source = place.root().display().to_string();
-    mount_all(&[request("bind", &source, "/again", &["bind", "nodev"])], None, &place.root()).unwrap();
+    mount_all(
+        &[request("bind", &source, "/again", &["bind", "nodev"])],
+        None,
+        &place.root(),
+    )
+    .unwrap();
     let options = place.options_of(&place.root().join("again"));
     assert!(options.contains("nosuid") && options.contains("nodev"), "{options}");
 }
@@ -233,7 +239,8 @@ fn more_layers_than_fit_in_a_page() {
 
     let error = mount_all(
         &[request("tmpfs", "tmpfs", "", &["x".repeat(5000).as_str()])],
-        None, &place.root(),
+        None,
+        &place.root(),
     )
     .unwrap_err();
     insta::assert_snapshot!(error, @"the options of a mount of type tmpfs are 5000 bytes long; the kernel takes less than 4096");
@@ -342,7 +349,8 @@ fn remounting_changes_what_is_there() {
     write(place.root().join("x"), "").unwrap();
     mount_all(
         &[request("tmpfs", "tmpfs", "", &["remount", "ro", "size=2M"])],
-        None, &place.root(),
+        None,
+        &place.root(),
     )
     .unwrap();
     assert!(write(place.root().join("y"), "").is_err());

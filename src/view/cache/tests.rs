@@ -62,7 +62,10 @@ impl Image {
             r#type: "overlay".to_owned(),
             source: "overlay".to_owned(),
             target: String::new(),
-            options: options.into_iter().chain(more.iter().map(ToString::to_string)).collect(),
+            options: options
+                .into_iter()
+                .chain(more.iter().map(ToString::to_string))
+                .collect(),
         }]
     }
 }
@@ -106,10 +109,17 @@ fn a_view_is_built_once_and_its_form_is_shared_by_two_ways() {
     let (snapshot, cache) = open(&image);
     assert_eq!(cache.find(&key(1), Way::One).unwrap(), None);
     let built = cache.build(&key(1), Way::One, &snapshot, &set(&KEEP)).unwrap();
-    let inode = |view: &View| fs::metadata(&view.layer).map(|m| std::os::unix::fs::MetadataExt::ino(&m)).unwrap();
+    let inode = |view: &View| {
+        fs::metadata(&view.layer)
+            .map(|m| std::os::unix::fs::MetadataExt::ino(&m))
+            .unwrap()
+    };
     // The keep set of a view that is there is not looked at.
     let again = cache.build(&key(1), Way::Two, &snapshot, &set(&["/nothing"])).unwrap();
-    assert_eq!((&again.layer, again.digest, again.way), (&built.layer, built.digest, Way::Two));
+    assert_eq!(
+        (&again.layer, again.digest, again.way),
+        (&built.layer, built.digest, Way::Two)
+    );
     assert_eq!(inode(&built), inode(&again));
     assert_eq!(cache.find(&key(1), Way::One).unwrap(), Some(built));
     assert_eq!(cache.find(&key(1), Way::Whiteouts).unwrap(), None);
@@ -141,15 +151,20 @@ fn after_a_boot_a_view_is_compared_with_its_digest_and_built_again_when_a_part_i
         let boot = || fs::remove_file(cache.run.path().join(name_of(&key(1), way.form())));
         let built = build();
         boot().unwrap();
-        assert_eq!(cache.find(&key(1), way).unwrap(), Some(built.clone()), "a whole one is used");
+        assert_eq!(
+            cache.find(&key(1), way).unwrap(),
+            Some(built.clone()),
+            "a whole one is used"
+        );
         let description = built.layer.with_file_name(DESCRIPTION);
         let some = if way == Way::One { "etc/passwd" } else { "etc/shadow" };
-        let damages: [&dyn Fn(); 5] = [
+        let damages: [&dyn Fn(); 6] = [
             &|| fs::remove_file(built.layer.join(some)).unwrap(),
             &|| fs::write(built.layer.join("more"), "x").unwrap(),
             &|| fs::set_permissions(built.layer.join("etc"), fs::Permissions::from_mode(0o700)).unwrap(),
             &|| fs::write(&description, "").unwrap(),
             &|| fs::remove_file(&description).unwrap(),
+            &|| fs::remove_dir_all(&built.layer).unwrap(),
         ];
         for damage in damages {
             damage();
@@ -158,7 +173,16 @@ fn after_a_boot_a_view_is_compared_with_its_digest_and_built_again_when_a_part_i
             let broken = names(&cache).iter().filter(|name| name.starts_with(BROKEN)).count();
             assert_eq!(broken, 1, "it is set aside");
             assert_eq!(build().digest, built.digest);
-            assert_eq!(cache.collect(&Limits { grace: Duration::ZERO, ..Limits::default() }).unwrap().leftovers, 1);
+            assert_eq!(
+                cache
+                    .collect(&Limits {
+                        grace: Duration::ZERO,
+                        ..Limits::default()
+                    })
+                    .unwrap()
+                    .leftovers,
+                1
+            );
         }
     }
 }
@@ -188,7 +212,10 @@ fn what_is_mounted_or_was_just_handed_out_stays_and_the_rest_goes_oldest_first()
         for map in [&[][..], &["uidmap=0:1000:65536", "gidmap=0:1000:65536"]] {
             mount_all(&image.request(map), Some(&views[1]), &root).unwrap();
             let few = Limits { views: 3, ..NONE };
-            let few = Limits { names: usize::MAX, ..few };
+            let few = Limits {
+                names: usize::MAX,
+                ..few
+            };
             assert_eq!(cache.collect(&Limits { grace: GRACE, ..few }).unwrap().views, 0);
             let found = |n: usize| cache.layer(&name_of(&key(n), way.form())).unwrap().is_some();
             cache.collect(&few).unwrap();
@@ -228,7 +255,8 @@ fn every_place_of_views_is_known() {
 fn keys_are_found_in_tables_of_mounts() {
     let mut keys = BTreeSet::new();
     let (one, two) = (key(1).hex(), key(2).hex());
-    let table = format!("1 2 0:3 / / rw - overlay overlay rw,lowerdir+=/v/{one}.metadata/layer\n2 2 lowerdir={two},x={one}0\n");
+    let table =
+        format!("1 2 0:3 / / rw - overlay overlay rw,lowerdir+=/v/{one}.metadata/layer\n2 2 lowerdir={two},x={one}0\n");
     collect_keys(table.as_bytes(), &mut keys);
     assert_eq!(keys, BTreeSet::from([one, two]));
     assert_eq!(key_in(&name_of(&key(1), Form::Metadata)), Some(key(1).hex().as_str()));
@@ -254,7 +282,11 @@ fn what_no_view_can_be_made_of_is_refused_and_nothing_is_left() {
     refuse(&["/was-file-dir/x/y"]);
     refuse(&["/bin/app"]);
     refuse(&["/usr/../etc"]);
-    attribute(&image.layers[1].join("etc/passwd"), "trusted.overlay.redirect", b"/etc/shadow");
+    attribute(
+        &image.layers[1].join("etc/passwd"),
+        "trusted.overlay.redirect",
+        b"/etc/shadow",
+    );
     refuse(&["/etc/passwd"]);
     attribute(&image.layers[0].join("var/old"), "trusted.overlay.opaque", b"x");
     refuse(&["/var/old/fresh"]);
@@ -272,4 +304,3 @@ fn what_no_view_can_be_made_of_is_refused_and_nothing_is_left() {
     '/usr/../etc' is not an absolute path without '.', '..' and doubled slashes
     "#);
 }
-
