@@ -250,6 +250,9 @@ impl Cache {
 
     fn find_locked(&self, name: &str, key: &Digest, way: Way) -> Result<Option<View>, Error> {
         let Some(layer) = self.layer(name)? else {
+            if rustix::fs::statat(&self.home, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+                self.set_aside(name)?;
+            }
             return Ok(None);
         };
         let description = self.describe(name)?.filter(|d| d.key == *key && d.form == way.form());
@@ -272,15 +275,19 @@ impl Cache {
         match description {
             Some(description) if whole => Ok(Some(self.view(name, key, way, description.digest))),
             _ => {
-                let aside = format!("{}{name}", temporary(BROKEN));
-                log::warn!(
-                    "the view {} is not what it was when it was built; it is set aside as {aside} and built again",
-                    self.home.path().join(name).display()
-                );
-                self.home.rename(name, &aside)?;
+                self.set_aside(name)?;
                 Ok(None)
             }
         }
+    }
+
+    fn set_aside(&self, name: &str) -> Result<(), Error> {
+        let aside = format!("{}{name}", temporary(BROKEN));
+        log::warn!(
+            "the view {} is not what it was when it was built; it is set aside as {aside} and built again",
+            self.home.path().join(name).display()
+        );
+        Ok(self.home.rename(name, &aside)?)
     }
 
     fn view(&self, name: &str, key: &Digest, way: Way, digest: Digest) -> View {

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::Error;
 use super::record::{Attributes, OVERLAY};
+use crate::tree::MAX_NODES;
 
 /// Most layers: what overlayfs takes, less the one that is added.
 pub(super) const MAX_LAYERS: usize = 499;
@@ -137,6 +138,9 @@ impl Directory {
                 let entry = entry.map_err(|e| Error::at("list", path, e))?;
                 if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
                     names.push(entry.file_name().to_owned());
+                }
+                if names.len() > MAX_NODES {
+                    return Err(Error::TooManyNames);
                 }
             }
         }

@@ -14,7 +14,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -34,6 +34,8 @@ use super::{View, Way};
 const MAX_VALUE: usize = 255;
 /// Directory of the stage on which the finished mount is made.
 const MOUNT: &str = "mount";
+/// What data-only layers need before 6.16; never beside an upper directory.
+const METACOPY: &str = "metacopy=on,redirect_dir=follow";
 /// Flags that belong to a mount, with what fsmount(2) calls them.
 const PER_MOUNT: [(MountFlags, MountAttrFlags); 7] = [
     (MountFlags::RDONLY, MountAttrFlags::MOUNT_ATTR_RDONLY),
@@ -91,6 +93,9 @@ impl Rootfs<'_> {
                 "a view over an upper directory is never mounted with an option 'metacopy'",
             ));
         }
+        if let Some(mounted) = self.by_data(target) {
+            return mounted;
+        }
         let tree = match self.in_one_step() {
             Some(tree) => tree?,
             None => self.staged(name)?,
@@ -109,6 +114,34 @@ impl Rootfs<'_> {
             .iter()
             .map(String::as_str)
             .filter(|option| !option.starts_with("lowerdir="))
+    }
+
+    /// By mount(2), where one overlay does whose options fit in a page.
+    fn by_data(&self, target: BorrowedFd<'_>) -> Option<io::Result<()>> {
+        if self.view.way == Way::One || self.mapping.is_some() || (self.view.way == Way::Two && self.writes()) {
+            return None;
+        }
+        let mut options: Vec<String> = self.others().map(str::to_owned).collect();
+        let mut lower = format!("lowerdir={}", plain(&self.view.layer)?);
+        for layer in self.layers {
+            lower.push_str(self.separator());
+            lower.push_str(plain(layer)?);
+        }
+        options.push(lower);
+        if self.view.way == Way::Two {
+            options.push(METACOPY.to_owned());
+        }
+        let options = options.join(",");
+        if options.len() >= rustix::param::page_size() {
+            return None;
+        }
+        let place = format!("/proc/self/fd/{}", target.as_raw_fd());
+        Some(overlay(self.source, &place, self.flags, options))
+    }
+
+    /// What stands between the layers in mount(2)'s options: two colons make those after them data only.
+    fn separator(&self) -> &'static str {
+        if self.view.way == Way::Whiteouts { ":" } else { "::" }
     }
 
     /// By fsconfig(2); `None` where that does not do.
@@ -168,12 +201,12 @@ impl Rootfs<'_> {
             for (number, layer) in self.layers.iter().enumerate() {
                 let name = number.to_string();
                 self.place(layer, &name)?;
-                lower.push_str(if self.view.way == Way::Whiteouts { ":" } else { "::" });
+                lower.push_str(self.separator());
                 lower.push_str(&name);
             }
             if is_double {
                 fs::create_dir(&key)?;
-                let options = format!("lowerdir={lower},metacopy=on,redirect_dir=follow");
+                let options = format!("lowerdir={lower},{METACOPY}");
                 overlay("overlay", &key, MountFlags::RDONLY, options)?;
                 lower = key;
             }
@@ -181,7 +214,7 @@ impl Rootfs<'_> {
             let mut options: Vec<String> = self.others().map(str::to_owned).collect();
             options.push(format!("lowerdir={lower}"));
             if self.view.way == Way::Two && !is_double {
-                options.push("metacopy=on,redirect_dir=follow".to_owned());
+                options.push(METACOPY.to_owned());
             }
             overlay(self.source, MOUNT, self.flags, options.join(","))?;
             Ok(open_tree(CWD, MOUNT, CLONE)?)

@@ -77,7 +77,7 @@ impl Recorder {
         let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         self.number(if is_file { stat.st_size.unsigned_abs() } else { 0 });
         self.number(stat.st_mtime.cast_unsigned());
-        self.number(stat.st_mtime_nsec.into());
+        self.number(stat.st_mtime_nsec);
         self.bytes(target);
         self.number(attributes.0.len() as u64);
         for (name, value) in attributes.iter() {

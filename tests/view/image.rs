@@ -177,7 +177,12 @@ impl Image {
     pub fn view(&self, mounts: &[Mount], way: Way, keep: &[&str]) -> View {
         let snapshot = Snapshot::of(mounts, true).unwrap();
         self.cache(mounts)
-            .build(&Digest::of(keep.concat().as_bytes()), way, &snapshot, &set(keep))
+            .build(
+                &Digest::of(format!("{:?} {keep:?}", snapshot.layers).as_bytes()),
+                way,
+                &snapshot,
+                &set(keep),
+            )
             .unwrap()
     }
 

@@ -112,5 +112,5 @@ fn everything_passes_on(kernel: &str) {
     assert_eq!(ended, Some("0"), "{console}");
     assert!(console.contains(&format!("guest: Linux {kernel}.")), "{console}");
     let passed = console.matches(" ... ok").count();
-    assert!(passed >= 14, "only {passed} tests ran:\n{console}");
+    assert!(passed >= 13, "only {passed} tests ran:\n{console}");
 }

@@ -158,12 +158,13 @@ fn after_a_boot_a_view_is_compared_with_its_digest_and_built_again_when_a_part_i
         );
         let description = built.layer.with_file_name(DESCRIPTION);
         let some = if way == Way::One { "etc/passwd" } else { "etc/shadow" };
-        let damages: [&dyn Fn(); 5] = [
+        let damages: [&dyn Fn(); 6] = [
             &|| fs::remove_file(built.layer.join(some)).unwrap(),
             &|| fs::write(built.layer.join("more"), "x").unwrap(),
             &|| fs::set_permissions(built.layer.join("etc"), fs::Permissions::from_mode(0o700)).unwrap(),
             &|| fs::write(&description, "").unwrap(),
             &|| fs::remove_file(&description).unwrap(),
+            &|| fs::remove_dir_all(&built.layer).unwrap(),
         ];
         for damage in damages {
             damage();
