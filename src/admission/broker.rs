@@ -362,6 +362,7 @@ pub(super) fn rule_again(
         image: Some(image),
         fault: None,
         upper: Upper::Empty,
+        workload: None,
         seen: &[],
         clock,
     };

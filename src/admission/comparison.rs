@@ -358,6 +358,7 @@ impl<'a> Bench<'a> {
             image: Some(image),
             fault: None,
             upper: Upper::Empty,
+            workload: None,
             seen: &[],
             clock: self.clock,
         };

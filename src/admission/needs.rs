@@ -22,7 +22,7 @@ use crate::attest::predicate;
 use crate::closure::{self, Class, Closure, Rules};
 use crate::diagnostic::printable;
 use crate::digest::Digest;
-use crate::packages::{self, Inventory, Standing, Standings, Verdict};
+use crate::packages::{self, Inventory, PackageId, Standing, Standings, Verdict};
 use crate::policy::Level;
 use crate::sbom::{self, Sbom};
 use crate::tree::{Kind, MAX_NODES, Tree};
@@ -376,7 +376,6 @@ fn weigh(
     explain: Option<&str>,
 ) -> Needs {
     let mut needs = Needs::default();
-    let text = |text: &str| printable(text).chars().take(MAX_TEXT).collect::<String>();
     let mut packages = (BTreeSet::new(), BTreeSet::new());
     for (path, node) in tree.nodes() {
         let kept = closure.kept.get(path).is_some_and(|kept| !kept.is_mounted);
@@ -386,19 +385,8 @@ fn weigh(
         let mut shown = kept;
         match standing {
             Some(Standing::Attributed) if node.is_file() && is_executable => {
-                if needs.unlisted.len() < MAX_LISTED {
-                    let package = owner.and_then(|id| inventory.package(id));
-                    let instead = match owner.and_then(|id| standings.package(id)) {
-                        Some(Verdict::Drift(listed)) => listed.iter().map(|listed| text(listed)).collect(),
-                        _ => Vec::new(),
-                    };
-                    needs.unlisted.push(Unlisted {
-                        path: text(path),
-                        package: package.map_or_else(String::new, |package| {
-                            text(&format!("{} {}", package.name, package.version))
-                        }),
-                        instead,
-                    });
+                if let (true, Some(owner)) = (needs.unlisted.len() < MAX_LISTED, owner) {
+                    needs.unlisted.push(unlisted(path, owner, inventory, standings));
                 }
             }
             // Data of a package that the SBOM lacks is not what was attested.
@@ -454,6 +442,26 @@ fn weigh(
             .collect();
     }
     needs
+}
+
+fn unlisted(path: &str, owner: PackageId, inventory: &Inventory, standings: &Standings<'_>) -> Unlisted {
+    let package = inventory.package(owner);
+    let instead = match standings.package(owner) {
+        Some(Verdict::Drift(listed)) => listed.iter().map(|listed| text(listed)).collect(),
+        _ => Vec::new(),
+    };
+    Unlisted {
+        path: text(path),
+        package: package.map_or_else(String::new, |package| {
+            text(&format!("{} {}", package.name, package.version))
+        }),
+        instead,
+    }
+}
+
+/// What can be shown of a text from the image.
+fn text(text: &str) -> String {
+    printable(text).chars().take(MAX_TEXT).collect()
 }
 
 /// Why a path is visible or hidden, from the root that leads to it.

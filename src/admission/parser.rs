@@ -382,6 +382,8 @@ fn blobs(layout: BorrowedFd<'_>, answer: &Answer) -> Vec<Digest> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use jiff::Timestamp;
 
     use super::*;
@@ -431,7 +433,8 @@ mod tests {
 
     #[test]
     fn a_parser_that_cannot_be_started_is_a_fault() {
-        let fault = run(Command::new("/no/such/program"), b"", Instant::now() + LONG).unwrap_err();
+        let fault = child::run(Command::new("/no/such/program"), b"", MAX_ANSWER, Instant::now() + LONG).unwrap_err();
+        let fault = ParserFault::from(fault);
         assert_eq!(fault.code(), "parser-start");
     }
 

@@ -335,11 +335,11 @@ impl<'a> Trace<'a> {
     }
 
     fn reach(&mut self, path: &str) {
-        if let Some(id) = self.inventory.owner(path) {
-            if !self.packages.contains_key(&id) {
-                self.packages.insert(id, path.to_owned());
-                self.waiting_packages.push_back(id);
-            }
+        if let Some(id) = self.inventory.owner(path)
+            && let std::collections::btree_map::Entry::Vacant(e) = self.packages.entry(id)
+        {
+            e.insert(path.to_owned());
+            self.waiting_packages.push_back(id);
         }
     }
 
@@ -509,10 +509,10 @@ impl<'a> Trace<'a> {
     /// Keeps a source that is loaded as a module, even if it could be started as a script too: as that it is not
     /// followed.
     pub(super) fn keep_source(&mut self, path: &str, rule: &str, origin: &Origin) {
-        if let Some(found) = self.space.resolve(path) {
-            if self.class(&found.path) == Class::Script {
-                self.analysed.insert(found.path);
-            }
+        if let Some(found) = self.space.resolve(path)
+            && self.class(&found.path) == Class::Script
+        {
+            self.analysed.insert(found.path);
         }
         self.keep(path, rule, origin, By::Convention);
     }
@@ -631,10 +631,8 @@ impl<'a> Trace<'a> {
             && !elf.no_default
             && !name.contains('/');
         let key = (name.to_owned(), elf.abi, is_musl);
-        if plain {
-            if let Some(known) = self.searches.borrow().get(&key) {
-                return Rc::clone(known);
-            }
+        if plain && let Some(known) = self.searches.borrow().get(&key) {
+            return Rc::clone(known);
         }
         let search = Search {
             abi: elf.abi,
@@ -887,7 +885,7 @@ impl<'a> Trace<'a> {
                     .rsplit_once('/')
                     .map_or("", |(directory, _)| directory)
                     .to_owned();
-                let public = self.path.iter().any(|known| *known == directory);
+                let public = self.path.contains(&directory);
                 for name in &texts.names {
                     // Short names of commands are words of other meaning, too.
                     if name.len() < 4 || public && (name.len() < 6 || !name.contains(['-', '_'])) {
@@ -1136,11 +1134,11 @@ impl<'a> Trace<'a> {
                 }
             }
             // `command = name arguments`, as supervisors write it.
-            if let Some((key, value)) = line.split_once('=') {
-                if matches!(key.trim(), "command" | "exec" | "ExecStart" | "ExecStartPre") {
-                    let words: Vec<String> = value.split_ascii_whitespace().map(str::to_owned).collect();
-                    self.run_words(&words, &format!("the configuration of {of} starts it"), &origin, "/");
-                }
+            if let Some((key, value)) = line.split_once('=')
+                && matches!(key.trim(), "command" | "exec" | "ExecStart" | "ExecStartPre")
+            {
+                let words: Vec<String> = value.split_ascii_whitespace().map(str::to_owned).collect();
+                self.run_words(&words, &format!("the configuration of {of} starts it"), &origin, "/");
             }
         }
     }

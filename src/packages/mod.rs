@@ -173,6 +173,26 @@ pub struct Inventory {
 }
 
 impl Inventory {
+    /// An inventory of these packages. A file that several list belongs to the first of them.
+    #[must_use]
+    pub fn new(packages: Vec<Package>) -> Self {
+        let mut owners = HashMap::new();
+        for (package, listed) in packages.iter().enumerate() {
+            for path in &listed.files {
+                owners.entry(path.clone()).or_insert(Owned {
+                    package,
+                    aliased: false,
+                    recorded: None,
+                });
+            }
+        }
+        Self {
+            packages,
+            owners,
+            ..Self::default()
+        }
+    }
+
     /// The package that owns a file or link, `path` without links before its last component; `None` for directories and
     /// for what nobody owns. A link that no database lists belongs to the package of the file that it leads to.
     #[must_use]
