@@ -3,10 +3,10 @@
 use std::os::fd::BorrowedFd;
 
 use super::Kind;
-use crate::attest::Family;
-use crate::oci::{self, Layout, LayoutError, Manifest};
+use crate::attest::{Family, Statement};
+use crate::oci::{self, Descriptor, Layout, LayoutError, Manifest};
 use crate::verify::bundle::{self, Bundle};
-use crate::verify::{Claim, Fact, Problem, Unverified, legacy};
+use crate::verify::{Carrier, Claim, Fact, attestation, legacy};
 
 /// Largest predicate in bytes.
 pub const MAX_PREDICATE: u64 = bundle::MAX_BUNDLE;
@@ -20,9 +20,6 @@ pub enum NoPredicate {
     /// Its manifest is not one.
     #[error("the evidence's manifest cannot be read again: {0}")]
     Manifest(#[from] oci::Error),
-    /// What it carries cannot be read.
-    #[error("the attestation cannot be read again: {0}")]
-    Problem(#[from] Problem),
     /// Nothing in it says what the fact does.
     #[error("the evidence holds no attestation that says what was verified")]
     Missing,
@@ -44,34 +41,54 @@ pub fn predicate(layout: BorrowedFd<'_>, fact: &Fact) -> Result<Vec<u8>, NoPredi
     let manifest = Manifest::parse(&manifest, oci::MANIFEST)?;
     let mut found: Option<Vec<u8>> = None;
     for layer in &manifest.layers {
-        let read: fn(&oci::Descriptor, &[u8]) -> Result<Unverified, Problem> = match Kind::of(layer) {
-            Some(Kind::Bundle) => |_, bytes| Bundle::parse(bytes)?.unverified(),
-            Some(Kind::Envelope) => legacy::envelope,
-            _ => continue,
+        let Some(limit) = limit(layer, fact) else {
+            continue;
         };
-        let limit = Kind::of(layer).map_or(0, Kind::limit);
-        let unverified = match layout.blob(layer, limit) {
-            Ok(bytes) => read(layer, &bytes),
+        let bytes = match layout.blob(layer, limit) {
+            Ok(bytes) => bytes,
             // One that is not there was not verified either.
             Err(error) if error.is_missing() => continue,
             Err(error) => return Err(error.into()),
         };
-        // Nor was one that is broken.
-        let Ok(unverified) = unverified else {
-            continue;
-        };
-        if unverified.carrier() != fact.carrier
-            || *unverified.claim() != fact.claim
-            || !unverified.subjects().contains(&fact.subject)
-        {
-            continue;
-        }
-        match &found {
-            Some(other) if other != unverified.predicate() => return Err(NoPredicate::Ambiguous),
-            _ => found = Some(unverified.predicate().to_vec()),
+        match (&found, said(layer, &bytes, fact)) {
+            (_, None) => {}
+            (Some(other), Some(predicate)) if *other != predicate => return Err(NoPredicate::Ambiguous),
+            (_, Some(predicate)) => found = Some(predicate),
         }
     }
     found.ok_or(NoPredicate::Missing)
+}
+
+/// Largest blob of a layer that could carry what the fact is about; `None` where it cannot.
+fn limit(layer: &Descriptor, fact: &Fact) -> Option<u64> {
+    match (fact.carrier, Kind::of(layer)) {
+        (Carrier::AttestationManifest, _) if layer.media_type == attestation::STATEMENT => {
+            Some(attestation::MAX_STATEMENT)
+        }
+        (Carrier::AttestationManifest, _) => None,
+        (_, Some(kind @ (Kind::Bundle | Kind::Envelope))) => Some(kind.limit()),
+        _ => None,
+    }
+}
+
+/// The predicate in a layer, if it says what the fact does. One that is broken was not verified.
+fn said(layer: &Descriptor, bytes: &[u8], fact: &Fact) -> Option<Vec<u8>> {
+    // Signed is the manifest, and thereby every statement in it.
+    if fact.carrier == Carrier::AttestationManifest {
+        let statement = Statement::parse(bytes).ok()?;
+        let is_it =
+            fact.claim == Claim::Attestation(statement.predicate_type) && statement.subjects.contains(&fact.subject);
+        return is_it.then_some(statement.predicate);
+    }
+    let unverified = match Kind::of(layer)? {
+        Kind::Bundle => Bundle::parse(bytes).ok()?.unverified().ok()?,
+        Kind::Envelope => legacy::envelope(layer, bytes).ok()?,
+        _ => return None,
+    };
+    let is_it = unverified.carrier() == fact.carrier
+        && *unverified.claim() == fact.claim
+        && unverified.subjects().contains(&fact.subject);
+    is_it.then(|| unverified.predicate().to_vec())
 }
 
 /// Whether a fact is that somebody attests an SBOM.

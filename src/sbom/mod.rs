@@ -52,6 +52,7 @@ impl fmt::Display for Format {
 
 /// Why bytes are not an SBOM that can be used.
 #[derive(Debug, thiserror::Error)]
+#[expect(clippy::error_impl_error, reason = "always written with its module: sbom::Error")]
 pub enum Error {
     /// More than [`MAX_BYTES`].
     #[error("the SBOM has more than {MAX_BYTES} bytes")]

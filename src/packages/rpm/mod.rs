@@ -21,6 +21,9 @@ const GHOST: u32 = 1 << 6;
 /// A configuration file.
 const CONFIGURATION: u32 = 1;
 
+/// Hands over the header of every package of a database.
+type Reader = fn(&[u8], &mut dyn FnMut(&[u8])) -> Result<(), Broken>;
+
 /// Why a database cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("byte {at}: {what}")]
@@ -39,7 +42,6 @@ pub(super) fn read(register: &mut Register<'_>) {
         if seen.contains(&directory) {
             continue;
         }
-        type Reader = for<'b> fn(&'b [u8], &mut dyn FnMut(&[u8])) -> Result<(), Broken>;
         let readers: [(&str, Reader); 2] = [("rpmdb.sqlite", sqlite::blobs), ("Packages.db", ndb::blobs)];
         for (name, reader) in readers {
             if let Some(path) = register.file(&join(&directory, name)) {
@@ -69,11 +71,7 @@ pub(super) fn read(register: &mut Register<'_>) {
     }
 }
 
-fn database(
-    register: &mut Register<'_>,
-    path: &str,
-    reader: for<'b> fn(&'b [u8], &mut dyn FnMut(&[u8])) -> Result<(), Broken>,
-) {
+fn database(register: &mut Register<'_>, path: &str, reader: Reader) {
     let Some(bytes) = register.bytes(path, LIMIT) else {
         return;
     };
