@@ -152,6 +152,127 @@ mod tests {
         "#);
     }
 
+    /// Evidence about an image that the key `release` signed, in the cache under this name.
+    fn signed(node: &Node, name: &str) {
+        let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/evidence");
+        fs::copy(fixtures.join("keys/p256.pub"), node.root.join("release.pub")).unwrap();
+        fs::write(
+            node.root.join("stranger.pub"),
+            include_str!("../src/trust/testdata/p256.pem"),
+        )
+        .unwrap();
+        node.write(
+            "keys.toml",
+            "[[key]]\nid = \"release\"\nfile = \"release.pub\"\nuse = [\"image\"]\n\
+             [[key]]\nid = \"stranger\"\nfile = \"stranger.pub\"\nuse = [\"image\"]\n",
+        );
+        let (code, _, err) = node.run(&["evidence", "import", fixtures.join("oras").to_str().unwrap()]);
+        assert_eq!(code, Some(0), "{err}");
+        let index = node.root.join("state/evidence/index.json");
+        let mut listed: serde_json::Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+        let digest = fs::read_to_string(fixtures.join("manifest.digest")).unwrap();
+        let entries = listed["manifests"].as_array_mut().unwrap();
+        let image = entries
+            .iter_mut()
+            .find(|entry| entry["digest"] == digest.trim())
+            .unwrap();
+        image["annotations"]["dev.assay.evidence.image"] = name.into();
+        fs::write(index, listed.to_string()).unwrap();
+    }
+
+    #[test]
+    fn diff_says_what_another_policy_would_decide_differently() {
+        let node = Node::new(GOOD);
+        signed(&node, "registry.example/app:1");
+        let strangers = GOOD.replace("release", "stranger").replace("\"all\"", "\"strangers\"");
+        node.write("new.toml", &strangers);
+        let at = |name: &str| node.root.join(name).display().to_string();
+        let (old, new) = (at("policy.toml"), at("new.toml"));
+        let diff = |words: &[&str]| node.run(&[&["policy", "diff", "--address", "/nonexistent"], words].concat());
+        // Nothing is in force yet.
+        let (code, out, err) = diff(&["active", &new]);
+        assert_eq!((code, out.as_str()), (Some(7), ""));
+        assert!(err.starts_with("error[policy-missing]"), "{err}");
+
+        let (code, out, err) = diff(&[&old, &new]);
+        assert_eq!(code, Some(3), "{err}");
+        insta::assert_snapshot!(out, @r#"
+         WHAT   NAMESPACE  IMAGE                   OLD                                NEW
+         image  k8s.io     registry.example/app:1  allow signature-verified by "all"  refuse signer-not-wanted by "strangers"
+        0 of 0 containers and 1 of 1 image would be decided on differently; 1 of these may run now and would be refused
+        "#);
+        assert!(err.starts_with("note: containerd"), "{err}");
+        assert!(err.contains("its images and containers were not compared"), "{err}");
+        assert_eq!(diff(&[&new, &old]).0, Some(1));
+        let (code, out, _) = diff(&[&old, &old]);
+        assert_eq!(code, Some(0));
+        assert_eq!(
+            out,
+            "0 of 0 containers and 0 of 1 image would be decided on differently\n"
+        );
+
+        assert_eq!(node.run(&["policy", "apply"]).0, Some(0));
+        let (code, out, err) = diff(&["active", &new, "-o", "json"]);
+        assert_eq!((code, err.as_str()), (Some(3), ""));
+        let said: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&said["images"], &said["containers"]), (&1.into(), &0.into()));
+        let change = &said["changes"][0];
+        assert_eq!(change["image"], "registry.example/app:1");
+        assert_eq!(
+            (&change["old"]["verdict"], &change["old"]["rule"]),
+            (&"allow".into(), &"all".into())
+        );
+        assert_eq!(change["new"]["code"], "signer-not-wanted");
+        assert_eq!(said["not_compared"].as_array().unwrap().len(), 2, "{said}");
+        // What only audits changes what would be refused, and nothing that runs.
+        let audits = strangers.replace("[[rule.signature]]", "mode = \"audit\"\n[[rule.signature]]");
+        node.write("new.toml", &audits);
+        let (code, out, _) = diff(&["active", &new]);
+        assert_eq!(code, Some(1), "{out}");
+        assert!(
+            out.contains("allow audit-only, audit \"strangers\" would refuse signer-not-wanted"),
+            "{out}"
+        );
+        // Nothing was recorded, and nothing put in force.
+        assert!(!node.root.join("state/decisions.jsonl").exists());
+
+        node.write("new.toml", BAD);
+        let (code, out, err) = diff(&["active", &new]);
+        assert_eq!((code, out.as_str()), (Some(1), ""));
+        assert!(err.starts_with("error[key-unknown]"), "{err}");
+        let (code, out, err) = diff(&["active", &new, "-o", "json"]);
+        assert_eq!((code, err.as_str()), (Some(1), ""));
+        assert!(out.contains("\"sound\": false") && out.contains("key-unknown"), "{out}");
+        fs::remove_dir_all(node.root.join("state")).unwrap();
+        // On a machine that is no node, nothing is made and the rest is still said.
+        let (code, out, _) = diff(&[&old, &old]);
+        assert_eq!(
+            (code, out.as_str()),
+            (
+                Some(0),
+                "0 of 0 containers and 0 of 0 images would be decided on differently\n"
+            )
+        );
+        assert!(!node.root.join("state").exists());
+    }
+
+    #[test]
+    fn programs_that_read_json_get_json_of_a_broken_configuration() {
+        let node = Node::new(GOOD);
+        node.write("config.toml", "stat = \"/x\"\n");
+        for command in [
+            &["policy", "check", "-o", "json"][..],
+            &["policy", "check", "--output", "json"],
+            &["policy", "diff", "active", "active", "-o", "json"],
+        ] {
+            let (code, out, err) = node.run(command);
+            assert_eq!((code, err.as_str()), (Some(1), ""), "{command:?}");
+            let said: serde_json::Value = serde_json::from_str(&out).unwrap();
+            assert_eq!(said["sound"], false);
+            assert_eq!(said["diagnostics"][0]["code"], "unknown-key");
+        }
+    }
+
     #[test]
     fn a_broken_configuration_stops_every_command() {
         let node = Node::new(GOOD);

@@ -17,7 +17,7 @@ use assay::trust::{HashAlgorithm, Key, Root, RootSource, Status, Use};
 use assay::verify::bundle::Bundle;
 use assay::verify::{Answer, By, Carrier, Claim, Identity, Problem, Proof, Signer, TimeSource, TrustedRoot, Verify};
 use jiff::Timestamp;
-use pki::{Entry, Fault, IDENTITY, ISSUER, SIGNED, Signed, Sigstore, Version};
+use pki::{Entry, Fault, IDENTITY, ISSUER, SIGNED, Signed, Sigstore, Version, der};
 use serde_json::{Value, json};
 
 mod pki;
@@ -190,7 +190,9 @@ fn what_is_wrong_is_refused_with_its_own_code() {
             | Fault::LeafWithTwoNames
             | Fault::LeafIssuersDisagree
             | Fault::LeafWithoutIssuer => &["certificate-unacceptable"],
-            Fault::LeafWithoutCodeSigning | Fault::LeafByUnknownAuthority => &["certificate-untrusted"],
+            Fault::LeafWithoutCodeSigning | Fault::LeafByUnknownAuthority | Fault::LeafOutsideNameConstraints => {
+                &["certificate-untrusted"]
+            }
             Fault::LeafSelfSigned | Fault::LeafByLeaf => &["root-unknown"],
             Fault::LeafExpired | Fault::LeafNotYetValid => &["certificate-expired", "certificate-untrusted"],
             Fault::IntermediateExpired | Fault::AuthorityOutsideWindow => &["certificate-expired"],
@@ -203,9 +205,10 @@ fn what_is_wrong_is_refused_with_its_own_code() {
             Fault::TimeInFuture => &["log-time"],
             Fault::IndexNegative => &["bundle-malformed"],
             Fault::ProofHashAltered | Fault::ProofIndexAltered | Fault::ProofCutShort => &["log-unproved"],
-            Fault::CheckpointByOtherKey | Fault::CheckpointWithOtherHint | Fault::CheckpointByWitnessOnly => {
-                &["log-unproved"]
-            }
+            Fault::CheckpointByOtherKey
+            | Fault::CheckpointWithOtherHint
+            | Fault::CheckpointByWitnessOnly
+            | Fault::CheckpointOfOtherOrigin => &["log-unproved"],
             Fault::CheckpointOfOtherTree => &["log-unproved", "bundle-malformed"],
             Fault::CheckpointWithoutRoot => &["log-unproved", "bundle-malformed"],
             Fault::EntryOfOtherPayload => &["log-mismatch", "subject-mismatch"],
@@ -243,12 +246,13 @@ fn what_is_wrong_is_refused_with_its_own_code() {
     .concat();
     let mut wrong = Vec::new();
     for fault in all {
-        // Only the log's own operator could sign a checkpoint for another origin.
-        if fault == Fault::CheckpointOfOtherOrigin {
-            continue;
-        }
         let sigstore = good.breaking(fault);
-        for (number, (signed, version)) in shapes(&sigstore, fault).iter().enumerate() {
+        let mut shapes = shapes(&sigstore, fault);
+        if fault == Fault::CheckpointOfOtherOrigin {
+            // Only the second version's logs are named by their origin. The other's operator alone could sign for another.
+            shapes = vec![(sigstore.keyless().rekor2().statement(&statement()), Version::V03)];
+        }
+        for (number, (signed, version)) in shapes.iter().enumerate() {
             let verdict = keyless(&sigstore, signed, *version);
             if !expected(fault).contains(&code(&verdict)) {
                 wrong.push(format!(
@@ -284,13 +288,177 @@ fn nothing_is_counted_twice_and_nothing_is_without_a_limit() {
 }
 
 #[test]
+fn every_entry_of_a_log_is_told_of() {
+    use base64::Engine as _;
+    let sigstore = Sigstore::new();
+    let mut bundle = sigstore
+        .keyless()
+        .promised()
+        .statement(&statement())
+        .bundle(Version::V01);
+    let entries = bundle["verificationMaterial"]["tlogEntries"].as_array_mut().unwrap();
+    // The log took it up a second time.
+    let mut again = entries[0].clone();
+    let body = again["canonicalizedBody"].as_str().unwrap();
+    let body = base64::prelude::BASE64_STANDARD.decode(body).unwrap();
+    let first: i64 = again["logIndex"].as_str().unwrap().parse().unwrap();
+    again["logIndex"] = (first + 1).to_string().into();
+    let promise = sigstore.rekor.promise(&body, SIGNED, first + 1);
+    again["inclusionPromise"]["signedEntryTimestamp"] = pki::base64(&promise).into();
+    entries.push(again);
+    let proof = verify(&root(&sigstore), bundle.to_string().as_bytes(), By::Certificate, now()).unwrap();
+    let indexes: Vec<u64> = proof.logs.iter().map(|entry| entry.index).collect();
+    let first = u64::try_from(first).unwrap();
+    assert_eq!(indexes, [first, first + 1]);
+}
+
+#[test]
+fn the_number_of_an_entry_is_known_by_what_vouches_for_it() {
+    let sigstore = Sigstore::new();
+    let unnumbered = |signed: &Signed| keyless(&sigstore, signed, Version::V03).unwrap().logs[0].unnumbered;
+    assert!(!unnumbered(&sigstore.keyless().statement(&statement())));
+    assert!(!unnumbered(&sigstore.keyless().rekor2().statement(&statement())));
+    // Whoever takes the promise away can write any number.
+    let mut bundle = sigstore
+        .keyless()
+        .timestamps(1)
+        .statement(&statement())
+        .bundle(Version::V03);
+    let entry = &mut bundle["verificationMaterial"]["tlogEntries"][0];
+    entry.as_object_mut().unwrap().remove("inclusionPromise");
+    entry["logIndex"] = "1".into();
+    let proof = verify(&root(&sigstore), bundle.to_string().as_bytes(), By::Certificate, now()).unwrap();
+    assert_eq!((proof.logs[0].index, proof.logs[0].unnumbered), (1, true));
+}
+
+#[test]
 fn without_a_log_entry_a_timestamp_gives_the_time_and_the_proof_names_no_log() {
     let sigstore = Sigstore::new();
     let signed = sigstore.keyless().unlogged().timestamps(1).statement(&statement());
     let proof = keyless(&sigstore, &signed, Version::V03).unwrap();
     assert_eq!((proof.logs.len(), proof.times.len()), (0, 1));
     let bare = sigstore.keyless().unlogged().statement(&statement());
-    assert_eq!(code(&keyless(&sigstore, &bare, Version::V03)), "bundle-malformed");
+    assert_eq!(code(&keyless(&sigstore, &bare, Version::V03)), "time-missing");
+}
+
+#[test]
+fn an_entry_of_the_second_version_has_no_time_of_its_own() {
+    let sigstore = Sigstore::new().breaking(Fault::TimestampMissing);
+    for signed in [
+        sigstore.keyless().rekor2().statement(&statement()),
+        sigstore.keyless().rekor2().message(SUBJECT),
+    ] {
+        assert_eq!(code(&keyless(&sigstore, &signed, Version::V03)), "time-missing");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_is_no_signed_note_proves_nothing() {
+    let sigstore = Sigstore::new();
+    for signed in [
+        sigstore.keyless().statement(&statement()),
+        sigstore.keyless().rekor2().statement(&statement()),
+    ] {
+        let bundle = signed.bundle(Version::V03);
+        let place = "/verificationMaterial/tlogEntries/0/inclusionProof/checkpoint/envelope";
+        let good = bundle.pointer(place).unwrap().as_str().unwrap().to_owned();
+        let (text, signatures) = good.split_once("\n\n").unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        for note in [
+            String::new(),
+            "\n".repeat(3),
+            text.to_owned(),
+            format!("{text}\n{signatures}"),
+            format!("{text}\n\n"),
+            format!("{text}\n\n{}", signatures.replace('\u{2014}', "-")),
+            format!("{text}\n\n{}", &signatures[..signatures.len() / 2]),
+            format!("{}\n-1\n{}\n\n{signatures}", lines[0], lines[2]),
+            format!("{}\n99999999999999999999\n{}\n\n{signatures}", lines[0], lines[2]),
+            format!("{}\n{}\n!\n\n{signatures}", lines[0], lines[1]),
+            format!("\n{}\n{}\n\n{signatures}", lines[1], lines[2]),
+            good.replace('\n', "\r\n"),
+        ] {
+            let mut changed = bundle.clone();
+            *changed.pointer_mut(place).unwrap() = note.clone().into();
+            let verdict = verify(&root(&sigstore), changed.to_string().as_bytes(), By::Certificate, now());
+            assert!(
+                matches!(code(&verdict), "log-unproved" | "bundle-malformed"),
+                "{note:?}: {verdict:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_root_of_trust_that_comes_with_a_signature_is_none() {
+    let sigstore = Sigstore::new();
+    let mut signed = sigstore.keyless().statement(&statement());
+    signed.chain.push(sigstore.root().to_vec());
+    assert_eq!(
+        code(&keyless(&sigstore, &signed, Version::V02)),
+        "certificate-unacceptable"
+    );
+    // Another's, with the same names: nobody is certified by what the signer brings along.
+    let theirs = Sigstore::new();
+    let mut signed = theirs.keyless().statement(&statement());
+    assert_eq!(code(&keyless(&sigstore, &signed, Version::V02)), "log-unproved");
+    let unlogged = theirs.keyless().unlogged().timestamps(1).statement(&statement());
+    assert!(keyless(&sigstore, &unlogged, Version::V02).is_err());
+    signed.chain.push(theirs.root().to_vec());
+    assert_eq!(
+        code(&keyless(&sigstore, &signed, Version::V02)),
+        "certificate-unacceptable"
+    );
+}
+
+#[test]
+fn certificates_for_keys_that_are_weak_or_unknown_are_refused_by_name() {
+    let sigstore = Sigstore::new();
+    let spki = |pem: &str| {
+        let (_, der) = spki::der::pem::decode_vec(pem.trim().as_bytes()).unwrap();
+        der
+    };
+    let refused = |key: Vec<u8>| {
+        let leaf = pki::Leaf {
+            foreign_key: Some(key),
+            ..pki::Leaf::default()
+        };
+        let signed = sigstore.keyless_as(leaf).statement(&statement());
+        let problem = keyless(&sigstore, &signed, Version::V03).unwrap_err();
+        assert_eq!(problem.code(), "certificate-unacceptable", "{problem}");
+        problem.to_string()
+    };
+    insta::assert_snapshot!(refused(spki(include_str!("../src/trust/testdata/p521.pem"))), @"its signing certificate is not acceptable: its key is of ECDSA P-521, which is verified for the keys of trust.d only");
+    insta::assert_snapshot!(refused(spki(include_str!("../src/trust/testdata/secp256k1.pem"))), @"its signing certificate is not acceptable: it holds a key of secp256k1, which Assay does not verify");
+    insta::assert_snapshot!(refused(spki(include_str!("../src/trust/testdata/rsa1024.pem"))), @"its signing certificate is not acceptable: it holds an RSA key of 1024 bits; 2048 to 8192 are accepted");
+    insta::assert_snapshot!(refused(spki(include_str!("../src/trust/testdata/ed448.pem"))), @"its signing certificate is not acceptable: it holds a key of Ed448, which Assay does not verify");
+    insta::assert_snapshot!(refused(spki(include_str!("../src/trust/testdata/rsa-pss.pem"))), @"its signing certificate is not acceptable: its key is of RSASSA-PSS, which is verified for the keys of trust.d only");
+    // One that would only make verification slow: a modulus of 16384 bits.
+    let modulus = [&[0_u8, 0x80][..], &[1; 2047]].concat();
+    let key = der::sequence([der::tlv(0x02, &modulus), der::tlv(0x02, &[1, 0, 1])]);
+    let rsa = der::sequence([der::oid("1.2.840.113549.1.1.1"), der::tlv(0x05, &[])]);
+    let started = Instant::now();
+    insta::assert_snapshot!(refused(der::sequence([rsa, der::bits(&key)])), @"its signing certificate is not acceptable: it holds an RSA key of 16384 bits; 2048 to 8192 are accepted");
+    assert!(started.elapsed().as_millis() < 1000);
+}
+
+#[test]
+fn a_chain_that_is_made_to_take_long_is_not_walked() {
+    let sigstore = Sigstore::new();
+    for (count, code_of) in [(4, "bundle-malformed"), (4000, "bundle-malformed")] {
+        let mut signed = sigstore.keyless().statement(&statement());
+        signed.chain = vec![sigstore.intermediate().to_vec(); count];
+        let bundle = signed.bundle(Version::V02).to_string();
+        let root = root(&sigstore);
+        let started = Instant::now();
+        let verdict = verify(&root, bundle.as_bytes(), By::Certificate, now());
+        assert_eq!(code(&verdict), code_of, "{count}");
+        assert!(started.elapsed().as_millis() < 1000, "{count}: {:?}", started.elapsed());
+    }
+    // Three more than the signer's own are accepted, and none of them is used.
+    let mut signed = sigstore.keyless().statement(&statement());
+    signed.chain = vec![sigstore.intermediate().to_vec(); 3];
+    assert_eq!(code(&keyless(&sigstore, &signed, Version::V02)), "accepted");
 }
 
 #[test]
@@ -501,6 +669,89 @@ fn evidence_is_judged_under_the_roots_of_the_question() {
         (answer.facts.len(), codes(&answer)),
         (0, vec!["root-unknown", "root-missing"])
     );
+}
+
+#[test]
+fn a_right_sha512_does_not_help_beside_a_wrong_sha256() {
+    use sha2::Digest as _;
+    let sigstore = Sigstore::new();
+    let statement = json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"digest": {
+            "sha256": hex::encode(pki::sha256(b"another manifest")),
+            "sha512": hex::encode(sha2::Sha512::digest(SUBJECT)),
+        }}],
+        "predicateType": PREDICATE,
+        "predicate": {},
+    });
+    let signed = sigstore.keyless().statement(&statement.to_string());
+    assert_eq!(code(&keyless(&sigstore, &signed, Version::V03)), "subject-mismatch");
+    let folder = tempfile::tempdir().unwrap();
+    layout(folder.path(), std::iter::once(signed.bundle(Version::V03).to_string()));
+    let folder = File::open(folder.path()).unwrap();
+    let answer = evidence::judge(folder.as_fd(), &question(&sigstore, Vec::new(), ISSUER));
+    assert_eq!((answer.facts.len(), codes(&answer)), (0, vec!["subject-mismatch"]));
+}
+
+#[test]
+fn a_root_counts_no_longer_than_its_entry_says() {
+    const DAY: i64 = 24 * 3600;
+    let sigstore = Sigstore::new();
+    let pair = pki::Key::new();
+    let at = |seconds| Timestamp::from_second(seconds).unwrap();
+    let (as_of, until) = (at(SIGNED - 29 * DAY), at(SIGNED + DAY));
+    let aging = |max_age, as_of| {
+        let source = RootSource::File("trusted_root.json".to_owned());
+        Root::new("ours", source, sigstore.trusted_root()).aging(max_age, as_of)
+    };
+    let bundle = sigstore
+        .keyless()
+        .statement(&statement())
+        .bundle(Version::V03)
+        .to_string();
+    let judge = |root: &Root, now| {
+        let root = TrustedRoot::new(root).unwrap().0;
+        verify(&root, bundle.as_bytes(), By::Certificate, now)
+    };
+    let thirty = aging(Some(30 * DAY), Some(as_of));
+    // What is remembered of it ends with the root.
+    let proof = judge(&thirty, now()).unwrap();
+    assert_eq!(proof.span.until, Some(until));
+    assert!(proof.span.contains(at(SIGNED + DAY - 1)) && !proof.span.contains(until));
+    for (now, expected) in [(at(SIGNED + DAY - 1), "accepted"), (until, "root-too-old")] {
+        assert_eq!(code(&judge(&thirty, now)), expected, "{now}");
+    }
+    // Nobody knows when it was current.
+    assert_eq!(code(&judge(&aging(Some(30 * DAY), None), now())), "root-too-old");
+    // Without max_age, age alone refuses nothing.
+    let ageless = judge(&aging(None, Some(as_of)), at(SIGNED + 3000 * DAY)).unwrap();
+    assert_eq!(ageless.span.until, None);
+
+    // As the evidence cache has it, with a certificate and with a key that has a log entry.
+    let folder = tempfile::tempdir().unwrap();
+    let bundles = [
+        bundle,
+        sigstore
+            .by_key(&pair)
+            .statement(&statement())
+            .bundle(Version::V03)
+            .to_string(),
+    ];
+    layout(folder.path(), bundles.into_iter());
+    let folder = File::open(folder.path()).unwrap();
+    let mut question = question(
+        &sigstore,
+        vec![Key {
+            r#use: vec![Use::Sbom],
+            ..key(&pair)
+        }],
+        ISSUER,
+    );
+    question.roots = vec![thirty];
+    assert_eq!(evidence::judge(folder.as_fd(), &question).facts.len(), 2);
+    question.now = until;
+    let answer = evidence::judge(folder.as_fd(), &question);
+    assert_eq!((answer.facts.len(), codes(&answer)), (0, vec!["root-too-old"; 2]));
 }
 
 #[test]

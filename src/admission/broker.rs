@@ -28,7 +28,7 @@ use crate::verify::TimeSource;
 /// Size at which the decision log is rotated, in bytes. One older log is kept.
 const MAX_LOG: u64 = 64 << 20;
 /// Folder of the evidence cache below `state`.
-const EVIDENCE: &str = "evidence";
+pub(super) const EVIDENCE: &str = "evidence";
 /// Largest blob of evidence that is read again, in bytes.
 const MAX_BLOB: u64 = 64 << 20;
 /// Most hooks, and most devices, that a decision lists.
@@ -36,7 +36,7 @@ const MAX_LISTED: usize = 64;
 
 /// Why nothing could be ruled on.
 #[derive(Debug, thiserror::Error)]
-enum Obstacle {
+pub(super) enum Obstacle {
     #[error("the configuration of Assay is not usable: {0}")]
     Config(String),
     #[error("Assay's state cannot be used: {0}")]
@@ -224,37 +224,15 @@ pub fn recheck(config: &Config, recorded: &Decision) -> Option<Recheck> {
         desk.run = None;
         same_policy = desk.policy == basis.policy;
         lost = desk.lost(&basis.blobs);
-        let root = Case {
-            name: &recorded.name,
-            kubernetes_namespace: basis.kubernetes_namespace.as_deref(),
-            namespace: &recorded.namespace,
-            kind: basis.kind,
-            image: Some(image),
-            fault: None,
-            upper: Upper::Empty,
-            seen: &[],
-            clock: desk.clock,
-        };
         decision.basis = Some(Basis {
             upper: basis.upper.clone(),
             volumes: basis.volumes.clone(),
             ..desk.blank_basis(basis.kind, basis.kubernetes_namespace.as_deref())
         });
         let mut used = Used::default();
-        let mut ruling = desk.rule(&root, &mut used);
-        for volume in &basis.volumes {
-            if ruling.verdict == Verdict::Refuse {
-                break;
-            }
-            let name = volume.image.as_ref().map_or("", |image| image.name.as_str());
-            let case = Case {
-                name,
-                kind: Kind::Volume,
-                image: volume.image.as_ref(),
-                ..root
-            };
-            ruling = with_volume(ruling, &volume.destination, name, desk.rule(&case, &mut used));
-        }
+        let ruling = rule_again(recorded, basis, image, desk.clock, &mut |case| {
+            desk.rule(case, &mut used)
+        });
         apply(&mut decision, ruling, used);
         Ok(())
     });
@@ -266,6 +244,42 @@ pub fn recheck(config: &Config, recorded: &Decision) -> Option<Recheck> {
         same_policy,
         decision,
     })
+}
+
+/// Rules on what was decided about before: the image of the container first, then each image volume, as `rule` does.
+pub(super) fn rule_again(
+    recorded: &Decision,
+    basis: &Basis,
+    image: &Image,
+    clock: Clock,
+    rule: &mut dyn FnMut(&Case<'_>) -> Ruling,
+) -> Ruling {
+    let root = Case {
+        name: &recorded.name,
+        kubernetes_namespace: basis.kubernetes_namespace.as_deref(),
+        namespace: &recorded.namespace,
+        kind: basis.kind,
+        image: Some(image),
+        fault: None,
+        upper: Upper::Empty,
+        seen: &[],
+        clock,
+    };
+    let mut ruling = rule(&root);
+    for volume in &basis.volumes {
+        if ruling.verdict == Verdict::Refuse {
+            break;
+        }
+        let name = volume.image.as_ref().map_or("", |image| image.name.as_str());
+        let case = Case {
+            name,
+            kind: Kind::Volume,
+            image: volume.image.as_ref(),
+            ..root
+        };
+        ruling = with_volume(ruling, &volume.destination, name, rule(&case));
+    }
+    ruling
 }
 
 /// Everything that a ruling needs beside the case.
@@ -479,7 +493,7 @@ fn question<'a>(request: &'a Request, trail: &'a Trail) -> Question<'a> {
 }
 
 /// Runs the calls to containerd, until the deadline.
-fn block_on<T>(
+pub(super) fn block_on<T>(
     deadline: Instant,
     started: Instant,
     calls: impl Future<Output = Result<T, Fault>>,

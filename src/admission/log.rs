@@ -3,7 +3,12 @@
 //! A line is found by its own digest, so that an identifier that someone noted down stands for exactly what was written
 //! then.
 
-use super::{Decision, MAX_DECISION};
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::{Decision, MAX_DECISION, Verdict};
 use crate::digest::Digest;
 use crate::store::{self, StateDir};
 
@@ -40,25 +45,72 @@ impl Entry {
     }
 }
 
+/// Hands every line that is a `T` to `line`, with its bytes, the oldest first.
+fn lines<T: DeserializeOwned>(state: &StateDir, mut line: impl FnMut(&[u8], T)) -> Result<Unread, store::Error> {
+    let mut unread = Unread::default();
+    let limit = usize::try_from(MAX_DECISION).unwrap_or(usize::MAX);
+    for name in [OLDER_LOG, LOG] {
+        let mut others = 0;
+        let skipped = state.lines(name, limit, |bytes| match serde_json::from_slice(bytes) {
+            Ok(read) => line(bytes, read),
+            Err(_) => others += 1,
+        })?;
+        unread.lines += others + skipped;
+    }
+    Ok(unread)
+}
+
 /// Hands every decision that was recorded to `entry`, the oldest first.
 ///
 /// # Errors
 /// A log that cannot be read.
 pub fn read(state: &StateDir, mut entry: impl FnMut(Entry)) -> Result<Unread, store::Error> {
-    let mut unread = Unread::default();
-    let limit = usize::try_from(MAX_DECISION).unwrap_or(usize::MAX);
-    for name in [OLDER_LOG, LOG] {
-        let mut lines = 0;
-        let skipped = state.lines(name, limit, |line| match serde_json::from_slice(line) {
-            Ok(decision) => entry(Entry {
-                id: Digest::of(line).hex(),
-                decision,
-            }),
-            Err(_) => lines += 1,
-        })?;
-        unread.lines += lines + skipped;
+    lines(state, |bytes, decision| {
+        entry(Entry {
+            id: Digest::of(bytes).hex(),
+            decision,
+        });
+    })
+}
+
+/// Namespace and id of a container.
+pub type Container = (String, String);
+
+/// The manifests in the evidence cache that the last allow of each container rests on. A container without an entry
+/// was never allowed, or so long ago that the log does not know.
+///
+/// # Errors
+/// A log that cannot be read.
+pub fn evidence_by_container(state: &StateDir) -> Result<BTreeMap<Container, BTreeSet<Digest>>, store::Error> {
+    /// The few fields that matter: what other versions decided on stays needed as well.
+    #[derive(Deserialize)]
+    struct Line {
+        namespace: String,
+        container: String,
+        verdict: Verdict,
+        #[serde(default)]
+        evidence: Vec<Piece>,
     }
-    Ok(unread)
+    #[derive(Deserialize)]
+    struct Piece {
+        #[serde(alias = "manifest")]
+        evidence: Digest,
+        chain: Option<Chain>,
+    }
+    #[derive(Deserialize)]
+    struct Chain {
+        signature: Digest,
+    }
+    let mut found = BTreeMap::new();
+    // Half a line is what a crash leaves; its container is one that the log does not know.
+    lines(state, |_, line: Line| {
+        let manifests = |piece: Piece| [Some(piece.evidence), piece.chain.map(|chain| chain.signature)];
+        if line.verdict == Verdict::Allow {
+            let evidence = line.evidence.into_iter().flat_map(manifests).flatten().collect();
+            found.insert((line.namespace, line.container), evidence);
+        }
+    })?;
+    Ok(found)
 }
 
 /// The latest decision whose identifier starts with `wanted`, or that is about a container of that id (or an id that
@@ -81,7 +133,7 @@ pub fn find(state: &StateDir, wanted: &str) -> Result<(Option<Entry>, Unread), s
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::{VERSION, Verdict};
+    use crate::admission::VERSION;
 
     fn decision(container: &str, code: &str) -> Decision {
         let refused = super::super::reject(&super::super::Request::parse(b"{").unwrap_err());
@@ -122,5 +174,45 @@ mod tests {
             assert_eq!(id.len(), SHOWN_ID);
             assert_eq!(code(&id), Some(said));
         }
+    }
+
+    #[test]
+    fn the_last_allow_of_a_container_counts_whatever_else_the_log_holds() {
+        let keep = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&keep.path().canonicalize().unwrap().join("state")).unwrap();
+        assert_eq!(evidence_by_container(&state).unwrap(), BTreeMap::new());
+        let digest = |what: &str| Digest::of(what.as_bytes());
+        let line = |container: &str, verdict: &str, field: &str, what: &str| {
+            format!(
+                r#"{{"namespace":"k8s.io","container":"{container}","verdict":"{verdict}","evidence":[{{"{field}":"{}"}}]}}"#,
+                digest(what)
+            )
+        };
+        for (name, line) in [
+            ("decisions.jsonl.1", line("a", "allow", "manifest", "old")),
+            ("decisions.jsonl.1", line("b", "allow", "manifest", "rotated")),
+            ("decisions.jsonl", line("a", "allow", "evidence", "new")),
+            ("decisions.jsonl", line("a", "refuse", "evidence", "refused")),
+            ("decisions.jsonl", "{\"namespace\":".to_owned()),
+            (
+                "decisions.jsonl",
+                format!(
+                    r#"{{"namespace":"k8s.io","container":"c","verdict":"allow","evidence":[{{"evidence":"{}","chain":{{"signature":"{}","statement":"x"}}}}]}}"#,
+                    digest("attestation"),
+                    digest("signature")
+                ),
+            ),
+        ] {
+            state.append(name, &line, 1 << 20).unwrap();
+        }
+        let key = |id: &str| ("k8s.io".to_owned(), id.to_owned());
+        assert_eq!(
+            evidence_by_container(&state).unwrap(),
+            BTreeMap::from([
+                (key("a"), BTreeSet::from([digest("new")])),
+                (key("b"), BTreeSet::from([digest("rotated")])),
+                (key("c"), BTreeSet::from([digest("attestation"), digest("signature")])),
+            ])
+        );
     }
 }

@@ -3,7 +3,7 @@
 //! Kept is the *answer*, not the verdict: policy is evaluated every time. An answer is kept only when it led to an
 //! allow, and it counts only while everything it was made from is the same: the program, the active policy with its
 //! keys and roots, the subjects, and every file of the evidence cache that it rests on, by size, times and inode: the
-//! evidence itself and the lists of what there is about these subjects. A changed file, a removed one, an added one
+//! evidence itself and the lists of what there is about these subjects and their attestation manifests. A changed file, a removed one, an added one
 //! (which changes such a list) or a new policy asks again; evidence about other images does not. So does a clock that
 //! has left the span of time in which one of the facts holds.
 
@@ -18,7 +18,7 @@ use super::parser::Judged;
 use crate::digest::Digest;
 use crate::evidence;
 use crate::store::{self, Stamp, StateDir};
-use crate::verify::Answer;
+use crate::verify::{Answer, Fact};
 
 /// Folder below `run`.
 const DIRECTORY: &str = "memo";
@@ -83,8 +83,10 @@ impl Inputs {
         Some(format!("{}.json", Digest::of(&json).hex()))
     }
 
-    fn lists(&self, evidence: &StateDir) -> Vec<File> {
-        let names = evidence::rests_on(evidence.as_fd(), &self.subjects);
+    /// What says which evidence there is about the subjects, and about the attestation manifests of `answer`.
+    fn lists(&self, evidence: &StateDir, answer: &Answer) -> Vec<File> {
+        let subjects = [self.subjects.as_slice(), answer.attestations.as_slice()].concat();
+        let names = evidence::rests_on(evidence.as_fd(), &subjects);
         names.iter().map(|name| look(evidence, name)).collect()
     }
 
@@ -96,12 +98,18 @@ impl Inputs {
         let unchanged = |known: &File| known.stamp.is_some() && look(evidence, &known.name) == *known;
         let holds = memo.answer.facts.iter().all(|fact| fact.proof.span.contains(now));
         let digest = |file: &File| format!("sha256:{}", file.name.rsplit('/').next()?).parse().ok();
-        (memo.inputs == *self && holds && memo.lists == self.lists(evidence) && memo.blobs.iter().all(unchanged)).then(
-            || Judged {
-                blobs: memo.blobs.iter().filter_map(digest).collect(),
-                answer: memo.answer,
-            },
-        )
+        let blobs: Vec<Digest> = memo.blobs.iter().filter_map(digest).collect();
+        // As when a parser says it: about what was asked, and resting on files whose change is seen.
+        let fits = |fact: &Fact| self.subjects.contains(&fact.subject) && blobs.contains(&fact.evidence);
+        (memo.inputs == *self
+            && holds
+            && memo.answer.facts.iter().all(fits)
+            && memo.lists == self.lists(evidence, &memo.answer)
+            && memo.blobs.iter().all(unchanged))
+        .then_some(Judged {
+            answer: memo.answer,
+            blobs,
+        })
     }
 
     /// Keeps an answer, unless a file it rests on may have changed since `asked`.
@@ -112,7 +120,7 @@ impl Inputs {
         Judged { answer, blobs }: &Judged,
         asked: SystemTime,
     ) -> Result<(), store::Error> {
-        let lists = self.lists(evidence);
+        let lists = self.lists(evidence, answer);
         let blobs: Vec<File> = blobs
             .iter()
             .map(|blob| look(evidence, &format!("blobs/sha256/{}", blob.hex())))
@@ -166,7 +174,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::verify::{Carrier, Claim, Fact, Proof, Span};
+    use crate::verify::{Carrier, Claim, Proof, Span};
 
     struct Place {
         _folder: tempfile::TempDir,
@@ -197,13 +205,14 @@ mod tests {
             facts: vec![Fact {
                 evidence: Digest::of(b"blob"),
                 carrier: Carrier::BundleKey,
+                chain: None,
                 subject: Digest::of(b"image"),
                 claim: Claim::ImageSignature,
                 proof: Proof::by_key("release"),
                 details: None,
                 held: Vec::new(),
             }],
-            findings: Vec::new(),
+            ..Answer::default()
         }
     }
 
@@ -310,6 +319,34 @@ mod tests {
     }
 
     #[test]
+    fn a_signature_of_an_attestation_that_arrives_later_is_asked_for() {
+        let place = place();
+        let attestation = Digest::of(b"attestation");
+        let answer = Answer {
+            attestations: vec![attestation],
+            ..answer()
+        };
+        let inputs = || inputs(&place);
+        // Lists for single digests, as an import makes them.
+        for folder in ["blobs", "blobs/sha256"] {
+            use std::os::unix::fs::PermissionsExt as _;
+            let private = fs::Permissions::from_mode(0o700);
+            fs::set_permissions(place.evidence.path().join(folder), private).unwrap();
+        }
+        let empty = crate::evidence::import(&place.evidence, &[]).unwrap();
+        assert!(empty.imported.is_empty());
+        inputs()
+            .keep(&place.run, &place.evidence, &judged(answer), later())
+            .unwrap();
+        assert!(inputs().recall(&place.run, &place.evidence, now()).is_some());
+        let names = evidence::rests_on(place.evidence.as_fd(), &[attestation]);
+        let list = place.evidence.path().join(&names[0]);
+        fs::create_dir_all(list.parent().unwrap()).unwrap();
+        fs::write(list, "{}").unwrap();
+        assert_eq!(inputs().recall(&place.run, &place.evidence, now()), None);
+    }
+
+    #[test]
     fn what_changed_while_it_was_read_is_not_kept() {
         let place = place();
         keep(&place, SystemTime::now() - Duration::from_secs(60));
@@ -328,6 +365,38 @@ mod tests {
         let bytes = fs::read(&memo).unwrap();
         fs::write(&memo, &bytes[..bytes.len() / 2]).unwrap();
         assert_eq!(inputs(&place).recall(&place.run, &place.evidence, now()), None);
+    }
+
+    #[test]
+    fn a_memo_of_one_image_says_nothing_about_another() {
+        let place = place();
+        keep(&place, later());
+        let folder = place.run.path().join(DIRECTORY);
+        let ours = inputs(&place).name().unwrap();
+        let (image, other) = (Digest::of(b"image"), Digest::of(b"other image"));
+        let theirs = Inputs::new(Digest::of(b"policy"), &place.evidence, &[other]).unwrap();
+        let put = |text: &str| fs::write(folder.join(theirs.name().unwrap()), text).unwrap();
+        let recall = || theirs.recall(&place.run, &place.evidence, now());
+        let memo = fs::read_to_string(folder.join(ours)).unwrap();
+        put(&memo);
+        assert_eq!(recall(), None);
+        // Its inputs edited to fit: what the facts are about still is the first image.
+        let mut edited: serde_json::Value = serde_json::from_str(&memo).unwrap();
+        edited["inputs"] = serde_json::to_value(&theirs).unwrap();
+        put(&edited.to_string());
+        assert_eq!(recall(), None);
+        // Whoever can forge all of it is root, and has no need to; but a fact whose evidence is not watched for changes
+        // is not even then believed.
+        edited["answer"] =
+            serde_json::from_str(&edited["answer"].to_string().replace(&image.hex(), &other.hex())).unwrap();
+        put(&edited.to_string());
+        assert!(recall().is_some());
+        edited["blobs"] = serde_json::json!([]);
+        put(&edited.to_string());
+        assert_eq!(recall(), None);
+        edited["unknown"] = serde_json::json!(1);
+        put(&edited.to_string());
+        assert_eq!(recall(), None);
     }
 
     #[test]

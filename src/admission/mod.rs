@@ -18,7 +18,7 @@
 //! record, no configuration, no active policy, no room for the record) refuses in every mode.
 
 mod broker;
-pub mod history;
+pub mod comparison;
 pub mod log;
 mod memo;
 pub mod parser;

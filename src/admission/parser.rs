@@ -18,11 +18,14 @@ use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 
 use super::sandbox;
+use crate::attest::Family;
 use crate::diagnostic::printable;
 use crate::digest::Digest;
-use crate::evidence::{self, Question};
+use crate::evidence::{self, MAX_ATTESTATIONS, Question};
 use crate::oci::{self, Layout, Manifest};
-use crate::verify::{Answer, Certificate, Claim, Fact, Identity, Signer, bundle, certificate};
+use crate::verify::{
+    Answer, Carrier, Certificate, Chain, Claim, Fact, Identity, LogEntry, Signer, bundle, certificate,
+};
 
 /// First argument of a parser process; the second is the number of the descriptor of the evidence layout.
 pub const ARGUMENT: &str = "parse-evidence";
@@ -221,6 +224,17 @@ fn accept(reply: &[u8], question: &Question) -> Result<Judged, ParserFault> {
     if blobs.len() > MAX_ENTRIES || answer.facts.iter().any(|fact| !blobs.contains(&fact.evidence)) {
         return garbage("it does not list the evidence that it used");
     }
+    let unlisted = |fact: &Fact| {
+        fact.chain
+            .as_deref()
+            .is_some_and(|chain| !links(chain).all(|link| blobs.contains(&link)))
+    };
+    if answer.facts.iter().any(unlisted) {
+        return garbage("it does not list what a chain leads over");
+    }
+    if answer.attestations.len() > MAX_ATTESTATIONS {
+        return garbage("it has too many attestation manifests");
+    }
     if answer.facts.len() > MAX_ENTRIES || answer.findings.len() > MAX_ENTRIES {
         return garbage("it has too many entries");
     }
@@ -275,11 +289,16 @@ fn accept_fact(fact: &Fact, question: &Question) -> Result<(), &'static str> {
     }
     match &fact.proof.signer {
         Signer::Key(id) => {
-            if !question.keys.iter().any(|key| key.id == *id) {
+            let mut keys = question.keys.iter().filter(|key| key.id == *id).peekable();
+            if keys.peek().is_none() {
                 return Err("it names a key that it was not given");
             }
+            let needed = fact.claim.needs().ok();
+            if !keys.any(|key| needed.is_some_and(|needed| key.r#use.contains(&needed))) {
+                return Err("it names a key that is not trusted for that");
+            }
         }
-        Signer::Certificate(certificate) => accept_certificate(certificate, question)?,
+        Signer::Certificate(certificate) => accept_certificate(certificate, &fact.proof.logs, question)?,
         Signer::Notation(signer) => {
             if !question.notation.iter().any(|store| store.id == signer.store) {
                 return Err("it names a trust store that it was not given");
@@ -293,10 +312,18 @@ fn accept_fact(fact: &Fact, question: &Question) -> Result<(), &'static str> {
             }
         }
     }
+    match (fact.chain.as_deref(), fact.carrier) {
+        (Some(chain), Carrier::AttestationManifest) => accept_chain(chain, fact, question)?,
+        (None, Carrier::AttestationManifest) | (Some(_), _) => return Err("it has a carrier that cannot be"),
+        (None, _) => {}
+    }
     let is_log = |log: &str| log.len() == 64 && log.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let logs = &fact.proof.logs;
-    let distinct: HashSet<&str> = logs.iter().map(|entry| entry.log.as_str()).collect();
-    if distinct.len() < logs.len() || logs.len() > bundle::MAX_ENTRIES || !distinct.into_iter().all(is_log) {
+    let distinct: HashSet<(&str, u64)> = logs.iter().map(|entry| (entry.log.as_str(), entry.index)).collect();
+    if distinct.len() < logs.len()
+        || logs.len() > bundle::MAX_ENTRIES
+        || !distinct.into_iter().all(|(log, _)| is_log(log))
+    {
         return Err("it has log entries that cannot be");
     }
     let times = &fact.proof.times;
@@ -313,13 +340,37 @@ fn accept_fact(fact: &Fact, question: &Question) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn accept_certificate(certificate: &Certificate, question: &Question) -> Result<(), &'static str> {
+/// Whether a statement can count by what a chain says was signed.
+fn accept_chain(chain: &Chain, fact: &Fact, question: &Question) -> Result<(), &'static str> {
+    if matches!(fact.claim.family(), None | Some(Family::Signature)) {
+        return Err("it has a chain to something that is no attestation");
+    }
+    if matches!(fact.proof.signer, Signer::Notation(_))
+        || matches!(chain.carrier, Carrier::Notation | Carrier::AttestationManifest)
+    {
+        return Err("it has a chain that hangs on something that cannot be");
+    }
+    let is_asked =
+        |index: Digest| question.through_index && question.subjects.contains(&index) && index != fact.subject;
+    if chain.index.is_some_and(|index| !is_asked(index)) {
+        return Err("it has a chain over an index that it was not asked about");
+    }
+    Ok(())
+}
+
+/// What a chain leads over, beside the attestation manifest itself.
+fn links(chain: &Chain) -> impl Iterator<Item = Digest> {
+    [chain.signature, chain.statement].into_iter().chain(chain.index)
+}
+
+fn accept_certificate(certificate: &Certificate, logs: &[LogEntry], question: &Question) -> Result<(), &'static str> {
     let is_text = |text: &String| text.len() <= certificate::MAX_TEXT && printable(text) == *text;
     let (Identity::Uri(identity) | Identity::Email(identity)) = &certificate.identity;
     if !question.roots.iter().any(|root| root.id == certificate.root) {
         return Err("it names a root that it was not given");
     }
-    if !question.wants(&certificate.root, &certificate.issuer, &certificate.identity) {
+    let is_denied = logs.iter().any(|entry| question.denied.lists(&entry.log, entry.index));
+    if !is_denied && !question.wants(&certificate.root, &certificate.issuer, &certificate.identity) {
         return Err("it names a signer that it was not asked for");
     }
     let is_claim = |name: &String| certificate::claim_names().any(|known| known == name);
@@ -385,13 +436,15 @@ fn answer(layout: BorrowedFd<'_>) -> io::Result<()> {
         let Fact {
             evidence: _,
             carrier,
+            chain,
             subject,
             claim,
             proof,
             details,
             held,
         } = fact;
-        said.insert(format!("{:?}", (carrier, subject, claim, proof, details, held)))
+        let index = chain.as_deref().map(|chain| chain.index);
+        said.insert(format!("{:?}", (carrier, index, subject, claim, proof, details, held)))
     });
     answer.findings.truncate(MAX_ENTRIES);
     for finding in &mut answer.findings {
@@ -402,25 +455,48 @@ fn answer(layout: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// The manifests that carry the facts, and what they hold.
+/// The manifests that carry the facts, and what they hold. Of a manifest with more than there is room for, not all:
+/// then its signature counts all the same, since a blob cannot change without another digest.
 fn blobs(layout: BorrowedFd<'_>, answer: &Answer) -> Vec<Digest> {
     let layout = Layout::new(layout);
-    let mut blobs = BTreeSet::new();
-    for fact in &answer.facts {
-        if !blobs.insert(fact.evidence) {
-            continue;
+    let mut blobs = Vec::new();
+    let mut carriers = Vec::new();
+    let mut known = BTreeSet::new();
+    let mut add = |list: &mut Vec<Digest>, digest: Digest| {
+        if known.insert(digest) {
+            list.push(digest);
         }
-        let manifest = layout
-            .blob_by_digest(fact.evidence, oci::MAX_DOCUMENT)
-            .ok()
-            .and_then(|bytes| Manifest::parse(&bytes, oci::MANIFEST).ok());
-        blobs.extend(
-            manifest
-                .iter()
-                .flat_map(|manifest| manifest.layers.iter().map(|layer| layer.digest)),
+    };
+    for fact in &answer.facts {
+        add(
+            &mut carriers,
+            fact.chain.as_deref().map_or(fact.evidence, |chain| chain.signature),
         );
     }
-    blobs.into_iter().take(MAX_ENTRIES).collect()
+    blobs.append(&mut carriers.clone());
+    for fact in &answer.facts {
+        let Some(chain) = fact.chain.as_deref() else {
+            continue;
+        };
+        for link in links(chain).chain([fact.evidence]) {
+            add(&mut blobs, link);
+        }
+        // Its size was compared where the chain says it; older attestation manifests do not.
+        if layout.blob_by_digest(fact.subject, oci::MAX_DOCUMENT).is_ok() {
+            add(&mut blobs, fact.subject);
+        }
+    }
+    for carrier in carriers {
+        let manifest = layout
+            .blob_by_digest(carrier, oci::MAX_DOCUMENT)
+            .ok()
+            .and_then(|bytes| Manifest::parse(&bytes, oci::MANIFEST).ok());
+        for layer in manifest.iter().flat_map(|manifest| &manifest.layers) {
+            add(&mut blobs, layer.digest);
+        }
+    }
+    blobs.truncate(MAX_ENTRIES);
+    blobs
 }
 
 #[cfg(test)]
@@ -430,7 +506,7 @@ mod tests {
     use super::*;
     use crate::evidence::{Certifier, Denied};
     use crate::trust::{Builtin, HashAlgorithm, Key, Root, Status, Use};
-    use crate::verify::{Carrier, Finding, LogEntry, Proof, TimeSource, TrustedTime};
+    use crate::verify::{Finding, LogEntry, Proof, TimeSource, TrustedTime};
 
     fn shell(script: &str, patience: Duration) -> Result<Vec<u8>, ParserFault> {
         let mut command = Command::new("/bin/sh");
@@ -495,6 +571,7 @@ mod tests {
         Fact {
             evidence: Digest::of(b"evidence"),
             carrier: Carrier::BundleKey,
+            chain: None,
             subject: Digest::of(b"image"),
             claim: Claim::ImageSignature,
             proof: Proof::by_key("release"),
@@ -513,12 +590,20 @@ mod tests {
 
     fn question() -> Question {
         Question {
-            subjects: vec![Digest::of(b"image")],
-            keys: vec![key()],
+            subjects: vec![Digest::of(b"image"), Digest::of(b"index")],
+            keys: vec![
+                key(),
+                Key {
+                    id: "builder".to_owned(),
+                    r#use: vec![Use::Provenance],
+                    ..key()
+                },
+            ],
             roots: vec![Root::builtin("public-good", Builtin::Sigstore)],
             notation: Vec::new(),
             denied: Denied::default(),
             conditions: Vec::new(),
+            through_index: true,
             certifiers: vec![Certifier {
                 root: "public-good".to_owned(),
                 issuer: "https://issuer.example".to_owned(),
@@ -539,6 +624,7 @@ mod tests {
             answer: Answer {
                 facts: vec![fact()],
                 findings: vec![finding("key-unknown", "no key in trust.d made it")],
+                attestations: Vec::new(),
             },
             blobs: vec![Digest::of(b"evidence"), Digest::of(b"payload")],
         };
@@ -565,6 +651,66 @@ mod tests {
         }
     }
 
+    fn chained(change: impl FnOnce(&mut Chain, &mut Fact)) -> Reply {
+        reply(|reply| {
+            let mut chain = Chain {
+                signature: Digest::of(b"payload"),
+                carrier: Carrier::BundleKey,
+                index: Some(Digest::of(b"index")),
+                statement: Digest::of(b"statement"),
+            };
+            reply
+                .blobs
+                .extend([chain.statement, Digest::of(b"index"), Digest::of(b"image")]);
+            let fact = &mut reply.answer.facts[0];
+            fact.carrier = Carrier::AttestationManifest;
+            fact.claim = Claim::Attestation("https://slsa.dev/provenance/v1".to_owned());
+            fact.proof = Proof::by_key("builder");
+            change(&mut chain, fact);
+            fact.chain = Some(Box::new(chain));
+        })
+    }
+
+    #[test]
+    fn a_chain_is_believed_only_as_it_can_be() {
+        assert_eq!(code(&chained(|_, _| {})), "accepted");
+        assert_eq!(code(&chained(|chain, _| chain.index = None)), "accepted");
+        let refused: [fn(&mut Chain, &mut Fact); 11] = [
+            |chain, _| chain.signature = Digest::of(b"unlisted"),
+            |chain, _| chain.statement = Digest::of(b"unlisted"),
+            |chain, _| chain.index = Some(Digest::of(b"payload")),
+            |chain, _| chain.index = Some(Digest::of(b"image")),
+            |chain, _| chain.carrier = Carrier::AttestationManifest,
+            |chain, _| chain.carrier = Carrier::Notation,
+            |_, fact| fact.carrier = Carrier::BundleKey,
+            |_, fact| fact.claim = Claim::ImageSignature,
+            |_, fact| fact.claim = Claim::Attestation("https://example.com/other".to_owned()),
+            |_, fact| fact.claim = Claim::Attestation("https://spdx.dev/Document".to_owned()),
+            |_, fact| fact.proof = Proof::by_key("release"),
+        ];
+        for (number, change) in refused.into_iter().enumerate() {
+            assert_eq!(code(&chained(change)), "parser-garbage", "{number}");
+        }
+        let loose = reply(|reply| reply.answer.facts[0].carrier = Carrier::AttestationManifest);
+        assert_eq!(code(&loose), "parser-garbage");
+        let many = reply(|reply| reply.answer.attestations = vec![Digest::of(b"one"); MAX_ATTESTATIONS + 1]);
+        assert_eq!(code(&many), "parser-garbage");
+    }
+
+    #[test]
+    fn a_signer_whom_no_rule_names_is_believed_with_a_denied_log_entry() {
+        let mut asked = question();
+        asked.certifiers.clear();
+        asked.denied.log.push(crate::evidence::DeniedEntry {
+            log: "0a".repeat(32),
+            index: 1,
+        });
+        let judged = |reply: &Reply| accept(&serde_json::to_vec(reply).unwrap(), &asked).is_ok();
+        assert!(judged(&certified(|_, _| {})));
+        assert!(!judged(&certified(|_, fact| fact.proof.logs[0].index = 2)));
+        assert!(!judged(&certified(|_, fact| fact.proof.logs.clear())));
+    }
+
     fn certificate() -> Certificate {
         Certificate {
             root: "public-good".to_owned(),
@@ -584,6 +730,7 @@ mod tests {
                 log: "0a".repeat(32),
                 index: 1,
                 included: true,
+                unnumbered: false,
             });
             fact.proof.times.push(TrustedTime {
                 source: TimeSource::Log,

@@ -288,7 +288,7 @@ mod tests {
 
     use super::*;
     use crate::policy::activate;
-    use crate::policy::{Asks, Deny, Match, SignerPattern, Subject, Table};
+    use crate::policy::{Asks, Deny, Match, Signed, SignerPattern, Subject, Table};
     use crate::verify::{Carrier, Claim, Fact, Proof, Span, TimeSource, TrustedTime};
 
     fn image() -> Image {
@@ -330,6 +330,7 @@ mod tests {
                 any: vec![SignerPattern::Key(key.to_owned())],
                 threshold: 1,
                 subject: Subject::Either,
+                signed: Signed::Itself,
                 logs: 0,
                 max_age: None,
                 condition: None,
@@ -359,13 +360,14 @@ mod tests {
             facts: vec![Fact {
                 evidence: Digest::of(b"evidence"),
                 carrier: Carrier::BundleKey,
+                chain: None,
                 subject: Digest::of(b"manifest"),
                 claim: Claim::ImageSignature,
                 proof: Proof::by_key("release"),
                 details: None,
                 held: Vec::new(),
             }],
-            findings: Vec::new(),
+            ..Answer::default()
         }
     }
 

@@ -42,6 +42,7 @@ impl<'a> Timely<'a> {
                 .map(|(fact, _)| fact.clone())
                 .collect(),
             findings: all.findings.clone(),
+            attestations: all.attestations.clone(),
         };
         Some(Self { all, left, doubt })
     }

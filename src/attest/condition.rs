@@ -507,6 +507,23 @@ mod tests {
     }
 
     #[test]
+    fn a_condition_tells_a_vex_document_of_another_product() {
+        let condition = Condition {
+            about: Family::Vex,
+            cel: "predicate.statements.all(s, s.products.exists(p, p['@id'] == 'pkg:oci/web'))".to_owned(),
+        };
+        let of = |product: &str| {
+            let document =
+                format!(r#"{{"statements":[{{"status":"not_affected","products":[{{"@id":"{product}"}}]}}]}}"#);
+            condition.holds(&Predicate::parse("https://openvex.dev/ns/v0.2.0", document.as_bytes()).unwrap())
+        };
+        assert_eq!(of("pkg:oci/web"), Ok(true));
+        assert_eq!(of("pkg:oci/other"), Ok(false));
+        let none = Predicate::parse("https://openvex.dev/ns/v0.2.0", b"{}").unwrap();
+        assert!(condition.holds(&none).is_err());
+    }
+
+    #[test]
     fn what_cannot_be_answered_is_no() {
         let error = |cel: &str| holds(cel).unwrap_err().to_string();
         insta::assert_snapshot!(error("predicate.missing == 1"), @"the field missing is missing");

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{ExitCode, Termination as _};
 
 use assay::admission::parser;
+use assay::cli::policy::DiffArgs;
 use assay::cli::{self, Exit, Output};
 use assay::config::Config;
 use clap::{Parser, Subcommand};
@@ -48,7 +49,7 @@ enum Policy {
     /// Validate policy and trust without putting them in force
     Check {
         /// What the findings are written as
-        #[arg(long, value_enum, default_value_t)]
+        #[arg(long, short, value_enum, default_value_t)]
         output: Output,
     },
     /// Judge the images of a table of tests by policy.d and trust.d, without containerd and without the active policy
@@ -56,6 +57,12 @@ enum Policy {
         /// TOML with a [[test]] for each image: name, image, namespace, kind, digest, evidence, expect, code
         file: PathBuf,
     },
+    /// Say which images and containers of this node another policy would decide differently about
+    ///
+    /// Compared are the images of the evidence cache and of containerd, and the containers of containerd, by their
+    /// recorded decisions. Keys and roots of a folder or file of policy are those of trust.d; the active policy has its
+    /// own. Exit codes: 0 no difference, 3 something that may run now would be refused, 1 any other difference.
+    Diff(DiffArgs),
 }
 
 fn main() -> ExitCode {
@@ -83,7 +90,13 @@ fn run(command: Command) -> ExitCode {
         Ok(config) => config,
         Err(faults) => {
             // A program that reads JSON is told in JSON.
-            if let Command::Policy(Policy::Check { output: Output::Json }) = command {
+            if let Command::Policy(
+                Policy::Check { output: Output::Json }
+                | Policy::Diff(DiffArgs {
+                    output: Output::Json, ..
+                }),
+            ) = command
+            {
                 return cli::policy::report(false, &faults.0).report();
             }
             cli::show(&faults.0);
@@ -100,6 +113,7 @@ fn run(command: Command) -> ExitCode {
         Command::Policy(Policy::Apply) => cli::policy::apply(&config),
         Command::Policy(Policy::Check { output }) => cli::policy::check(&config, output),
         Command::Policy(Policy::Test { file }) => cli::policy::test(&config, &file),
+        Command::Policy(Policy::Diff(arguments)) => cli::policy::diff(&config, &arguments),
     };
     exit.report()
 }

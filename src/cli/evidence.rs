@@ -13,7 +13,7 @@ use jiff::{Span, SpanRelativeTo};
 use serde::Serialize;
 
 use super::{Exit, Output, complain, count, print};
-use crate::admission::history;
+use crate::admission::log;
 use crate::config::Config;
 use crate::diagnostic::inert;
 use crate::digest::Digest;
@@ -426,7 +426,7 @@ fn clear(
     };
     if older_than.is_some() || not_on_node {
         let census = identity::census(address)?;
-        let decided = history::evidence_by_container(&StateDir::open(state)?)?;
+        let decided = log::evidence_by_container(&StateDir::open(state)?)?;
         for container in census.containers {
             match decided.get(&(container.namespace, container.id)) {
                 Some(evidence) => unneeded.used.extend(evidence),

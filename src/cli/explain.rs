@@ -263,6 +263,16 @@ fn chain(sheet: &mut Sheet, fact: &Fact) {
     sheet.line(&format!("  {claim}"));
     let mut field = |name: &str, value: String| sheet.field(&format!("  {name}"), value);
     field("carried by", format!("{} {}", fact.carrier, fact.evidence));
+    if let Some(chain) = &fact.chain {
+        let of = chain.index.map_or_else(
+            || format!("attestation manifest {}", fact.evidence),
+            |index| format!("index {index}, which lists it"),
+        );
+        field(
+            "signature",
+            format!("{} {} of the {of}", chain.carrier, chain.signature),
+        );
+    }
     match &fact.proof.signer {
         Signer::Key(id) => field("signed by", format!("key {id}")),
         Signer::Certificate(certificate) => {
@@ -302,6 +312,9 @@ fn chain(sheet: &mut Sheet, fact: &Fact) {
     }
     if let Some(until) = span.until {
         field("holds until", until.to_string());
+    }
+    if let Some(chain) = &fact.chain {
+        field("statement", chain.statement.to_string());
     }
     field("subject", fact.subject.to_string());
 }
@@ -406,5 +419,54 @@ impl Meaning {
             format!("\n  to fix: {}", self.fix)
         };
         format!("{} ({}): {}{fix}", self.code, self.about, self.meaning)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::verify::{Carrier, Chain, Proof};
+
+    #[test]
+    fn a_chain_is_shown_from_the_signature_to_the_image() {
+        let digest = |name: &str| Digest::of(name.as_bytes());
+        let shown = |index: Option<Digest>| {
+            let mut sheet = Sheet::default();
+            let fact = Fact {
+                evidence: digest("attestation"),
+                carrier: Carrier::AttestationManifest,
+                chain: Some(Box::new(Chain {
+                    signature: digest("signature"),
+                    carrier: Carrier::SimpleSigning,
+                    index,
+                    statement: digest("statement"),
+                })),
+                subject: digest("image"),
+                claim: Claim::Attestation("https://spdx.dev/Document".to_owned()),
+                proof: Proof::by_key("dhi"),
+                details: None,
+                held: Vec::new(),
+            };
+            chain(&mut sheet, &fact);
+            let mut text = sheet.0.join("\n");
+            for name in ["attestation", "signature", "statement", "image", "index"] {
+                text = text.replace(&digest(name).to_string(), &format!("<{name}>"));
+            }
+            text
+        };
+        insta::assert_snapshot!(shown(None), @"
+          attestation https://spdx.dev/Document
+            carried by    attestation-manifest <attestation>
+            signature     simple-signing <signature> of the attestation manifest <attestation>
+            signed by     key dhi
+            statement     <statement>
+            subject       <image>
+        ");
+        let through_index = shown(Some(digest("index")));
+        assert!(
+            through_index.contains("simple-signing <signature> of the index <index>, which lists it"),
+            "{through_index}"
+        );
     }
 }

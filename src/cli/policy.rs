@@ -1,16 +1,38 @@
-//! `assay policy apply`, `assay policy check` and `assay policy test`.
+//! `assay policy apply`, `check`, `test` and `diff`.
 
 use std::path::Path;
 
+use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::verify::socket;
 use super::{Exit, Output, Record, complain, count, print, show};
-use crate::admission::rehearsal;
+use crate::admission::comparison::{self, Change, Comparison, Word};
+use crate::admission::{Verdict, rehearsal};
 use crate::config::Config;
-use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
-use crate::policy::activate::{ActivateError, activate, refresh_roots};
+use crate::diagnostic::{Diagnostic, Diagnostics, Severity, inert, printable};
+use crate::policy::activate::{ActivateError, LoadError, activate, load_active, refresh_roots};
+use crate::policy::{Active, Checked};
 use crate::store::StateDir;
+
+/// How `diff` is told to take the policy that is in force.
+const ACTIVE: &str = "active";
+
+/// Arguments of `assay policy diff`.
+#[derive(Debug, clap::Args)]
+pub struct DiffArgs {
+    /// A folder or file of policy, or the word active for the policy that is in force
+    old: String,
+    /// The other one, likewise
+    new: String,
+    /// containerd's socket
+    #[arg(long, default_value = "/run/containerd/containerd.sock", value_name = "PATH", value_parser = socket)]
+    address: String,
+    /// What the result is written as
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+}
 
 /// Puts policy and trust in force.
 #[must_use]
@@ -54,12 +76,7 @@ struct Report<'a> {
 /// Checks policy and trust without putting them in force.
 #[must_use]
 pub fn check(config: &Config, output: Output) -> Exit {
-    let mut checked = crate::policy::check(&config.policy, &config.trust);
-    if let (Ok(checked), true) = (&mut checked, config.state.exists())
-        && let Ok(state) = StateDir::open(&config.state)
-    {
-        refresh_roots(&state, checked);
-    }
+    let checked = sources(config, &config.policy);
     let (sound, diagnostics): (bool, &[Diagnostic]) = match &checked {
         Ok(checked) => (true, &checked.warnings),
         Err(diagnostics) => (false, diagnostics),
@@ -80,6 +97,18 @@ pub fn check(config: &Config, output: Output) -> Exit {
     if sound { Exit::Done } else { Exit::Failed }
 }
 
+/// Reads and checks policy at `policy`, and trust with its roots as they were refreshed last.
+fn sources(config: &Config, policy: &Path) -> Result<Checked, Vec<Diagnostic>> {
+    let mut checked = crate::policy::check(policy, &config.trust)?;
+    // On a machine that is no node yet nothing is made for that.
+    if config.state.exists()
+        && let Ok(state) = StateDir::open(&config.state)
+    {
+        refresh_roots(&state, &mut checked);
+    }
+    Ok(checked)
+}
+
 /// What was found as JSON.
 #[must_use]
 pub fn report(sound: bool, diagnostics: &[Diagnostic]) -> Exit {
@@ -97,7 +126,7 @@ pub fn report(sound: bool, diagnostics: &[Diagnostic]) -> Exit {
 /// Judges the images of a table of tests by the sources, not by what is active.
 #[must_use]
 pub fn test(config: &Config, file: &Path) -> Exit {
-    let checked = match crate::policy::check(&config.policy, &config.trust) {
+    let checked = match sources(config, &config.policy) {
         Ok(checked) => checked,
         Err(diagnostics) => {
             show(&diagnostics);
@@ -137,4 +166,151 @@ pub fn test(config: &Config, file: &Path) -> Exit {
     }
     print(format_args!("{}, {failed} failed", count(tests.len(), "test")));
     if failed == 0 { Exit::Done } else { Exit::Failed }
+}
+
+/// Says which images and containers another policy would decide differently about.
+#[must_use]
+pub fn diff(config: &Config, args: &DiffArgs) -> Exit {
+    let policies = (
+        policy(config, &args.old, args.output),
+        policy(config, &args.new, args.output),
+    );
+    let (old, new) = match policies {
+        (Ok(old), Ok(new)) => (old, new),
+        (Err(exit), _) | (_, Err(exit)) => return exit,
+    };
+    let comparison = match comparison::compare(config, &old, &new, &args.address) {
+        Ok(comparison) => comparison,
+        Err(error) => {
+            complain(printable(&format!("error: {error}")));
+            return Exit::Failed;
+        }
+    };
+    match args.output {
+        Output::Text => {
+            for missing in &comparison.not_compared {
+                complain(format_args!("note: {missing}"));
+            }
+            print(inert(&text(&comparison)));
+        }
+        Output::Json => match serde_json::to_string_pretty(&comparison) {
+            Ok(json) => print(json),
+            Err(error) => {
+                complain(format_args!("error: the comparison cannot be written as JSON: {error}"));
+                return Exit::Internal;
+            }
+        },
+    }
+    if comparison.changes.iter().any(Change::is_refused_anew) {
+        Exit::Denied
+    } else if comparison.changes.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Failed
+    }
+}
+
+/// The policy that an argument of `diff` stands for.
+fn policy(config: &Config, named: &str, output: Output) -> Result<Active, Exit> {
+    if named != ACTIVE {
+        return match sources(config, Path::new(named)) {
+            Ok(checked) => Ok(checked.into_active(0, Timestamp::now())),
+            Err(diagnostics) if output == Output::Json => Err(report(false, &diagnostics)),
+            Err(diagnostics) => {
+                show(&diagnostics);
+                Err(Exit::Failed)
+            }
+        };
+    }
+    let loaded = if config.state.exists() {
+        StateDir::open(&config.state)
+            .map_err(LoadError::State)
+            .and_then(|state| load_active(&state))
+    } else {
+        Err(LoadError::Missing)
+    };
+    loaded.map(|(active, _)| active).map_err(|error| {
+        complain(printable(&format!(
+            "error[{}]: {error}; to fix: {}",
+            error.code(),
+            error.fix()
+        )));
+        match error {
+            LoadError::Missing => Exit::NotFound,
+            _ => Exit::Corrupt,
+        }
+    })
+}
+
+/// A comparison as a table, and in numbers.
+fn text(comparison: &Comparison) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(["WHAT", "NAMESPACE", "IMAGE", "OLD", "NEW"]);
+    for change in &comparison.changes {
+        let what = change
+            .container
+            .as_ref()
+            .map_or_else(|| "image".to_owned(), |id| format!("container {id}"));
+        let namespace = match &change.kubernetes_namespace {
+            Some(kubernetes) => format!("{} ({kubernetes})", change.namespace),
+            None => change.namespace.clone(),
+        };
+        table.add_row([
+            what,
+            namespace,
+            change.image.clone(),
+            word(&change.old),
+            word(&change.new),
+        ]);
+    }
+    let of = |is_container: bool| {
+        let changes = comparison.changes.iter();
+        changes.filter(move |change| change.container.is_some() == is_container)
+    };
+    let images: std::collections::BTreeSet<_> = of(false).map(|change| (&change.image, change.digest)).collect();
+    let refused = comparison
+        .changes
+        .iter()
+        .filter(|change| change.is_refused_anew())
+        .count();
+    let numbers = format!(
+        "{} of {} and {} of {} would be decided on differently{}",
+        of(true).count(),
+        count(comparison.containers, "container"),
+        images.len(),
+        count(comparison.images, "image"),
+        match refused {
+            0 => String::new(),
+            refused => format!("; {refused} of these may run now and would be refused"),
+        }
+    );
+    if comparison.changes.is_empty() {
+        numbers
+    } else {
+        format!("{}\n{numbers}", table.trim_fmt())
+    }
+}
+
+/// A policy's word in a few words.
+fn word(word: &Word) -> String {
+    let verdict = |verdict| match verdict {
+        Verdict::Allow => "allow",
+        Verdict::Refuse => "refuse",
+    };
+    let mut text = format!("{} {}", verdict(word.verdict), word.code);
+    if let Some(rule) = &word.rule {
+        text.push_str(&format!(" by \"{rule}\""));
+    }
+    for audit in &word.audit {
+        text.push_str(&format!(
+            ", audit \"{}\" would {} {}",
+            audit.rule,
+            verdict(audit.verdict),
+            audit.code
+        ));
+    }
+    text
 }

@@ -335,6 +335,9 @@ struct ShownRoot<'a> {
     /// How long ago that was.
     #[serde(skip_serializing_if = "Option::is_none")]
     days: Option<i64>,
+    /// When it ceases to count, by the `max_age` of its entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<Timestamp>,
     entries: Vec<trust::listing::Listed>,
 }
 
@@ -445,6 +448,7 @@ impl<'a> ShownRoot<'a> {
             digest: root.digest,
             as_of,
             days: as_of.map(|as_of| Timestamp::now().duration_since(as_of).as_hours() / 24),
+            until: root.until(),
             entries: root.usable().map(|usable| usable.list()).unwrap_or_default(),
         }
     }
@@ -476,12 +480,16 @@ impl Shown<'_> {
             let age = root.days.map_or_else(String::new, |days| {
                 format!(", {} old", count(usize::try_from(days).unwrap_or(0), "day"))
             });
-            let old = root.days.is_some_and(|days| days >= update::OLD.as_hours() / 24);
+            let until = root
+                .until
+                .map_or_else(String::new, |until| format!(", counts until {until:.0}"));
+            let is_over = root.until.is_some_and(|until| until <= Timestamp::now());
+            let old = is_over || root.days.is_some_and(|days| days >= update::OLD.as_hours() / 24);
             let old = if old { "; run: assay trust update" } else { "" };
             let _ = write!(
                 text,
                 "
-ROOT {}  {}  {}{age}{old}",
+ROOT {}  {}  {}{age}{until}{old}",
                 root.id, root.source, root.digest
             );
             let rows: Vec<_> = root

@@ -27,7 +27,7 @@ pub struct Args {
     output: Output,
 }
 
-fn socket(path: &str) -> Result<String, &'static str> {
+pub(super) fn socket(path: &str) -> Result<String, &'static str> {
     let absolute = path.strip_prefix("unix://").unwrap_or(path).starts_with('/');
     absolute
         .then(|| path.to_owned())
@@ -106,9 +106,13 @@ fn code(decision: &Decision) -> Exit {
         return Exit::Done;
     }
     match decision.code.as_str() {
-        "evidence-cache-empty" | "evidence-missing" | "evidence-too-old" | "log-missing" | "time-missing" => {
-            Exit::EvidenceMissing
-        }
+        "evidence-cache-empty"
+        | "evidence-missing"
+        | "evidence-too-old"
+        | "log-missing"
+        | "time-missing"
+        | "attestation-unsigned"
+        | "attestation-link-missing" => Exit::EvidenceMissing,
         code if code.ends_with("-missing") && KINDS.contains(&code.trim_end_matches("-missing")) => {
             Exit::EvidenceMissing
         }
@@ -134,7 +138,8 @@ fn code(decision: &Decision) -> Exit {
         | "signer-not-wanted" => Exit::Denied,
         "identity-denied"
         | "email-denied"
-        | "log-denied"
+        | "log-entry-denied"
+        | "attestation-index-only"
         | "signer-unlisted"
         | "builder-not-wanted"
         | "builder-level"
@@ -197,6 +202,7 @@ mod tests {
             evidence: vec![Fact {
                 evidence: digest,
                 carrier: Carrier::BundleKey,
+                chain: None,
                 subject: digest,
                 claim: Claim::ImageSignature,
                 proof: Proof::by_key("release"),

@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use jiff::{Span, SpanRelativeTo};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -12,6 +13,9 @@ use super::{Code, Diagnostic, Place, Source};
 
 /// Most syntax errors that are shown for one file; the first is nearly always the cause of the others.
 const MAX_SYNTAX_ERRORS: usize = 3;
+
+/// Longest age that can be asked for, in seconds: a hundred years.
+const MAX_AGE: i64 = 100 * 366 * 24 * 3600;
 
 /// Reads one file and gathers what is wrong with it.
 #[derive(Debug)]
@@ -216,13 +220,7 @@ impl<'s> Reader<'s> {
             return Vec::new();
         };
         if items.is_empty() {
-            self.fault(
-                Code::Empty,
-                span,
-                format!("`{key}` is an empty list"),
-                "",
-                "name at least one, or leave the key out",
-            );
+            self.empty_list(key, span, "name at least one, or leave the key out");
         }
         let mut texts: Vec<Spanned<String>> = Vec::with_capacity(items.len());
         for item in items.iter() {
@@ -331,6 +329,28 @@ impl<'s> Reader<'s> {
         number.map(|number| Spanned::new(span, number))
     }
 
+    /// Seconds of an age such as `90d` or `12h`. A day has 24 hours; months and years have no one length.
+    pub fn age(&mut self, table: &mut Table<'_>, key: &str) -> Option<i64> {
+        let text = self.text(table, key)?;
+        let age = text
+            .get_ref()
+            .parse::<Span>()
+            .ok()
+            .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok())
+            .map(|duration| duration.as_secs())
+            .filter(|seconds| (1..=MAX_AGE).contains(seconds));
+        if age.is_none() {
+            self.fault(
+                Code::InvalidTime,
+                text.span(),
+                format!("`{}` is no `{key}`", text.get_ref()),
+                "",
+                "weeks, days, hours, minutes or seconds: \"90d\", \"12h\", \"1w 2d\"",
+            );
+        }
+        age
+    }
+
     /// A table below a table; `name` is what messages call it.
     pub fn table(&mut self, table: &mut Table<'s>, key: &str, name: &'static str) -> Option<Table<'s>> {
         let value = table.entries.remove(key)?;
@@ -368,18 +388,16 @@ impl<'s> Reader<'s> {
             return Vec::new();
         };
         if items.is_empty() {
-            self.fault(
-                Code::Empty,
-                span,
-                format!("`{key}` is an empty list"),
-                "",
-                "name at least one",
-            );
+            self.empty_list(key, span, "name at least one");
         }
         items
             .into_iter()
             .filter_map(|item| self.check_table(&format!("an element of `{key}`"), item, name))
             .collect()
+    }
+
+    fn empty_list(&mut self, key: &str, span: Range<usize>, help: &str) {
+        self.fault(Code::Empty, span, format!("`{key}` is an empty list"), "", help);
     }
 
     // A header's span is its own line; an inline table may run over several.

@@ -7,7 +7,7 @@
 //! its annotations, cosign's tags, the `subject` of a manifest) is written by whoever filled the layout and only
 //! says where to look first, and what to explain when nothing counts.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 
 use crate::attest::{COSIGN_SIGN, Condition, Details, Predicate};
@@ -18,9 +18,10 @@ use crate::verify::bundle::{self, Bundle};
 use crate::verify::certificate::Leaf;
 use crate::verify::{
     Answer, By, Carrier, Claim, Fact, Keyring, NotationStore, Problem, Proof, Signer, TrustedRoot, Unverified, Verify,
-    legacy, notation,
+    attestation, legacy, notation,
 };
 
+mod chain;
 mod content;
 mod export;
 mod gc;
@@ -35,13 +36,14 @@ mod subjects;
 #[cfg(test)]
 mod tests;
 
+pub use chain::MAX_ATTESTATIONS;
 pub use content::{Look, MAX_STATEMENT};
 pub use export::{ExportError, Exported, export};
 pub use gc::{Cleared, GcError, Unneeded, gc};
 pub use import::{ImportError, Item, Report, SkipReason, Skipped, import};
 pub use inventory::{Inventory, KnownImage, Piece, Wanted, inventory};
 pub use pull::{Fault, Obstacle, Progress, Pull, PullError, Pulled, PulledImage, pull};
-pub use question::{Certifier, Denied, Question};
+pub use question::{Certifier, Denied, DeniedEntry, Question};
 pub use source::SourceError;
 
 /// Annotation of an entry of the layout's index: the digests that the payloads behind it name, separated by
@@ -86,8 +88,12 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// and timestamps are dear as well: they are verified in the order above, certificates only of signers whom
 /// policy names, and of one manifest no more than [`MAX_WORK_OF_MANIFEST`] allows.
 ///
+/// Statements that carry no signature count by a signature of the manifest that they are in, or, where the question
+/// says so, of an index that lists it: signatures about such manifests are looked for after those about the image, in
+/// the same way.
+///
 /// Work is bounded by [`MAX_DOCUMENTS`], [`MAX_SIGNATURES`], [`MAX_BYTES`], [`MAX_DEFERRED`], [`MAX_WORK`],
-/// [`MAX_FACTS`] and the keyring's own limit; running into one is a finding.
+/// [`MAX_FACTS`], [`MAX_ATTESTATIONS`] and the keyring's own limit; running into one is a finding.
 #[must_use]
 pub fn judge(layout: BorrowedFd<'_>, question: &Question) -> Answer {
     let (keyring, mut findings) = Keyring::new(&question.keys);
@@ -112,24 +118,31 @@ pub fn judge(layout: BorrowedFd<'_>, question: &Question) -> Answer {
         }
     }
     let mut judge = Judge {
+        fd: layout,
         layout: Layout::new(layout),
+        stage: Stage::Image,
         keyring,
         roots,
         stores,
         question,
         subjects: question.subjects.iter().copied().collect(),
         answer: Answer {
-            facts: Vec::new(),
             findings,
+            ..Answer::default()
         },
         omitted: 0,
         bytes: 0,
+        documents: 0,
+        signatures: 0,
         opened: HashSet::new(),
         seen: HashSet::new(),
         deferred: Vec::new(),
         deferred_bytes: 0,
         deferred_all: true,
         work: Work::default(),
+        attestations: Vec::new(),
+        misplaced: Vec::new(),
+        sizes: HashMap::new(),
     };
     let end = match subjects::listed(layout, question.subjects.iter()) {
         Ok(listed) if listed.empty => Err(Problem::CacheEmpty),
@@ -139,6 +152,7 @@ pub fn judge(layout: BorrowedFd<'_>, question: &Question) -> Answer {
     };
     // Running into a limit keeps nothing that was read before from being judged.
     let end = judge.deferred().and(end);
+    let end = judge.chains().and(end);
     let end = end.and(judge.work.end());
     if judge.omitted > 0 {
         judge
@@ -197,7 +211,9 @@ pub fn rests_on(layout: BorrowedFd<'_>, subjects: &[Digest]) -> Vec<String> {
 }
 
 struct Judge<'a> {
+    fd: BorrowedFd<'a>,
     layout: Layout<BorrowedFd<'a>>,
+    stage: Stage,
     keyring: Keyring<'a>,
     roots: Vec<TrustedRoot>,
     stores: Vec<NotationStore>,
@@ -206,7 +222,10 @@ struct Judge<'a> {
     answer: Answer,
     omitted: usize,
     bytes: u64,
-    opened: HashSet<Digest>,
+    documents: usize,
+    signatures: usize,
+    /// Documents that were read, by what was said of their size too: one that lies must hide none that does not.
+    opened: HashSet<(Digest, u64)>,
     /// Signatures that were looked at, by blob and annotations: several manifests may carry the same.
     seen: HashSet<Digest>,
     deferred: Vec<Deferred>,
@@ -214,6 +233,20 @@ struct Judge<'a> {
     /// False when one had no room.
     deferred_all: bool,
     work: Work,
+    attestations: Vec<chain::Attestation>,
+    /// Signatures of the image that are attached to something else.
+    misplaced: Vec<chain::Misplaced>,
+    /// Sizes of manifests and indexes of the image.
+    sizes: HashMap<Digest, u64>,
+}
+
+/// What signatures are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Those about the image.
+    Image,
+    /// Those about attestation manifests.
+    Attestations,
 }
 
 /// A signature about one of the subjects that is not by the key that it names.
@@ -230,8 +263,8 @@ struct Deferred {
 enum Link {
     /// One of the digests in question.
     Ours(Digest),
-    /// Some other digest.
-    Other,
+    /// Some other digest; which, where the manifest itself says so.
+    Other(Option<Digest>),
     /// Nothing.
     Unknown,
 }
@@ -245,11 +278,11 @@ impl Judge<'_> {
             .into_iter()
             .filter_map(|entry| {
                 let (rank, link) = match (self.annotated(&entry), self.tagged(&entry)) {
-                    (Link::Other, _) => return None,
+                    (Link::Other(_), _) => return None,
                     (Link::Ours(subject), _) => (0, Link::Ours(subject)),
                     (Link::Unknown, Link::Ours(subject)) => (1, Link::Ours(subject)),
                     (Link::Unknown, Link::Unknown) => (2, Link::Unknown),
-                    (Link::Unknown, Link::Other) => (3, Link::Other),
+                    (Link::Unknown, other @ Link::Other(_)) => (3, other),
                 };
                 Some((rank, link, entry))
             })
@@ -276,15 +309,21 @@ impl Judge<'_> {
                     .iter()
                     .filter(|child| oci::is_manifest(&child.media_type))
                 {
+                    let link = match attestation::attested(child) {
+                        Some(image) if self.subjects.contains(&image) => Link::Ours(image),
+                        Some(_) => Link::Other(None),
+                        None => link,
+                    };
                     self.manifest(child, link, true)?;
                 }
             }
-            Err(error) => self.finding(descriptor.digest, &Problem::Evidence(error)),
+            Err(error) if self.stage == Stage::Image => self.finding(descriptor.digest, &Problem::Evidence(error)),
+            Err(_) => {}
         }
         Ok(())
     }
 
-    fn manifest(&mut self, descriptor: &Descriptor, link: Link, nested: bool) -> Bounded {
+    fn manifest(&mut self, descriptor: &Descriptor, hint: Link, nested: bool) -> Bounded {
         if !self.open(descriptor)? {
             return Ok(());
         }
@@ -292,6 +331,8 @@ impl Judge<'_> {
             Ok(manifest) => manifest,
             // An index of several platforms is complete where it comes from; here it need not be.
             Err(error) if nested && error.is_missing() => return Ok(()),
+            // It was told of before.
+            Err(_) if self.stage == Stage::Attestations && !matches!(hint, Link::Ours(_)) => return Ok(()),
             Err(error) => {
                 self.finding(descriptor.digest, &Problem::Evidence(error));
                 return Ok(());
@@ -299,14 +340,25 @@ impl Judge<'_> {
         };
         let link = match &manifest.subject {
             Some(subject) if self.subjects.contains(&subject.digest) => Link::Ours(subject.digest),
-            Some(_) => Link::Other,
-            None => link,
+            Some(subject) => Link::Other(Some(subject.digest)),
+            None => hint,
         };
-        if let (Link::Ours(_), Some(layer)) = (link, manifest.layers.iter().find(|layer| Kind::of(layer).is_none())) {
-            self.finding(
-                descriptor.digest,
-                &Problem::CarrierUnsupported(shorten(&layer.media_type)),
-            );
+        match self.stage {
+            Stage::Image => {
+                self.note(descriptor, hint, &manifest)?;
+                let is_unknown =
+                    |layer: &&Descriptor| Kind::of(layer).is_none() && layer.media_type != attestation::STATEMENT;
+                if let (Link::Ours(_), Some(layer)) = (link, manifest.layers.iter().find(is_unknown)) {
+                    let problem = Problem::CarrierUnsupported(shorten(&layer.media_type));
+                    self.finding(descriptor.digest, &problem);
+                }
+            }
+            Stage::Attestations => {
+                let has_signatures = manifest.layers.iter().any(|layer| Kind::of(layer).is_some());
+                if !has_signatures || !self.hangs_right(descriptor.digest, hint, &manifest) {
+                    return Ok(());
+                }
+            }
         }
         for (layer, kind) in manifest
             .layers
@@ -322,10 +374,11 @@ impl Judge<'_> {
         if !self.seen.insert(identity(layer)) {
             return Ok(());
         }
-        if self.seen.len() > MAX_SIGNATURES {
+        self.signatures += 1;
+        if self.signatures > MAX_SIGNATURES {
             return Err(Problem::WorkLimit("signatures"));
         }
-        self.spend(layer)?;
+        self.spend(layer, kind.limit())?;
         let blob = self.layout.blob(layer, kind.limit()).map_err(Problem::Evidence);
         let unverified = blob.and_then(|bytes| match kind {
             Kind::Bundle => Bundle::parse(&bytes)?.unverified().map(Either::Signature),
@@ -335,11 +388,16 @@ impl Judge<'_> {
         });
         let unverified = match unverified {
             Ok(Either::Signature(unverified)) => unverified,
+            // Rules accept no attestation by such a signature.
+            Ok(Either::Notation(_)) if self.stage == Stage::Attestations => return Ok(()),
             Ok(Either::Notation(envelope)) => {
                 return self.notation(manifest.digest, link, &envelope, &layer.media_type);
             }
             Err(problem) => {
-                if !matches!(link, Link::Other) {
+                if let Link::Ours(attached) = link {
+                    self.claim(attached);
+                }
+                if !matches!(link, Link::Other(_)) {
                     self.finding(manifest.digest, &problem);
                 }
                 return Ok(());
@@ -353,9 +411,28 @@ impl Judge<'_> {
             .collect();
         if about.is_empty() {
             if let (Link::Ours(attached), Some(&signed)) = (link, unverified.subjects().first()) {
-                self.finding(manifest.digest, &Problem::SubjectMismatch { attached, signed });
+                let problem = match self.stage {
+                    Stage::Image => Problem::SubjectMismatch { attached, signed },
+                    Stage::Attestations => Problem::Attestation(attestation::Fault::Signature { attached, signed }),
+                };
+                self.claim(attached);
+                self.finding(manifest.digest, &problem);
             }
             return Ok(());
+        }
+        match (self.stage, link) {
+            (Stage::Image, Link::Other(Some(attached))) if self.misplaced.len() < MAX_FINDINGS => {
+                let signed = about.first().copied().unwrap_or(attached);
+                self.misplaced.push(chain::Misplaced {
+                    manifest: manifest.digest,
+                    attached,
+                    signed,
+                });
+            }
+            // That someone attested an attestation signs nothing that is in it.
+            (Stage::Attestations, _) if *unverified.claim() != Claim::ImageSignature => return Ok(()),
+            (Stage::Attestations, _) => about.iter().for_each(|signed| self.claim(*signed)),
+            (Stage::Image, _) => {}
         }
         if let Some(leaf) = unverified.certificate() {
             return self.certified(manifest.digest, &unverified, leaf, &about);
@@ -383,7 +460,14 @@ impl Judge<'_> {
             self.finding(manifest, &Problem::RootUnknown);
             return Ok(());
         }
-        let wanted = |root: &TrustedRoot| self.question.wants(root.id(), leaf.issuer(), leaf.identity());
+        // A log entry that the deny list names is seen whoever certifies the signer.
+        let denied = &self.question.denied;
+        let is_denied = !denied.log.is_empty()
+            && unverified
+                .entries()
+                .iter()
+                .any(|(log, index)| denied.lists(log, *index));
+        let wanted = |root: &TrustedRoot| is_denied || self.question.wants(root.id(), leaf.issuer(), leaf.identity());
         let roots: Vec<usize> = roots
             .into_iter()
             .filter(|&at| self.roots.get(at).is_some_and(wanted))
@@ -424,6 +508,11 @@ impl Judge<'_> {
         } else {
             Proof::by_key(&key.id)
         };
+        if self.stage == Stage::Attestations {
+            // Whether it counts depends on what it is about in the end.
+            let proved = about.iter().map(|signed| (*signed, proof.clone())).collect();
+            return self.facts(manifest, unverified, proved);
+        }
         match self.keyring.standing(key, unverified.claim(), &proof.times, about) {
             Ok((key, subjects)) => {
                 let proof = Proof {
@@ -445,13 +534,20 @@ impl Judge<'_> {
         if proved.is_empty() {
             return Ok(());
         }
-        let Some((details, held)) = self.read(evidence, verified) else {
+        if self.stage == Stage::Attestations {
+            for (signed, proof) in proved {
+                self.signature_of(signed, evidence, verified.carrier(), proof);
+            }
+            return Ok(());
+        }
+        let Some((details, held)) = self.read(evidence, verified.claim(), verified.predicate()) else {
             return Ok(());
         };
         for (subject, proof) in proved {
             self.fact(Fact {
                 evidence,
                 carrier: verified.carrier(),
+                chain: None,
                 subject,
                 claim: verified.claim().clone(),
                 proof,
@@ -479,6 +575,7 @@ impl Judge<'_> {
                 Ok((target, proof)) if self.subjects.contains(&target.digest) => self.fact(Fact {
                     evidence: manifest,
                     carrier: Carrier::Notation,
+                    chain: None,
                     subject: target.digest,
                     claim: Claim::ImageSignature,
                     proof,
@@ -509,6 +606,8 @@ impl Judge<'_> {
             }
             match root.verify(unverified, By::Key(key), subject, self.question.now) {
                 Ok(proof) => return Some(proof),
+                // Which root would have had to be refreshed says more than that another does not list the log.
+                Err(_) if matches!(refusal, Problem::RootTooOld { .. }) => {}
                 Err(problem) => refusal = problem,
             }
         }
@@ -562,19 +661,19 @@ impl Judge<'_> {
 
     /// What the predicate of something that verified says, and which conditions hold for it. One that is not what its
     /// type says is no evidence at all.
-    fn read(&mut self, evidence: Digest, verified: &Unverified) -> Option<(Option<Details>, Vec<usize>)> {
-        let predicate_type = match verified.claim() {
+    fn read(&mut self, evidence: Digest, claim: &Claim, predicate: &[u8]) -> Option<(Option<Details>, Vec<usize>)> {
+        let predicate_type = match claim {
             Claim::ImageSignature => COSIGN_SIGN,
             Claim::Attestation(predicate_type) => predicate_type,
         };
-        let details = match Details::parse(predicate_type, verified.predicate()) {
+        let details = match Details::parse(predicate_type, predicate) {
             Ok(details) => details,
             Err(error) => {
                 self.finding(evidence, &Problem::Predicate(error));
                 return None;
             }
         };
-        let family = verified.claim().family();
+        let family = claim.family();
         let about: Vec<(usize, &Condition)> = self
             .question
             .conditions
@@ -585,7 +684,7 @@ impl Judge<'_> {
         if about.is_empty() {
             return Some((details, Vec::new()));
         }
-        let predicate = Predicate::parse(predicate_type, verified.predicate());
+        let predicate = Predicate::parse(predicate_type, predicate);
         let mut held = Vec::new();
         for (number, condition) in about {
             let cel = shorten(&condition.cel);
@@ -604,18 +703,25 @@ impl Judge<'_> {
 
     /// Counts a document that is about to be read; false when it was read before.
     fn open(&mut self, descriptor: &Descriptor) -> Result<bool, Problem> {
-        if !self.opened.insert(descriptor.digest) {
+        if !self.opened.insert((descriptor.digest, descriptor.size)) {
             return Ok(false);
         }
-        if self.opened.len() > MAX_DOCUMENTS {
+        self.documents += 1;
+        if self.documents > MAX_DOCUMENTS {
             return Err(Problem::WorkLimit("manifests"));
         }
-        self.spend(descriptor)?;
+        self.spend(descriptor, oci::MAX_DOCUMENT)?;
         Ok(true)
     }
 
-    fn spend(&mut self, descriptor: &Descriptor) -> Bounded {
-        self.bytes = self.bytes.saturating_add(descriptor.size);
+    /// Counts what is about to be read. What announces more than its limit is not read at all.
+    fn spend(&mut self, descriptor: &Descriptor, limit: u64) -> Bounded {
+        let is_read = descriptor.size <= limit;
+        self.spend_bytes(if is_read { descriptor.size } else { 0 })
+    }
+
+    fn spend_bytes(&mut self, bytes: u64) -> Bounded {
+        self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes > MAX_BYTES {
             Err(Problem::WorkLimit("bytes"))
         } else {
@@ -626,14 +732,9 @@ impl Judge<'_> {
     /// Keeps a fact. That someone signs an image is kept once: copies of a signature are free to whoever can write
     /// to the registry, and say nothing new.
     fn fact(&mut self, fact: Fact) -> Bounded {
-        let proves_as_much = |known: &Proof| {
-            known.signer == fact.proof.signer
-                && fact.proof.logs.iter().all(|entry| known.logs.contains(entry))
-                && fact.proof.times.iter().all(|time| known.times.contains(time))
-        };
         let says_the_same = |known: &Fact| {
             (known.subject, &known.claim, &known.held) == (fact.subject, &fact.claim, &fact.held)
-                && proves_as_much(&known.proof)
+                && known.proof.proves(&fact.proof)
         };
         if fact.claim == Claim::ImageSignature && self.answer.facts.iter().any(says_the_same) {
             return Ok(());
@@ -660,7 +761,7 @@ impl Judge<'_> {
                 .split(',')
                 .filter_map(|digest| digest.parse().ok())
                 .find(|digest| self.subjects.contains(digest))
-                .map_or(Link::Other, Link::Ours),
+                .map_or(Link::Other(None), Link::Ours),
         }
     }
 
@@ -668,7 +769,7 @@ impl Judge<'_> {
         match entry.annotations.get(REF_NAME).and_then(|tag| tagged_digest(tag)) {
             None => Link::Unknown,
             Some(digest) if self.subjects.contains(&digest) => Link::Ours(digest),
-            Some(_) => Link::Other,
+            Some(_) => Link::Other(None),
         }
     }
 }

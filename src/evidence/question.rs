@@ -26,6 +26,8 @@ pub struct Question {
     pub denied: Denied,
     /// Conditions that may hold for predicates.
     pub conditions: Vec<Condition>,
+    /// Whether statements without signature may count by a signature of an index that lists them.
+    pub through_index: bool,
     /// The node's own time.
     pub now: Timestamp,
 }
@@ -48,6 +50,26 @@ pub struct Denied {
     pub uris: Vec<TextPattern>,
     /// Persons.
     pub emails: Vec<String>,
+    /// Entries of transparency logs.
+    pub log: Vec<DeniedEntry>,
+}
+
+/// An entry of a transparency log that the deny list names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeniedEntry {
+    /// Identifier of the log, hexadecimal.
+    pub log: String,
+    /// Number of the entry.
+    pub index: u64,
+}
+
+impl Denied {
+    /// Whether it names this entry of this log.
+    #[must_use]
+    pub fn lists(&self, log: &str, index: u64) -> bool {
+        self.log.iter().any(|entry| entry.log == log && entry.index == index)
+    }
 }
 
 impl Question {

@@ -22,17 +22,18 @@ fn question(keys: &[Key], subjects: &[Digest]) -> Question {
         certifiers: Vec::new(),
         denied: Denied::default(),
         conditions: Vec::new(),
+        through_index: false,
         now: Timestamp::now(),
     }
 }
 
-struct Cache {
+pub(super) struct Cache {
     _keep: tempfile::TempDir,
-    dir: StateDir,
+    pub(super) dir: StateDir,
 }
 
 impl Cache {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let keep = tempfile::tempdir().unwrap();
         let dir = StateDir::open(&keep.path().canonicalize().unwrap().join("evidence")).unwrap();
         Self { _keep: keep, dir }
@@ -53,11 +54,11 @@ impl Cache {
         judge(self.dir.as_fd(), &question(keys, subjects))
     }
 
-    fn blob(&self, digest: Digest) -> PathBuf {
+    pub(super) fn blob(&self, digest: Digest) -> PathBuf {
         self.dir.path().join("blobs/sha256").join(digest.hex())
     }
 
-    fn put(&self, bytes: &[u8]) -> Digest {
+    pub(super) fn put(&self, bytes: &[u8]) -> Digest {
         let digest = Digest::of(bytes);
         std::fs::create_dir_all(self.dir.path().join("blobs/sha256")).unwrap();
         std::fs::write(self.blob(digest), bytes).unwrap();
@@ -65,7 +66,7 @@ impl Cache {
     }
 
     /// Writes a manifest with one layer and returns its descriptor.
-    fn manifest(&self, layer_type: &str, layer: &[u8], more: &Value) -> Value {
+    pub(super) fn manifest(&self, layer_type: &str, layer: &[u8], more: &Value) -> Value {
         let config = self.put(b"{}");
         let digest = self.put(layer);
         let mut manifest = json!({
@@ -81,13 +82,13 @@ impl Cache {
         self.document(oci::MANIFEST, &manifest)
     }
 
-    fn document(&self, media_type: &str, document: &Value) -> Value {
+    pub(super) fn document(&self, media_type: &str, document: &Value) -> Value {
         let bytes = document.to_string();
         let digest = self.put(bytes.as_bytes());
         json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
     }
 
-    fn index(&self, entries: &[Value]) {
+    pub(super) fn index(&self, entries: &[Value]) {
         std::fs::write(self.dir.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
         let index = json!({"schemaVersion": 2, "manifests": entries});
         std::fs::write(self.dir.path().join("index.json"), index.to_string()).unwrap();
@@ -141,7 +142,7 @@ fn facts(answer: &Answer) -> Vec<(String, String)> {
     facts
 }
 
-fn codes(answer: &Answer) -> Vec<&str> {
+pub(super) fn codes(answer: &Answer) -> Vec<&str> {
     answer.findings.iter().map(|finding| finding.code.as_str()).collect()
 }
 
@@ -495,11 +496,19 @@ fn a_damaged_cache_refuses_and_is_mended_by_the_next_import() {
         std::fs::write(cache.dir.path().join("elsewhere"), &whole).unwrap();
         std::os::unix::fs::symlink("../../elsewhere", cache.blob(digest)).unwrap();
     };
-    let damages: [Damage<'_>; 7] = [
+    let linked = cache.dir.path().join("linked");
+    std::fs::write(&linked, b"{}").unwrap();
+    let hard_link = |digest: Digest| {
+        std::fs::remove_file(cache.blob(digest)).unwrap();
+        std::fs::hard_link(&linked, cache.blob(digest)).unwrap();
+    };
+    let damages: [Damage<'_>; 9] = [
         ("evidence-corrupt", &overwrite, layer),
         ("evidence-corrupt", &flip, layer),
         ("evidence-missing", &remove, layer),
         ("evidence-unreadable", &link, layer),
+        ("evidence-corrupt", &hard_link, layer),
+        ("evidence-corrupt", &hard_link, evidence),
         ("evidence-corrupt", &overwrite, evidence),
         ("evidence-corrupt", &flip, evidence),
         ("evidence-missing", &remove, evidence),
@@ -511,6 +520,8 @@ fn a_damaged_cache_refuses_and_is_mended_by_the_next_import() {
         assert!(codes(&answer).contains(&code), "{code}: {answer:?}");
         cache.import(&["oras"]);
         assert_eq!(cache.judge(&only, &subject).facts.len(), 1, "{code}");
+        // What a planted link leads to is never written through it.
+        assert_eq!(std::fs::read(&linked).unwrap(), b"{}", "{code}");
     }
     for index in ["", "{", "[]", r#"{"schemaVersion":2,"manifests":[],"manifests":[]}"#] {
         std::fs::write(cache.dir.path().join("index.json"), index).unwrap();
@@ -578,10 +589,140 @@ fn a_signature_moved_to_another_image_is_a_finding() {
 }
 
 #[test]
+fn a_genuine_signature_in_the_older_form_is_of_its_own_image_only() {
+    let cache = Cache::new();
+    let other = recorded("other-manifest");
+    let mut moved = simple_signatures(&cache, 0, true);
+    for tag in [format!("sha256-{}", other.hex()), format!("sha256-{}.sig", other.hex())] {
+        moved["annotations"] = json!({REF_NAME: tag});
+        cache.index(std::slice::from_ref(&moved));
+        let answer = cache.judge(&keys(), &[other]);
+        assert_eq!((answer.facts.len(), codes(&answer)), (0, vec!["subject-mismatch"]));
+        assert_eq!(cache.judge(&keys(), &[recorded("manifest")]).facts.len(), 1);
+    }
+}
+
+/// The bundles that cosign saved, each with the predicate type in its payload.
+fn saved_attestations() -> Vec<(String, Vec<u8>)> {
+    let genuine = Cache::filled(&["cosign-save"]);
+    let facts = genuine.judge(&[key("p256")], &[recorded("manifest")]).facts;
+    assert_eq!(facts.len(), 3);
+    facts
+        .into_iter()
+        .map(|fact| {
+            let manifest = std::fs::read(genuine.blob(fact.evidence)).unwrap();
+            let layer = Manifest::parse(&manifest, oci::MANIFEST).unwrap().layers.remove(0);
+            let Claim::Attestation(predicate) = fact.claim else {
+                panic!("{fact:?}");
+            };
+            (predicate, std::fs::read(genuine.blob(layer.digest)).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn an_attestation_of_one_platforms_image_is_none_of_anothers() {
+    let other = recorded("other-manifest");
+    let genuine = Cache::filled(&["cosign-save"]);
+    assert_eq!(genuine.judge(&keys(), &[other]), Answer::default());
+    // Attached to the other platform's manifest, it still says what it is about.
+    let cache = Cache::new();
+    let subject = json!({"subject": {"mediaType": oci::MANIFEST, "digest": other, "size": 395}});
+    let moved: Vec<Value> = saved_attestations()
+        .iter()
+        .map(|(_, bytes)| cache.manifest(BUNDLE, bytes, &subject))
+        .collect();
+    cache.index(&moved);
+    let answer = cache.judge(&keys(), &[other]);
+    assert_eq!((answer.facts.len(), codes(&answer)), (0, vec!["subject-mismatch"; 3]));
+    assert_eq!(cache.judge(&keys(), &[recorded("manifest")]).facts.len(), 3);
+}
+
+#[test]
+fn what_an_annotation_says_of_an_attestation_is_never_believed() {
+    const SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
+    let image_only = [Key {
+        r#use: vec![Use::Image],
+        ..key("p256")
+    }];
+    let subject = [recorded("manifest")];
+    for (predicate, bytes) in saved_attestations() {
+        let cache = Cache::new();
+        let digest = Digest::of(&bytes);
+        let annotations = json!({
+            "dev.sigstore.bundle.content": "dsse-envelope",
+            "dev.sigstore.bundle.predicateType": SIGN,
+            "predicateType": SIGN,
+            "in-toto.io/predicate-type": SIGN,
+        });
+        let layer = json!({"mediaType": BUNDLE, "digest": digest, "size": bytes.len(), "annotations": annotations});
+        let lying = json!({"annotations": annotations, "layers": [layer]});
+        let entry = cache.manifest(BUNDLE, &bytes, &lying);
+        cache.index(&[entry]);
+        let answer = cache.judge(&[key("p256")], &subject);
+        assert_eq!(facts(&answer), [("p256".to_owned(), predicate)]);
+        let answer = cache.judge(&image_only, &subject);
+        assert_eq!((answer.facts.len(), codes(&answer)), (0, vec!["key-use"]));
+    }
+    // The reverse: a signature of the image does not become an SBOM.
+    let cache = Cache::new();
+    let lying = json!({"annotations": {"dev.sigstore.bundle.predicateType": "https://spdx.dev/Document"}});
+    let entry = cache.manifest(BUNDLE, &bundle(), &lying);
+    cache.index(&[entry]);
+    let answer = cache.judge(&[key("p256")], &subject);
+    assert_eq!(facts(&answer), [("p256".to_owned(), "image".to_owned())]);
+}
+
+#[test]
+fn an_sbom_under_cosigns_old_tag_for_them_never_counts() {
+    let subject = recorded("manifest");
+    for media_type in [
+        "text/spdx+json",
+        "application/vnd.cyclonedx+json",
+        "application/spdx+json",
+    ] {
+        let cache = Cache::new();
+        let mut entry = cache.manifest(media_type, br#"{"spdxVersion":"SPDX-2.3"}"#, &json!({}));
+        entry["annotations"] = json!({REF_NAME: format!("sha256-{}.sbom", subject.hex())});
+        cache.index(&[entry]);
+        let answer = cache.judge(&keys(), &[subject]);
+        assert_eq!(
+            (answer.facts.len(), codes(&answer)),
+            (0, vec!["carrier-unsupported"]),
+            "{media_type}"
+        );
+        let report = import(&Cache::new().dir, &[cache.dir.path().to_owned()]).unwrap();
+        assert_eq!(report.imported.len(), 0, "{media_type}");
+    }
+}
+
+#[test]
+fn every_blob_is_opened_once_so_what_is_parsed_is_what_was_verified() {
+    use rustix::fs::inotify;
+    let cache = Cache::filled(&["oras", "cosign-save", "cosign-save-legacy"]);
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&watch, cache.dir.path().join("blobs/sha256"), inotify::WatchFlags::OPEN).unwrap();
+    let answer = cache.judge(&keys(), &[recorded("manifest")]);
+    assert_eq!(answer.facts.len(), 10);
+    let mut opened: Vec<String> = Vec::new();
+    let mut space = [std::mem::MaybeUninit::uninit(); 64 << 10];
+    let mut events = inotify::Reader::new(&watch, &mut space);
+    while let Ok(event) = events.next() {
+        opened.extend(event.file_name().map(|name| name.to_str().unwrap().to_owned()));
+    }
+    // Most pieces of evidence are a manifest and a layer.
+    assert!(opened.len() > 15, "{opened:?}");
+    let mut once = opened.clone();
+    once.sort();
+    once.dedup();
+    assert_eq!(once.len(), opened.len(), "{opened:?}");
+}
+
+#[test]
 fn unsigned_and_unknown_attachments_never_count() {
     let subject = json!({"subject": {"mediaType": oci::MANIFEST, "digest": recorded("manifest"), "size": 395}});
     for (media_type, evidence, code) in [
-        ("application/vnd.in-toto+json", true, "carrier-unsupported"),
+        ("application/vnd.in-toto+json", true, "attestation-unsigned"),
         ("application/jose+json", true, "store-missing"),
         ("application/spdx+json", false, "carrier-unsupported"),
         ("text/plain", false, "carrier-unsupported"),
@@ -644,8 +785,18 @@ fn sizes_that_lie_are_refused() {
         let answer = cache.judge(&keys(), &[recorded("manifest")]);
         assert_eq!((answer.facts.len(), codes(&answer)), (0, vec![code]), "{lie}");
     }
+    // What lies hides nothing and uses nothing up.
+    let honest = cache.manifest(BUNDLE, &bundle(), &json!({}));
+    entry["size"] = u64::MAX.into();
+    cache.index(&[entry, honest]);
+    let answer = cache.judge(&keys(), &[recorded("manifest")]);
+    assert_eq!((answer.facts.len(), codes(&answer)), (1, vec!["evidence-too-large"]));
     let digest = Digest::of(&bundle());
-    for (lie, code) in [(1, "evidence-corrupt"), (bundle::MAX_BUNDLE + 1, "evidence-too-large")] {
+    for (lie, code) in [
+        (1, "evidence-corrupt"),
+        (bundle::MAX_BUNDLE + 1, "evidence-too-large"),
+        (u64::MAX, "evidence-too-large"),
+    ] {
         let layers = json!({"layers": [{"mediaType": BUNDLE, "digest": digest, "size": lie}]});
         let entry = cache.manifest(BUNDLE, &bundle(), &layers);
         cache.index(&[entry]);

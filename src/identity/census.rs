@@ -1,4 +1,5 @@
-//! What containerd has altogether: for clearing up what nothing on this node needs any more.
+//! What containerd has altogether: for clearing up what nothing on this node needs any more, and for what another policy
+//! would say about it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,6 +15,11 @@ use super::{Blob, Fault};
 use crate::digest::Digest;
 use crate::oci::{self, Index};
 
+/// Label by which CRI says what kind of container it is.
+const KIND: &str = "io.cri-containerd.kind";
+/// Label with the Kubernetes namespace of the pod.
+const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+
 /// Longest time for one call to containerd.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -24,6 +30,12 @@ pub struct Inhabitant {
     pub namespace: String,
     /// Its id.
     pub id: String,
+    /// Name of the image in its record; may be empty.
+    pub name: String,
+    /// Whether its labels call it the sandbox of a pod. They prove nothing, and decide nothing.
+    pub is_sandbox: bool,
+    /// Kubernetes namespace that its labels name; proves nothing either.
+    pub kubernetes_namespace: Option<String>,
     /// Digests of the image that its record names: the index, where there is one, and its manifests. Empty when that
     /// name stands for nothing any more.
     pub image: BTreeSet<Digest>,
@@ -34,6 +46,8 @@ pub struct Inhabitant {
 pub struct Census {
     /// Digests of all images: indexes with the manifests that they list, and manifests.
     pub images: BTreeSet<Digest>,
+    /// Namespace and name of all records of images.
+    pub named: BTreeSet<(String, String)>,
     /// All containers.
     pub containers: Vec<Inhabitant>,
 }
@@ -103,6 +117,7 @@ async fn count(socket: &str) -> Result<Census, Fault> {
                 );
             }
             census.images.extend(&digests);
+            census.named.insert((namespace.name.clone(), image.name.clone()));
             named.insert(image.name, digests);
         }
         let mut request = containerd.request(ListContainersRequest::default());
@@ -115,6 +130,9 @@ async fn count(socket: &str) -> Result<Census, Fault> {
         census.containers.extend(containers.map(|container| Inhabitant {
             namespace: namespace.name.clone(),
             image: named.get(&container.image).cloned().unwrap_or_default(),
+            is_sandbox: container.labels.get(KIND).is_some_and(|kind| kind == "sandbox"),
+            kubernetes_namespace: container.labels.get(POD_NAMESPACE).cloned(),
+            name: container.image,
             id: container.id,
         }));
     }

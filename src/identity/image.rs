@@ -1,6 +1,6 @@
 //! From names and digests to the manifests and configuration of one image.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use containerd_client::types::Descriptor as Target;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use super::Fault;
 use super::containerd::Containerd;
 use super::fault::Blob;
 use crate::digest::Digest;
-use crate::oci::{self, ImageConfig, Index, Manifest};
+use crate::oci::{self, Descriptor, ImageConfig, Index, Manifest, Platform};
 
 /// Most blobs that are read to find the manifests of one image.
 const MAX_BLOBS: usize = 256;
@@ -39,8 +39,9 @@ pub struct Image {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) digest: Digest,
+    size: u64,
     pub(super) config: Digest,
-    /// Indexes on the way to it.
+    /// Indexes on the way to it, each listing what it leads to by digest and size.
     indexes: Vec<Digest>,
 }
 
@@ -78,7 +79,11 @@ pub(super) async fn manifests(containerd: &Containerd, target: &Target) -> Resul
                 (step, bytes)
             });
         }
-        for (step, bytes) in reads.join_all().await {
+        for (mut step, bytes) in reads.join_all().await {
+            // An index that lies about what it lists does not list it.
+            if bytes.as_ref().is_ok_and(|bytes| bytes.len() as u64 != step.size) {
+                step.indexes.clear();
+            }
             match bytes {
                 Ok(bytes) => sort(
                     step.digest,
@@ -103,6 +108,7 @@ pub(super) async fn manifests(containerd: &Containerd, target: &Target) -> Resul
 /// A descriptor that is still to be followed.
 struct Step {
     digest: Digest,
+    size: u64,
     media_type: String,
     indexes: Vec<Digest>,
 }
@@ -129,6 +135,7 @@ fn sort(
                 .filter(|listed| oci::is_index(&listed.media_type) || oci::is_manifest(&listed.media_type))
                 .map(|listed| Step {
                     digest: listed.digest,
+                    size: listed.size,
                     media_type: listed.media_type,
                     indexes: indexes.clone(),
                 }),
@@ -136,6 +143,7 @@ fn sort(
     } else {
         found.push(Found {
             digest,
+            size: bytes.len() as u64,
             config: Manifest::parse(bytes, media_type).map_err(invalid)?.config.digest,
             indexes: indexes.to_vec(),
         });
@@ -220,17 +228,17 @@ pub(super) async fn complete(
     found: Vec<Found>,
     proposals: Proposals,
 ) -> Result<(Vec<Digest>, Vec<Digest>), Fault> {
-    let mut manifests = BTreeSet::new();
+    let mut manifests: BTreeMap<Digest, u64> = BTreeMap::new();
     let mut indexes = BTreeSet::new();
     for found in found.into_iter().filter(|found| found.config == config) {
-        manifests.insert(found.digest);
+        manifests.insert(found.digest, found.size);
         indexes.extend(found.indexes);
     }
     let mut reads = JoinSet::new();
     for digest in proposals
         .manifests
         .into_iter()
-        .filter(|digest| !manifests.contains(digest))
+        .filter(|digest| !manifests.contains_key(digest))
     {
         let containerd = containerd.clone();
         reads.spawn(async move { (digest, containerd.blob(Blob::Manifest, digest).await) });
@@ -239,11 +247,15 @@ pub(super) async fn complete(
         // A proposal that is gone, edited or something else does not count; it is nobody's claim about this image.
         let Ok(bytes) = bytes else { continue };
         if manifest(&bytes).is_some_and(|manifest| manifest.config.digest == config) {
-            manifests.insert(digest);
+            manifests.insert(digest, bytes.len() as u64);
         }
     }
     let mut proposed: BTreeSet<Digest> = proposals.indexes.into_iter().collect();
-    let unsearched: Vec<Digest> = manifests.difference(&proposals.searched).copied().collect();
+    let unsearched: Vec<Digest> = manifests
+        .keys()
+        .filter(|digest| !proposals.searched.contains(*digest))
+        .copied()
+        .collect();
     proposed.extend(containerd.indexes_of(&unsearched).await?);
     let mut reads = JoinSet::new();
     for digest in proposed.difference(&indexes).copied() {
@@ -252,12 +264,13 @@ pub(super) async fn complete(
     }
     for (digest, bytes) in reads.join_all().await {
         let Ok(bytes) = bytes else { continue };
-        let lists = |index: Index| index.manifests.iter().any(|listed| manifests.contains(&listed.digest));
+        let is_ours = |listed: &Descriptor| manifests.get(&listed.digest) == Some(&listed.size);
+        let lists = |index: Index| index.manifests.iter().any(is_ours);
         if index(&bytes).is_some_and(lists) {
             indexes.insert(digest);
         }
     }
-    Ok((manifests.into_iter().collect(), indexes.into_iter().collect()))
+    Ok((manifests.into_keys().collect(), indexes.into_iter().collect()))
 }
 
 /// A manifest that no descriptor led to: its own media type, where it has one, decides how it is read.
@@ -275,7 +288,13 @@ fn index(bytes: &[u8]) -> Option<Index> {
 
 /// Whether `config` is for the processor and operating system of this node.
 pub(super) fn is_for_this_node(config: &ImageConfig) -> bool {
-    config.platform.os == "linux" && config.platform.architecture == architecture()
+    is_this_platform(&config.platform)
+}
+
+/// Whether a platform is this node's: its processor and operating system. The variant is the runtime's affair.
+#[must_use]
+pub fn is_this_platform(platform: &Platform) -> bool {
+    platform.os == "linux" && platform.architecture == architecture()
 }
 
 /// This node's platform, in OCI's words.

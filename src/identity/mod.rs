@@ -28,7 +28,7 @@ mod volume;
 pub use ahead::Trail;
 pub use census::{Census, Inhabitant, census};
 pub use fault::{Blob, Fault};
-pub use image::Image;
+pub use image::{Image, is_this_platform};
 pub use mounts::Mount;
 pub use remap::{IdMapping, Mapping};
 

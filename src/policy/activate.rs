@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
 use crate::digest::Digest;
 use crate::store::{self, StateDir};
-use crate::trust::update;
+use crate::trust::{Root, update};
 
 /// Version of the [`Active`] document.
 pub const VERSION: u32 = 2;
@@ -143,7 +143,7 @@ pub fn refresh_roots(state: &StateDir, checked: &mut Checked) {
         match update::current(state, root) {
             Ok((current, as_of)) => {
                 *root = current;
-                checked.warnings.extend(as_of.and_then(|as_of| old(&root.id, as_of)));
+                checked.warnings.extend(old(root, as_of));
             }
             Err(error) => checked.warnings.push(warning(
                 Code::RootDamaged,
@@ -165,15 +165,28 @@ fn warning(code: Code, message: String, help: &str) -> Diagnostic {
     }
 }
 
-fn old(id: &str, as_of: Timestamp) -> Option<Diagnostic> {
-    let age = Timestamp::now().duration_since(as_of);
-    (age >= update::OLD).then(|| {
+fn old(root: &Root, as_of: Option<Timestamp>) -> Option<Diagnostic> {
+    let now = Timestamp::now();
+    let age = as_of.map(|as_of| now.duration_since(as_of));
+    let id = &root.id;
+    let is_over = root.until().is_some_and(|until| until <= now);
+    let counts_no_more = if is_over {
+        ", which is longer than its max_age: nothing counts under it"
+    } else {
+        ""
+    };
+    (is_over || age.is_some_and(|age| age >= update::OLD)).then(|| {
         warning(
             Code::RootOld,
-            format!(
-                "the trusted root `{id}` was last known to be current {} days ago",
-                age.as_hours() / 24
-            ),
+            match age {
+                Some(age) => format!(
+                    "the trusted root `{id}` was last known to be current {} days ago{counts_no_more}",
+                    age.as_hours() / 24
+                ),
+                None => format!(
+                    "nobody knows when the trusted root `{id}` was current, and it has a max_age: nothing counts under it"
+                ),
+            },
             "run: assay trust update (without a network: --from a mirror of the TUF repository); a root from a file is \
              refreshed by replacing the file",
         )
@@ -367,6 +380,61 @@ mod tests {
             other
         );
         assert_eq!(load(&config).unwrap().0.rules.len(), 1);
+    }
+
+    #[test]
+    fn a_root_past_its_age_is_said_and_one_that_was_refreshed_is_put_in_force_again() {
+        let (_folder, config) = node();
+        let file = config.trust.join("root.json");
+        let json = Root::builtin("x", crate::trust::Builtin::Sigstore).json;
+        fs::write(&file, json).unwrap();
+        let put = |max_age: &str| {
+            let entry = format!("[[root]]\nid = 'ours'\nfile = 'root.json'\n{max_age}\n");
+            fs::write(config.trust.join("roots.toml"), entry).unwrap();
+        };
+        let written = |days: u64| {
+            let time = std::time::SystemTime::now() - std::time::Duration::from_secs(days * 86_400);
+            fs::File::options()
+                .write(true)
+                .open(&file)
+                .unwrap()
+                .set_modified(time)
+                .unwrap();
+        };
+        let warned = |activated: &Activated| {
+            let warnings = activated
+                .warnings
+                .iter()
+                .filter(|warning| warning.code == Code::RootOld);
+            warnings.map(|warning| warning.message.clone()).collect::<Vec<_>>()
+        };
+        written(10);
+        put("max_age = '30d'");
+        let first = activate(&config).unwrap();
+        assert_eq!((first.changed, warned(&first)), (true, vec![]));
+        assert!(!activate(&config).unwrap().changed);
+        // Nothing but the time at which it was current has changed, and that is what counts.
+        written(40);
+        let second = activate(&config).unwrap();
+        assert!(second.changed);
+        assert_eq!(
+            warned(&second),
+            [
+                "the trusted root `ours` was last known to be current 40 days ago, which is longer than its max_age: nothing counts under it"
+            ]
+        );
+        let (active, _) = load(&config).unwrap();
+        assert!(active.roots[0].until().unwrap() < Timestamp::now());
+        // Without max_age it is old after 90 days, and no more than that.
+        put("");
+        assert_eq!(warned(&activate(&config).unwrap()), [""; 0]);
+        written(91);
+        let old = activate(&config).unwrap();
+        assert!(!old.changed);
+        assert_eq!(
+            warned(&old),
+            ["the trusted root `ours` was last known to be current 91 days ago"]
+        );
     }
 
     #[test]

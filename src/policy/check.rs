@@ -135,12 +135,12 @@ fn check_names(rules: &[SourceRule], found: &mut Vec<Diagnostic>) {
 }
 
 fn check_reach(rules: &[SourceRule], found: &mut Vec<Diagnostic>) {
-    for (i, read) in rules.iter().enumerate() {
-        // A `match` that could not be read as a whole only seems to reach that far.
+    // A `match` that could not be read as a whole reaches further or less far than it seems.
+    for (i, read) in rules.iter().enumerate().filter(|(_, read)| !read.is_partial) {
         let mut before = rules
             .iter()
             .take(i)
-            .filter(|first| first.rule.mode != Mode::Audit && !first.wider);
+            .filter(|first| first.rule.mode != Mode::Audit && !first.is_partial);
         if let Some(first) = before.find(|first| first.rule.r#match.covers(&read.rule.r#match)) {
             found.push(diags::unreachable(&read.rule, read.at.clone(), &first.rule, &first.at));
         }
@@ -268,6 +268,28 @@ mod tests {
     }
 
     const SIGNED: &str = "[[rule.signature]]\nany = [{ key = \"release\" }]";
+
+    #[test]
+    fn a_pattern_that_cannot_be_read_makes_no_other_rule_unreachable() {
+        let rules = |first: &str, second: &str| {
+            format!(
+                "[[rule]]\nname = 'first'\nmatch.image = [{first}]\nmode = 'off'\n\
+                 [[rule]]\nname = 'second'\nmatch.image = [{second}]\nmode = 'off'\n"
+            )
+        };
+        // What is left of a list without the pattern that is wrong reaches less far, or further, than was meant.
+        for text in [
+            rules("'registry.example/a'", "'registry.example/a', 'nginx*'"),
+            rules("'nginx*'", "'registry.example/a'"),
+        ] {
+            let folder = folder(&[("50.toml", &text)]);
+            let codes: Vec<Code> = check_in(&folder).unwrap_err().iter().map(|found| found.code).collect();
+            assert_eq!(codes, [Code::InvalidPattern], "{text}");
+        }
+        let folder = folder(&[("50.toml", &rules("'registry.example/*'", "'registry.example/a'"))]);
+        let codes: Vec<Code> = check_in(&folder).unwrap_err().iter().map(|found| found.code).collect();
+        assert_eq!(codes, [Code::RuleUnreachable]);
+    }
 
     #[test]
     fn a_whole_policy_is_read() {
@@ -986,18 +1008,20 @@ mod tests {
     #[test]
     fn every_example_of_the_page_is_right() {
         let trust = examples("trust");
-        assert_eq!(trust.len(), 1);
+        assert_eq!(trust.len(), 2);
+        let all = trust.concat();
         let policies = examples("policy");
         assert_eq!(policies.len() + trust.len(), PAGE.matches("```toml").count());
         assert!(policies.len() >= 4);
         for example in policies {
             let folder = folder(&[("50.toml", example)]);
             let keys = folder.path().join("trust.d");
-            fs::write(keys.join("keys.toml"), trust[0]).unwrap();
+            fs::write(keys.join("keys.toml"), &all).unwrap();
             for (name, pem) in [
                 ("release-2026.pub", include_str!("../trust/testdata/p256.pem")),
                 ("release-2025.pub", include_str!("../trust/testdata/rsa2048.pem")),
                 ("security-team.pub", include_str!("../trust/testdata/ed25519.pem")),
+                ("dhi-2.pub", include_str!("../trust/testdata/p384.pem")),
                 ("acme-root.pem", include_str!("../trust/testdata/notation-ca.pem")),
             ] {
                 fs::write(keys.join(name), pem).unwrap();

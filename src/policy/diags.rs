@@ -6,11 +6,12 @@ use std::path::Path;
 use toml::Spanned;
 
 use super::pattern::InvalidPattern;
-use super::{InvalidName, Rule, SignerPattern, Table as Evidence};
+use super::{Rule, SignerPattern, Table as Evidence};
 use crate::attest::{self, Family};
 use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::trust::{Key, Status};
+use crate::verify::notation::InvalidName;
 
 pub(super) fn empty_table(reader: &mut Reader<'_>, table: &Table<'_>, what: &str, help: &str) {
     reader.fault(
@@ -171,16 +172,6 @@ pub(super) fn logs_optional(reader: &mut Reader<'_>, number: &Spanned<usize>, wo
         "`logs` asks for entries, and `log` says that none is needed".to_owned(),
         &word.map_or_else(String::new, |place| format!("`log` is at {place}")),
         "keep one of the two",
-    );
-}
-
-pub(super) fn invalid_age(reader: &mut Reader<'_>, text: &Spanned<String>) {
-    reader.fault(
-        Code::InvalidTime,
-        text.span(),
-        format!("`{}` is no `max_age`", text.get_ref()),
-        "",
-        "weeks, days, hours, minutes or seconds: \"90d\", \"12h\", \"1w 2d\"",
     );
 }
 

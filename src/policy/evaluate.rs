@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::shortfall::{Shortfall, noun};
 use super::{
     Active, Asks, CertificatePattern, IdentityPattern, NotationPattern, Provenance, Revocation, Rule, SbomFormat,
-    SignerPattern, Subject, Table, Vsa, mirror,
+    Signed, SignerPattern, Subject, Table, Vsa, mirror,
 };
 use crate::attest::{self, CYCLONEDX, Condition, Details, SPDX, Summary};
 use crate::diagnostic::printable;
@@ -27,6 +27,9 @@ const SHORT_DIGEST: usize = 19;
 
 /// How the codes of findings about conditions start.
 const CONDITION: &str = "where-";
+
+/// How the codes of findings about attestations that are signed by way of their manifest start.
+const ATTESTATION: &str = "attestation-";
 
 /// How far clocks may be apart before a time counts as lying in the future.
 const SKEW: SignedDuration = SignedDuration::from_mins(5);
@@ -128,10 +131,17 @@ impl Active {
             return Some((code, what.to_owned()));
         }
         let entry = fact.proof.logs.iter().find(|entry| {
-            let listed = |denied: &super::DeniedEntry| denied.log == entry.log && denied.index == entry.index;
+            // What hides its number could be any entry of its log.
+            let listed = |denied: &super::DeniedEntry| {
+                denied.log == entry.log && (denied.index == entry.index || entry.unnumbered)
+            };
             self.deny.log.iter().any(listed)
         })?;
-        let what = format!("the log entry {}:{}", entry.log, entry.index);
+        let what = if entry.unnumbered {
+            format!("an entry of the log {}, which this may be,", entry.log)
+        } else {
+            format!("the log entry {}:{}", entry.log, entry.index)
+        };
         Some(("log-entry-denied", what))
     }
 
@@ -240,8 +250,25 @@ fn mend(code: &str) -> Option<&'static str> {
             "have the image signed by a key that the rule names and import that signature; or, if the signer is to be \
              trusted, add its key to trust.d and to the rule and run: assay policy apply"
         }
+        "attestation-unsigned" => {
+            "have its manifest signed and import that signature; or, where the index is signed that lists it, set signed \
+             = \"index\" in the rule and run: assay policy apply"
+        }
+        "attestation-link-missing" => "import the image's own manifests as well: assay evidence pull IMAGE",
+        "attestation-subject"
+        | "attestation-size"
+        | "attestation-statement"
+        | "attestation-signature"
+        | "attestation-unlisted"
+        | "attestation-platform" => {
+            "fetch the evidence again (assay evidence pull IMAGE); if it stays, treat it as forged"
+        }
         "key-retired" | "key-window" | "key-distrusted" => {
             "have the image signed with a current key and import that signature: assay evidence import PATH"
+        }
+        "root-too-old" => {
+            "an administrator runs: assay trust update (without a network: --from MIRROR), or replaces the root's file and \
+             runs: assay policy apply"
         }
         _ => return None,
     })
@@ -299,12 +326,19 @@ impl<'a> Court<'a> {
         }
         let missing = format!("{wanted} of {shown} is required");
         // What conditions say is about evidence that is there, of another kind than this.
-        let findings: Vec<&Finding> = self
+        let mut findings: Vec<&Finding> = self
             .answer
             .findings
             .iter()
             .filter(|finding| !finding.code.starts_with(CONDITION))
             .collect();
+        // Most images have attestations that nobody signed, which says nothing about their signature, and more about an
+        // attestation that is missing than anything else.
+        if family == attest::Family::Signature {
+            findings.retain(|finding| !finding.code.starts_with(ATTESTATION));
+        } else {
+            findings.sort_by_key(|finding| !finding.code.starts_with(ATTESTATION));
+        }
         if let Some(finding) = findings.first() {
             let reason = format!("{missing}; found instead: {}", tell(&findings));
             let fix = mend(&finding.code).map_or(import, str::to_owned);
@@ -374,6 +408,11 @@ impl<'a> Court<'a> {
         let index = table.subject != Subject::Platform && indexes.contains(&fact.subject);
         if !platform && !index {
             return Err(Shortfall::Subject(table.asks.family(), fact.subject, table.subject));
+        }
+        if let Some(index) = fact.chain.as_deref().and_then(|chain| chain.index)
+            && table.signed != Signed::Index
+        {
+            return Err(Shortfall::Index(index));
         }
         if !fact.proof.span.contains(self.now) {
             return Err(Shortfall::Span(fact.proof.span));
@@ -717,7 +756,7 @@ mod tests {
     use crate::policy::{
         Attributes, DeniedEntry, Deny, ImageName, ImagePattern, Kind, Match, Mode, NamespacePattern, Parameter, Restart,
     };
-    use crate::verify::{Carrier, LogEntry, Proof, TimeSource, TrustedTime};
+    use crate::verify::{Carrier, Chain, LogEntry, Proof, TimeSource, TrustedTime};
 
     fn digest(name: &str) -> Digest {
         Digest::of(name.as_bytes())
@@ -727,6 +766,7 @@ mod tests {
         Fact {
             evidence: digest("evidence"),
             carrier: Carrier::BundleKey,
+            chain: None,
             subject: digest(subject),
             claim,
             proof: Proof::by_key(key),
@@ -745,6 +785,7 @@ mod tests {
             any: any.iter().map(|key| SignerPattern::Key((*key).to_owned())).collect(),
             threshold: 1,
             subject: Subject::Either,
+            signed: Signed::Itself,
             logs: 0,
             max_age: None,
             condition: None,
@@ -791,7 +832,16 @@ mod tests {
             config: &digest("config"),
             name: Some("registry.example/mirror/acme/web:1"),
         };
-        rule.evaluate(active, &image, &Answer { facts, findings }, now)
+        rule.evaluate(
+            active,
+            &image,
+            &Answer {
+                facts,
+                findings,
+                ..Answer::default()
+            },
+            now,
+        )
     }
 
     /// What a person reads, with digests by name.
@@ -843,6 +893,70 @@ mod tests {
         insta::assert_snapshot!(refused(&listed, vec![signed("release", "manifest")], vec![]), @"digest-not-listed: <manifest> is none of the digests that the rule lists; run an image that it lists, or add <manifest> to its digest list and run: assay policy apply");
         let nothing = rule(vec![], &[]);
         insta::assert_snapshot!(refused(&nothing, vec![signed("release", "manifest")], vec![]), @"nothing-required: the rule asks for neither a signature, provenance, a verification summary nor a digest, which is not enough to allow anything; add [[rule.signature]] or digest to the rule and run: assay policy apply");
+    }
+
+    #[test]
+    fn what_only_a_signed_index_stands_for_counts_where_the_table_says_so() {
+        let by_chain = |index: Option<&str>| Fact {
+            carrier: Carrier::AttestationManifest,
+            chain: Some(Box::new(Chain {
+                signature: digest("signature"),
+                carrier: Carrier::BundleKey,
+                index: index.map(digest),
+                statement: digest("statement"),
+            })),
+            ..fact(
+                "release",
+                "manifest",
+                Claim::Attestation("https://spdx.dev/Document".to_owned()),
+            )
+        };
+        let asks = |signed: Signed| {
+            let sbom = Table {
+                signed,
+                ..table(Asks::Sbom(None), &["release"])
+            };
+            rule(vec![sbom], &["manifest"])
+        };
+        for (signed, index) in [
+            (Signed::Itself, None),
+            (Signed::Index, None),
+            (Signed::Index, Some("index")),
+        ] {
+            let outcome = evaluate(&asks(signed), vec![by_chain(index)], vec![]);
+            assert_eq!(
+                told(&outcome),
+                "attestation-verified: SBOM by release; ",
+                "{signed:?} {index:?}"
+            );
+        }
+        insta::assert_snapshot!(refused(&asks(Signed::Itself), vec![by_chain(Some("index"))], vec![]), @r#"attestation-index-only: an SBOM by release of <manifest> is required; that by release does not count: only the index <index>, which lists its attestation manifest, is signed, and the rule asks for a signature of that manifest; have the attestation manifest signed and import that signature, or set signed = "index" in the rule and run: assay policy apply"#);
+        // Such a statement is no signature of the image.
+        let signature = rule(vec![signature(&["release"], 1, Subject::Either)], &[]);
+        assert!(!evaluate(&signature, vec![by_chain(None)], vec![]).allow);
+    }
+
+    #[test]
+    fn attestations_that_nobody_signed_are_told_of_where_attestations_are_asked_for() {
+        let finding = |code: &str, text: &str| Finding {
+            evidence: Some(digest("evidence")),
+            code: code.to_owned(),
+            text: text.to_owned(),
+        };
+        let findings = || {
+            vec![
+                finding("key-unknown", "no key in trust.d made its signature"),
+                finding("attestation-unsigned", "nobody signed it"),
+            ]
+        };
+        let signature = rule(vec![signature(&["release"], 1, Subject::Either)], &[]);
+        let only = || vec![finding("attestation-unsigned", "nobody signed it")];
+        assert!(refused(&signature, vec![], only()).starts_with("signature-missing: "));
+        assert!(refused(&signature, vec![], findings()).starts_with("key-unknown: "));
+        let sbom = rule(vec![table(Asks::Sbom(None), &["release"])], &["manifest"]);
+        insta::assert_snapshot!(refused(&sbom, vec![], findings()), @r#"attestation-unsigned: an SBOM by release of <manifest> is required; found instead: nobody signed it (attestation-unsigned in sha256:ee8250fb76e0), no key in trust.d made its signature (key-unknown in sha256:ee8250fb76e0); have its manifest signed and import that signature; or, where the index is signed that lists it, set signed = "index" in the rule and run: assay policy apply"#);
+        insta::assert_snapshot!(refused(&sbom, vec![], vec![finding("attestation-size", "it lies")]), @"attestation-size: an SBOM by release of <manifest> is required; found instead: it lies (attestation-size in sha256:ee8250fb76e0); fetch the evidence again (assay evidence pull IMAGE); if it stays, treat it as forged");
+        insta::assert_snapshot!(refused(&sbom, vec![], vec![finding("attestation-link-missing", "it is not there")]), @"attestation-link-missing: an SBOM by release of <manifest> is required; found instead: it is not there (attestation-link-missing in sha256:ee8250fb76e0); import the image's own manifests as well: assay evidence pull IMAGE");
     }
 
     #[test]
@@ -1098,6 +1212,26 @@ mod tests {
         ] {
             assert!(judge(&parameters(list), saying(good.clone(), says.clone())).starts_with("attestation-verified"));
         }
+        // What started the build is a claim of the builder's certificate, which the table's signers can ask for.
+        let mut started = provenance(asks.clone());
+        started.any = vec![SignerPattern::Certificate(Box::new(CertificatePattern {
+            identity: IdentityPattern::Uri(TextPattern::owned(&format!("{GENERATOR}@refs/tags/*")).unwrap()),
+            issuer: ISSUER.to_owned(),
+            root: "public-good".to_owned(),
+            claims: [("build-trigger".to_owned(), TextPattern::exact("push").unwrap())].into(),
+        }))];
+        let started = rule(vec![started], &[]);
+        for (trigger, code) in [
+            ("push", "attestation-verified"),
+            ("pull_request", "signer-not-wanted"),
+            ("pull_request_target", "signer-not-wanted"),
+        ] {
+            let mut holder = certificate(&says.builder);
+            holder.claims.insert("build-trigger".to_owned(), trigger.to_owned());
+            let fact = saying(by(holder, good.clone()), says.clone());
+            let outcome = evaluate_under(&active, &started, vec![fact], vec![], NOW);
+            assert_eq!(outcome.code, code, "{}", outcome.reason);
+        }
         // A pattern without a reference is for all of them.
         let any_reference = Provenance {
             source: vec![TextPattern::owned("https://github.com/acme/*").unwrap()],
@@ -1142,6 +1276,24 @@ mod tests {
         insta::assert_snapshot!(judge(&asks, Summary { passed: false, ..summary() }, "verifier"), @"vsa-failed: a verification summary by verifier of <manifest> is required; that by verifier does not count: the verification did not pass; use an image that passed the verification at that level");
         insta::assert_snapshot!(judge(&asks, Summary { levels: vec!["SLSA_BUILD_LEVEL_1".to_owned()], ..summary() }, "verifier"), @"vsa-level: a verification summary by verifier of <manifest> is required; that by verifier does not count: SLSA_BUILD_LEVEL_2 is asked for, and it reached only SLSA_BUILD_LEVEL_1; use an image that passed the verification at that level");
         insta::assert_snapshot!(judge(&asks, Summary { time: NOW + SignedDuration::from_hours(1), ..summary() }, "verifier"), @"time-in-future: a verification summary by verifier of <manifest> is required; that by verifier does not count: it is of 2027-01-15T09:00:00Z, which has not come yet; check this node's clock");
+        // However fresh its signature is: the time that counts is also its own.
+        let aged = |hours: i64| {
+            let young = Table {
+                max_age: Some(24 * 3600),
+                ..table(Asks::Vsa(Box::new(asks.clone())), &["verifier"])
+            };
+            let time = NOW - SignedDuration::from_hours(hours);
+            let claim = Claim::Attestation("https://slsa.dev/verification_summary/v1".to_owned());
+            let fact = Fact {
+                details: Some(Box::new(Details::Summary(Summary { time, ..summary() }))),
+                ..stamped(fact("verifier", "manifest", claim), NOW - SignedDuration::from_hours(1))
+            };
+            evaluate(&rule(vec![young], &[]), vec![fact], vec![])
+        };
+        assert_eq!(aged(25).code, "evidence-too-old");
+        let young = aged(23);
+        assert!(young.allow, "{young:?}");
+        assert_eq!(young.span.until, Some(NOW + SignedDuration::from_hours(1)));
         let strict = Vsa {
             policy: vec!["https://verifier.example/strict".to_owned()],
             ..asks.clone()
@@ -1176,6 +1328,7 @@ mod tests {
             log: log.to_owned(),
             index: 7,
             included,
+            unnumbered: false,
         });
         fact
     }
@@ -1272,6 +1425,29 @@ mod tests {
         assert!(evaluate(&claim("source-repository-identifier", "42"), facts(), vec![]).allow);
         assert!(!evaluate(&claim("source-repository-identifier", "43"), facts(), vec![]).allow);
         assert!(!evaluate(&claim("runner-environment", "github-hosted"), facts(), vec![]).allow);
+        assert!(evaluate(&claim("build-trigger", "push"), facts(), vec![]).allow);
+        // A pull request runs the same workflow, on what anyone wrote.
+        let mut proposed = certificate(identity);
+        proposed
+            .claims
+            .insert("build-trigger".to_owned(), "pull_request".to_owned());
+        let outcome = evaluate(&claim("build-trigger", "push"), vec![signed_by(proposed)], vec![]);
+        assert_eq!((outcome.allow, outcome.code.as_str()), (false, "signer-not-wanted"));
+        // An address is no URI, nor the reverse, even where the text is the same.
+        let address = "release@acme.example";
+        let person = pattern(&|pattern| pattern.identity = IdentityPattern::Email(address.to_owned()));
+        for (found, code) in [
+            (Identity::Email(address.to_owned()), "signature-verified"),
+            (Identity::Uri(address.to_owned()), "signer-not-wanted"),
+            (Identity::Uri(format!("mailto:{address}")), "signer-not-wanted"),
+            (Identity::Email("Release@acme.example".to_owned()), "signer-not-wanted"),
+        ] {
+            let holder = Certificate {
+                identity: found,
+                ..certificate(identity)
+            };
+            assert_eq!(evaluate(&person, vec![signed_by(holder)], vec![]).code, code);
+        }
         // One identity is one signer, however many roots know it.
         let both = Table {
             any: vec![
@@ -1327,6 +1503,47 @@ mod tests {
         insta::assert_snapshot!(judge(about("https://cyclonedx.org/bom", vec![1]), vec![Finding { evidence: Some(digest("evidence")), code: "where-error".to_owned(), text: format!("where = {cel} has no answer for its predicate: the field bomFormat is missing") }]), @"where-error: an SBOM by release of <manifest> is required; that by release does not count: where = predicate.bomFormat == 'CycloneDX' has no answer for its predicate: the field bomFormat is missing (where-error in sha256:ee8250fb76e0); use an image for which the condition holds, or correct it and run: assay policy apply");
         insta::assert_snapshot!(judge(about("https://spdx.dev/Document", vec![0]), vec![]), @"sbom-format: an SBOM by release of <manifest> is required; that by release does not count: it is of type https://spdx.dev/Document, and the rule asks for CycloneDX; have an SBOM of that format attested, or change format in the rule and run: assay policy apply");
         insta::assert_snapshot!(judge(about("https://openvex.dev/ns", vec![0]), vec![]), @"sbom-missing: an SBOM by release of <manifest> is required, and what release signed is something else; assay evidence import PATH, with a PATH that holds such an SBOM");
+    }
+
+    #[test]
+    fn a_vex_document_counts_by_its_signer_and_subject_and_lifts_nothing() {
+        let vex = |key: &str, subject: &str| {
+            let claim = Claim::Attestation("https://openvex.dev/ns/v0.2.0".to_owned());
+            fact(key, subject, claim)
+        };
+        let signed_image = || signature(&["release"], 1, Subject::Either);
+        let wants = |condition: Option<&str>| {
+            let document = Table {
+                condition: condition.map(str::to_owned),
+                ..table(Asks::Vex, &["security"])
+            };
+            rule(vec![signed_image(), document], &[])
+        };
+        let judge = |rule: &Rule, vex: Fact| evaluate(rule, vec![signed("release", "manifest"), vex], vec![]).code;
+        assert_eq!(judge(&wants(None), vex("security", "manifest")), "signature-verified");
+        assert_eq!(judge(&wants(None), vex("stranger", "manifest")), "signer-not-wanted");
+        assert_eq!(judge(&wants(None), vex("security", "other image")), "vex-missing");
+        // Rightly signed and about this image, but its statements are of another product.
+        let product = "predicate.statements.all(s, s.products.exists(p, p['@id'] == 'pkg:oci/web'))";
+        assert_eq!(judge(&wants(Some(product)), vex("security", "manifest")), "where-false");
+        let about = Fact {
+            held: vec![0],
+            ..vex("security", "manifest")
+        };
+        assert_eq!(judge(&wants(Some(product)), about), "signature-verified");
+        // No document, whoever signed it, stands in for what a rule asks for.
+        for (rule, code) in [
+            (rule(vec![signed_image()], &[]), "signature-missing"),
+            (
+                rule(vec![table(Asks::Sbom(None), &["security"])], &["manifest"]),
+                "sbom-missing",
+            ),
+            (rule(vec![], &["pause"]), "digest-not-listed"),
+            (rule(vec![table(Asks::Vex, &["security"])], &[]), "nothing-required"),
+        ] {
+            let outcome = evaluate(&rule, vec![vex("security", "manifest")], vec![]);
+            assert_eq!((outcome.allow, outcome.code.as_str()), (false, code));
+        }
     }
 
     #[test]
@@ -1398,6 +1615,13 @@ mod tests {
         insta::assert_snapshot!(denied(by(mallory, signed("", "manifest"))).unwrap(), @"identity-denied: <manifest> is signed by mallory@example.com (issuer https://token.actions.githubusercontent.com, root public-good), and this identity is on the deny list; use another image; an administrator lifts it by removing the [[deny]] entry and running: assay policy apply");
         insta::assert_snapshot!(denied(logged(signed("release", "manifest"), "a", false)).unwrap(), @"log-entry-denied: <manifest> is signed by release, and the log entry a:7 is on the deny list; use another image; an administrator lifts it by removing the [[deny]] entry and running: assay policy apply");
         assert_eq!(denied(logged(signed("release", "manifest"), "b", true)), None);
+        let unnumbered = |log: &str| {
+            let mut fact = logged(signed("release", "manifest"), log, true);
+            (fact.proof.logs[0].index, fact.proof.logs[0].unnumbered) = (8, true);
+            fact
+        };
+        assert_eq!(denied(unnumbered("b")), None);
+        insta::assert_snapshot!(denied(unnumbered("a")).unwrap(), @"log-entry-denied: <manifest> is signed by release, and an entry of the log a, which this may be, is on the deny list; use another image; an administrator lifts it by removing the [[deny]] entry and running: assay policy apply");
         assert_eq!(
             denied(by(certificate("https://github.com/acme/x"), signed("", "manifest"))),
             None

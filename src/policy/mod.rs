@@ -12,7 +12,6 @@ mod mirror;
 mod pattern;
 mod schema;
 mod shortfall;
-mod subject;
 mod table;
 
 use jiff::Timestamp;
@@ -20,16 +19,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::attest::Condition;
 use crate::digest::Digest;
-use crate::evidence::{Certifier, Denied, Question};
+use crate::evidence::{Certifier, Denied, DeniedEntry, Question};
 use crate::trust::{Builder, BuilderSigner, Key, Root, SourceFile, TextPattern, TrustStore};
 
 pub use check::{Checked, check};
 pub use evaluate::{Image, Outcome};
 pub use mirror::Mirror;
 pub use pattern::{ImageName, ImagePattern, InvalidPattern, NamespacePattern};
-pub use subject::{DistinguishedName, InvalidName};
 pub use table::{
-    Asks, CertificatePattern, IdentityPattern, NotationPattern, Parameter, Provenance, Revocation, SbomFormat,
+    Asks, CertificatePattern, IdentityPattern, NotationPattern, Parameter, Provenance, Revocation, SbomFormat, Signed,
     SignerPattern, Table, Vsa,
 };
 
@@ -141,16 +139,6 @@ pub struct Deny {
     /// Entries of transparency logs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<DeniedEntry>,
-}
-
-/// An entry of a transparency log that `[[deny]]` lists.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DeniedEntry {
-    /// Identifier of the log, hexadecimal.
-    pub log: String,
-    /// Number of the entry.
-    pub index: u64,
 }
 
 /// The policy in force: policy and trust as they were when they were activated.
@@ -304,19 +292,27 @@ impl Active {
             denied: Denied {
                 uris: self.deny.identity.clone(),
                 emails: self.deny.email.clone(),
+                log: self.deny.log.clone(),
             },
             conditions: self.conditions(),
+            through_index: self.tables().any(|table| table.signed == Signed::Index),
             now,
         }
     }
 
+    fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.rules.iter().flat_map(|rule| &rule.tables)
+    }
+
     /// Who certifies the signers that the rules and the builders name, each once.
     fn certifiers(&self) -> Vec<Certifier> {
-        let tables = self.rules.iter().flat_map(|rule| &rule.tables);
-        let signers = tables.flat_map(|table| &table.any).filter_map(|signer| match signer {
-            SignerPattern::Certificate(pattern) => Some((&pattern.root, &pattern.issuer)),
-            SignerPattern::Key(_) | SignerPattern::Notation(_) => None,
-        });
+        let signers = self
+            .tables()
+            .flat_map(|table| &table.any)
+            .filter_map(|signer| match signer {
+                SignerPattern::Certificate(pattern) => Some((&pattern.root, &pattern.issuer)),
+                SignerPattern::Key(_) | SignerPattern::Notation(_) => None,
+            });
         let builders = self.builders.iter().filter_map(|builder| match &builder.signer {
             BuilderSigner::Certificate { issuer, root, .. } => Some((root, issuer)),
             BuilderSigner::Key(_) => None,
@@ -338,7 +334,7 @@ impl Active {
     #[must_use]
     pub fn conditions(&self) -> Vec<Condition> {
         let mut conditions = Vec::new();
-        for table in self.rules.iter().flat_map(|rule| &rule.tables) {
+        for table in self.tables() {
             if let Some(condition) = table.condition()
                 && !conditions.contains(&condition)
             {

@@ -53,8 +53,8 @@ pub(super) struct SourceRule {
     pub name_at: Place,
     /// Every mention of something in trust.
     pub mentions: Vec<Mention>,
-    /// Whether a part of its `match` could not be read, so that it matches more than was meant.
-    pub wider: bool,
+    /// Whether a part of its `match` could not be read, so that it matches something else than was meant.
+    pub is_partial: bool,
 }
 
 /// What a rule names of trust.
@@ -134,7 +134,7 @@ fn parse_rule<'s>(reader: &mut Reader<'s>, table: &mut Table<'s>) -> Option<Sour
         .any(|key| table.has(key));
     let faults = reader.count_faults();
     let r#match = parse_match(reader, table);
-    let wider = reader.count_faults() > faults;
+    let is_partial = reader.count_faults() > faults;
     let mode = if table.has("mode") {
         reader.choice(table, "mode", MODES)
     } else {
@@ -182,7 +182,7 @@ fn parse_rule<'s>(reader: &mut Reader<'s>, table: &mut Table<'s>) -> Option<Sour
         at: reader.at(table.span()),
         name_at,
         mentions,
-        wider,
+        is_partial,
     })
 }
 

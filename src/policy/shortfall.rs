@@ -21,6 +21,8 @@ pub(super) enum Shortfall {
     Signer,
     /// It is about the index, or about the platform's manifest, and the other is wanted.
     Subject(Family, Digest, Subject),
+    /// Only an index that lists it is signed.
+    Index(Digest),
     /// It does not hold now.
     Span(Span),
     /// It is not known whether a certificate was revoked.
@@ -90,7 +92,7 @@ impl Shortfall {
         match self {
             Self::Missing(_) | Self::TooFew(_) => 0,
             Self::Signer => 1,
-            Self::Subject(..) => 2,
+            Self::Subject(..) | Self::Index(_) => 2,
             Self::Span(_) => 3,
             Self::Revocation(_) => 4,
             Self::LogMissing | Self::LogPromise | Self::LogTooFew(..) => 5,
@@ -131,6 +133,7 @@ impl Shortfall {
                 Family::Sbom => "sbom-subject",
                 Family::Vex => "vex-subject",
             },
+            Self::Index(_) => "attestation-index-only",
             Self::Span(_) => "evidence-not-in-force",
             Self::Revocation(_) => "revocation-unknown",
             Self::LogMissing => "log-missing",
@@ -164,6 +167,10 @@ impl Shortfall {
         Some(match self {
             Self::Missing(_) | Self::TooFew(_) | Self::Signer => return None,
             Self::Subject(..) => "sign that too, or set subject = \"either\" in the rule and run: assay policy apply",
+            Self::Index(_) => {
+                "have the attestation manifest signed and import that signature, or set signed = \"index\" in the rule and \
+                 run: assay policy apply"
+            }
             Self::Span(_) => "check this node's clock, or import evidence that holds now: assay evidence import PATH",
             Self::Revocation(_) => {
                 "put current revocation lists into crl of the trust store in trust.d and run: assay policy apply"
@@ -223,6 +230,11 @@ impl fmt::Display for Shortfall {
                 };
                 write!(f, "it is about {found}, and the rule asks for {wanted}")
             }
+            Self::Index(index) => write!(
+                f,
+                "only the index {index}, which lists its attestation manifest, is signed, and the rule asks for a \
+                 signature of that manifest"
+            ),
             Self::Span(Span { from, until }) => match (from, until) {
                 (Some(from), Some(until)) => write!(f, "it holds from {from} until {until}, which is not now"),
                 (Some(from), None) => write!(f, "it holds only from {from} on"),

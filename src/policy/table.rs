@@ -5,9 +5,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DistinguishedName, Mirror, Subject};
+use super::{Mirror, Subject};
 use crate::attest::{Condition, Family};
 use crate::trust::TextPattern;
+use crate::verify::notation::DistinguishedName;
 
 /// A `[[rule.signature]]`, `[[rule.provenance]]`, `[[rule.vsa]]`, `[[rule.sbom]]` or `[[rule.vex]]`: evidence that must
 /// be there.
@@ -23,6 +24,9 @@ pub struct Table {
     pub threshold: usize,
     /// What it must be about.
     pub subject: Subject,
+    /// What must be signed of a statement that carries no signature itself.
+    #[serde(default, skip_serializing_if = "Signed::is_itself")]
+    pub signed: Signed,
     /// How many different transparency logs must include each piece.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub logs: usize,
@@ -32,6 +36,23 @@ pub struct Table {
     /// What must be true of its predicate, in CEL.
     #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
+}
+
+/// What must be signed of a statement that carries no signature itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Signed {
+    /// The attestation manifest that it is in.
+    #[default]
+    Itself,
+    /// That, or an index that lists it beside the image.
+    Index,
+}
+
+impl Signed {
+    fn is_itself(&self) -> bool {
+        *self == Self::Itself
+    }
 }
 
 fn is_zero(number: &usize) -> bool {

@@ -101,7 +101,15 @@ pub(super) fn key(fault: &Fault, name: &str, place: Place) -> Diagnostic {
         ),
         Fault::Algorithm(_) => (
             Code::KeyAlgorithm,
-            "P-256, P-384, P-521, Ed25519 and RSA keys are verified".to_owned(),
+            "P-256, P-384, P-521, Ed25519, RSA and RSASSA-PSS keys are verified".to_owned(),
+        ),
+        Fault::PssParameters => (
+            Code::KeyAlgorithm,
+            "make a key without parameters: openssl genpkey -algorithm RSA-PSS".to_owned(),
+        ),
+        Fault::PssHash(hash) => (
+            Code::KeyAlgorithm,
+            format!("write hash = \"{}\" in its entry", hash.name()),
         ),
         Fault::RsaSize(_) => (Code::KeySize, "sign with a key of an accepted size".to_owned()),
     };

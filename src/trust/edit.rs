@@ -111,7 +111,7 @@ pub fn add_key(trust: &Path, new: &NewKey<'_>) -> Result<PathBuf, EditError> {
         return Err(EditError::Id(printable(new.id).chars().take(80).collect()));
     }
     let bytes = diagnostic::read_file(new.file, public_key::MAX_BYTES).map_err(|fault| Diagnostics(vec![fault]))?;
-    let spki = public_key::from_pem(&bytes).map_err(|fault| EditError::Key {
+    let spki = public_key::from_pem(&bytes, new.hash).map_err(|fault| EditError::Key {
         path: new.file.to_owned(),
         fault: fault.to_string(),
     })?;

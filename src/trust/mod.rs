@@ -10,7 +10,7 @@ pub mod edit;
 pub mod listing;
 mod notation;
 mod pattern;
-mod public_key;
+pub(crate) mod public_key;
 pub mod root;
 mod schema;
 pub mod update;

@@ -1,9 +1,11 @@
-//! PEM of a public key in, DER of its SubjectPublicKeyInfo (RFC 5280 §4.1) out, if Assay can verify with it.
+//! Which public keys Assay verifies with. PEM of one in, DER of its SubjectPublicKeyInfo (RFC 5280 §4.1) out.
 
 use aws_lc_rs::signature::{self, ParsedPublicKey};
-use spki::SubjectPublicKeyInfoRef;
-use spki::der::asn1::{ObjectIdentifier, UintRef};
-use spki::der::{Decode as _, Reader as _, SliceReader, pem};
+use spki::der::asn1::{AnyRef, ObjectIdentifier, UintRef};
+use spki::der::{Decode as _, Reader as _, SliceReader, TagMode, TagNumber, pem};
+use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
+
+use super::HashAlgorithm;
 
 /// Largest key file: an RSA key of [`MAX_RSA_BITS`] with room for comments.
 pub(super) const MAX_BYTES: u64 = 64 << 10;
@@ -16,15 +18,32 @@ const MAX_RSA_BITS: usize = 8192;
 
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
+const MGF1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.8");
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
 
+/// Hashes that the parameters of an RSASSA-PSS key may name.
+const PSS_HASHES: &[(ObjectIdentifier, HashAlgorithm)] = &[
+    (
+        ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1"),
+        HashAlgorithm::Sha256,
+    ),
+    (
+        ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.2"),
+        HashAlgorithm::Sha384,
+    ),
+    (
+        ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3"),
+        HashAlgorithm::Sha512,
+    ),
+];
+
 /// Names of what people try to sign with and Assay does not verify.
 const UNSUPPORTED: &[(&str, &str)] = &[
     ("1.2.840.10040.4.1", "DSA"),
-    ("1.2.840.113549.1.1.10", "RSASSA-PSS"),
     ("1.3.101.110", "X25519"),
     ("1.3.101.111", "X448"),
     ("1.3.101.113", "Ed448"),
@@ -42,7 +61,7 @@ const UNSUPPORTED: &[(&str, &str)] = &[
 
 /// Why a file does not give a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// It is not one PEM document.
     #[error("is not a PEM file with one public key: {0}")]
     NotPem(String),
@@ -61,10 +80,44 @@ pub(super) enum Fault {
     /// An RSA key that is too weak or too slow.
     #[error("holds an RSA key of {0} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted")]
     RsaSize(usize),
+    /// Parameters that ask for something that is not verified.
+    #[error(
+        "holds an RSASSA-PSS key whose parameters are none of SHA-256, SHA-384 and SHA-512 with the same hash in the \
+         mask and a salt no longer than it"
+    )]
+    PssParameters,
+    /// Another hash than its entry says.
+    #[error("holds an RSASSA-PSS key for {} alone", .0.name())]
+    PssHash(HashAlgorithm),
 }
 
-/// Reads the PEM document and checks that Assay verifies with such a key.
-pub(super) fn from_pem(text: &[u8]) -> Result<Vec<u8>, Fault> {
+/// What kind of key it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    P256,
+    P384,
+    P521,
+    Ed25519,
+    Rsa,
+    /// Signs with PSS only, and with this hash only where its parameters name one.
+    RsaPss(Option<HashAlgorithm>),
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::P256 => "ECDSA P-256",
+            Self::P384 => "ECDSA P-384",
+            Self::P521 => "ECDSA P-521",
+            Self::Ed25519 => "Ed25519",
+            Self::Rsa => "RSA",
+            Self::RsaPss(_) => "RSASSA-PSS",
+        }
+    }
+}
+
+/// Reads the PEM document and checks that Assay verifies with such a key that signs with `hash`.
+pub(super) fn from_pem(text: &[u8], hash: HashAlgorithm) -> Result<Vec<u8>, Fault> {
     // Looked for first and anywhere, because encrypted private keys have headers that are not RFC 7468.
     if contains(text, b"PRIVATE KEY-----") {
         return Err(Fault::Private);
@@ -79,7 +132,7 @@ pub(super) fn from_pem(text: &[u8]) -> Result<Vec<u8>, Fault> {
     if label != "PUBLIC KEY" {
         return Err(Fault::Label(label.to_owned()));
     }
-    check(&der)?;
+    check(&der, hash)?;
     Ok(der)
 }
 
@@ -87,34 +140,110 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
-fn check(der: &[u8]) -> Result<(), Fault> {
+fn check(der: &[u8], hash: HashAlgorithm) -> Result<(), Fault> {
     let info = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| Fault::Malformed("PKIX"))?;
-    let algorithm: (&'static dyn signature::VerificationAlgorithm, &'static str) = match info.algorithm.oid {
+    let kind = kind(&info)?;
+    let (algorithm, key): (&'static dyn signature::VerificationAlgorithm, &[u8]) = match kind {
+        Kind::P256 => (&signature::ECDSA_P256_SHA256_ASN1, der),
+        Kind::P384 => (&signature::ECDSA_P384_SHA384_ASN1, der),
+        Kind::P521 => (&signature::ECDSA_P521_SHA512_ASN1, der),
+        Kind::Ed25519 => (&signature::ED25519, der),
+        Kind::Rsa => (&signature::RSA_PKCS1_2048_8192_SHA256, der),
+        Kind::RsaPss(Some(own)) if own != hash => return Err(Fault::PssHash(own)),
+        Kind::RsaPss(_) => (
+            &signature::RSA_PSS_2048_8192_SHA256,
+            info.subject_public_key.raw_bytes(),
+        ),
+    };
+    ParsedPublicKey::new(algorithm, key).map_err(|_| Fault::Malformed(kind.name()))?;
+    Ok(())
+}
+
+/// What kind of key a SubjectPublicKeyInfo says it holds, with the size of an RSA key checked. Whether its bytes make a
+/// key is for whoever verifies with it.
+pub(crate) fn kind(info: &SubjectPublicKeyInfoRef<'_>) -> Result<Kind, Fault> {
+    let rsa = |kind: Kind| {
+        let bits = rsa_bits(info.subject_public_key.raw_bytes()).ok_or(Fault::Malformed(kind.name()))?;
+        if (MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
+            Ok(kind)
+        } else {
+            Err(Fault::RsaSize(bits))
+        }
+    };
+    match info.algorithm.oid {
         EC => {
             let curve = info
                 .algorithm
                 .parameters_oid()
                 .map_err(|_| Fault::Algorithm("an elliptic curve without a name".to_owned()))?;
             match curve {
-                P256 => (&signature::ECDSA_P256_SHA256_ASN1, "P-256"),
-                P384 => (&signature::ECDSA_P384_SHA384_ASN1, "P-384"),
-                P521 => (&signature::ECDSA_P521_SHA512_ASN1, "P-521"),
-                other => return Err(unsupported(&other)),
+                P256 => Ok(Kind::P256),
+                P384 => Ok(Kind::P384),
+                P521 => Ok(Kind::P521),
+                other => Err(unsupported(&other)),
             }
         }
-        RSA => {
-            let bits = rsa_bits(info.subject_public_key.raw_bytes()).ok_or(Fault::Malformed("RSA"))?;
-            if !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
-                return Err(Fault::RsaSize(bits));
-            }
-            (&signature::RSA_PKCS1_2048_8192_SHA256, "RSA")
+        RSA => rsa(Kind::Rsa),
+        RSASSA_PSS => {
+            let hash = info.algorithm.parameters.map(pss_hash).transpose()?;
+            rsa(Kind::RsaPss(hash))
         }
-        ED25519 => (&signature::ED25519, "Ed25519"),
-        other => return Err(unsupported(&other)),
+        ED25519 => Ok(Kind::Ed25519),
+        other => Err(unsupported(&other)),
+    }
+}
+
+/// The one hash that the parameters of an RSASSA-PSS key allow (RFC 4055, sections 3.1 and 3.3). What they leave out
+/// stands for SHA-1, which is not verified. The length of the salt is a least one: verified are salts as long as the
+/// hash.
+fn pss_hash(parameters: AnyRef<'_>) -> Result<HashAlgorithm, Fault> {
+    type Fields<'a> = (
+        Option<AlgorithmIdentifierRef<'a>>,
+        Option<AlgorithmIdentifierRef<'a>>,
+        Option<u16>,
+        Option<u8>,
+    );
+    let fields = parameters.sequence(|fields| {
+        Ok::<Fields<'_>, spki::der::Error>((
+            fields.context_specific(TagNumber(0), TagMode::Explicit)?,
+            fields.context_specific(TagNumber(1), TagMode::Explicit)?,
+            fields.context_specific(TagNumber(2), TagMode::Explicit)?,
+            fields.context_specific(TagNumber(3), TagMode::Explicit)?,
+        ))
+    });
+    let Ok((Some(hash), Some(mask), salt, trailer)) = fields else {
+        return Err(Fault::PssParameters);
     };
-    let (algorithm, name) = algorithm;
-    ParsedPublicKey::new(algorithm, der).map_err(|_| Fault::Malformed(name))?;
-    Ok(())
+    let named = |algorithm: &AlgorithmIdentifierRef<'_>| {
+        let known = PSS_HASHES.iter().find(|(oid, _)| *oid == algorithm.oid);
+        known
+            .filter(|_| algorithm.parameters.is_none_or(AnyRef::is_null))
+            .map(|(_, hash)| *hash)
+    };
+    let mask_hash = mask
+        .parameters
+        .and_then(|any| any.decode_as::<AlgorithmIdentifierRef<'_>>().ok())
+        .and_then(|algorithm| named(&algorithm));
+    match named(&hash) {
+        Some(hash)
+            if mask.oid == MGF1
+                && mask_hash == Some(hash)
+                && salt.is_none_or(|salt| salt <= length(hash))
+                && trailer.is_none_or(|trailer| trailer == 1) =>
+        {
+            Ok(hash)
+        }
+        _ => Err(Fault::PssParameters),
+    }
+}
+
+/// Bytes of a digest.
+fn length(hash: HashAlgorithm) -> u16 {
+    match hash {
+        HashAlgorithm::Sha256 => 32,
+        HashAlgorithm::Sha384 => 48,
+        HashAlgorithm::Sha512 => 64,
+    }
 }
 
 fn unsupported(oid: &ObjectIdentifier) -> Fault {
@@ -147,6 +276,14 @@ mod tests {
 
     const P256_PEM: &str = include_str!("testdata/p256.pem");
 
+    fn read(text: &[u8]) -> Result<Vec<u8>, Fault> {
+        from_pem(text, HashAlgorithm::Sha256)
+    }
+
+    fn sound(der: &[u8]) -> Result<(), Fault> {
+        check(der, HashAlgorithm::Sha256)
+    }
+
     #[test]
     fn every_supported_kind_of_key_is_read() {
         for text in [
@@ -155,23 +292,23 @@ mod tests {
             include_str!("testdata/p521.pem"),
             include_str!("testdata/ed25519.pem"),
             include_str!("testdata/rsa2048.pem"),
+            include_str!("testdata/rsa-pss.pem"),
         ] {
             let body: String = text.lines().filter(|line| !line.starts_with('-')).collect();
             let der = base64::engine::general_purpose::STANDARD.decode(body).unwrap();
-            assert_eq!(from_pem(text.as_bytes()), Ok(der));
+            assert_eq!(read(text.as_bytes()), Ok(der));
         }
         // Windows line ends and a comment in front are common.
-        assert!(from_pem(P256_PEM.replace('\n', "\r\n").as_bytes()).is_ok());
-        assert!(from_pem(format!("release key\n{P256_PEM}").as_bytes()).is_ok());
+        assert!(read(P256_PEM.replace('\n', "\r\n").as_bytes()).is_ok());
+        assert!(read(format!("release key\n{P256_PEM}").as_bytes()).is_ok());
     }
 
     #[test]
     fn every_other_is_refused_by_name() {
-        let fault = |text: &str| from_pem(text.as_bytes()).unwrap_err();
+        let fault = |text: &str| read(text.as_bytes()).unwrap_err();
         for (text, name) in [
             (include_str!("testdata/secp256k1.pem"), "secp256k1"),
             (include_str!("testdata/ed448.pem"), "Ed448"),
-            (include_str!("testdata/rsa-pss.pem"), "RSASSA-PSS"),
             (
                 include_str!("testdata/explicit-curve.pem"),
                 "an elliptic curve without a name",
@@ -198,36 +335,61 @@ mod tests {
     }
 
     #[test]
+    fn an_rsassa_pss_key_is_for_the_hash_of_its_parameters_only() {
+        let restricted = include_str!("testdata/rsa-pss-sha384.pem");
+        for (hash, expected) in [
+            (HashAlgorithm::Sha384, Ok(())),
+            (HashAlgorithm::Sha256, Err(Fault::PssHash(HashAlgorithm::Sha384))),
+            (HashAlgorithm::Sha512, Err(Fault::PssHash(HashAlgorithm::Sha384))),
+        ] {
+            assert_eq!(from_pem(restricted.as_bytes(), hash).map(drop), expected);
+            assert!(from_pem(include_str!("testdata/rsa-pss.pem").as_bytes(), hash).is_ok());
+        }
+        // SHA-1, two hashes, a salt that is longer than the hash.
+        for text in [
+            include_str!("testdata/rsa-pss-sha1.pem"),
+            include_str!("testdata/rsa-pss-two-hashes.pem"),
+            include_str!("testdata/rsa-pss-long-salt.pem"),
+        ] {
+            assert_eq!(read(text.as_bytes()), Err(Fault::PssParameters));
+        }
+        let der = from_pem(restricted.as_bytes(), HashAlgorithm::Sha384).unwrap();
+        for length in 0..der.len() {
+            assert!(check(&der[..length], HashAlgorithm::Sha384).is_err());
+        }
+    }
+
+    #[test]
     fn damage_is_refused() {
-        assert!(matches!(from_pem(b""), Err(Fault::NotPem(_))));
-        assert!(matches!(from_pem(&[0xff; 100]), Err(Fault::NotPem(_))));
+        assert!(matches!(read(b""), Err(Fault::NotPem(_))));
+        assert!(matches!(read(&[0xff; 100]), Err(Fault::NotPem(_))));
         assert!(matches!(
-            from_pem(format!("{P256_PEM}{P256_PEM}").as_bytes()),
+            read(format!("{P256_PEM}{P256_PEM}").as_bytes()),
             Err(Fault::NotPem(_))
         ));
         let truncated = P256_PEM.replace("MFkw", "MFkA");
-        assert_eq!(from_pem(truncated.as_bytes()), Err(Fault::Malformed("PKIX")));
+        assert_eq!(read(truncated.as_bytes()), Err(Fault::Malformed("PKIX")));
         // A point that is not on the curve.
-        let der = from_pem(P256_PEM.as_bytes()).unwrap();
+        let der = read(P256_PEM.as_bytes()).unwrap();
         let mut off_curve = der.clone();
         *off_curve.last_mut().unwrap() ^= 1;
-        assert_eq!(check(&off_curve), Err(Fault::Malformed("P-256")));
+        assert_eq!(sound(&off_curve), Err(Fault::Malformed("ECDSA P-256")));
         for length in 0..der.len() {
-            assert!(check(&der[..length]).is_err());
+            assert!(sound(&der[..length]).is_err());
         }
         let mut longer = der;
         longer.push(0);
-        assert!(check(&longer).is_err());
+        assert!(sound(&longer).is_err());
     }
 
     proptest::proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>, at in 0..91_usize, value: u8) {
-            let _ = from_pem(&bytes);
-            let _ = check(&bytes);
-            let mut der = from_pem(P256_PEM.as_bytes()).unwrap();
+            let _ = read(&bytes);
+            let _ = sound(&bytes);
+            let mut der = read(P256_PEM.as_bytes()).unwrap();
             der[at] = value;
-            let _ = check(&der);
+            let _ = sound(&der);
         }
     }
 }

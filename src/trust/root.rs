@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sigstore_verify::Verifier;
@@ -52,6 +52,12 @@ pub struct Root {
     pub digest: Digest,
     /// The trusted root.
     pub json: String,
+    /// How long it counts, in seconds after it was known to be current. Without it, age refuses nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<i64>,
+    /// When it was known to be current; only where `max_age` asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Timestamp>,
 }
 
 /// Where a trusted root comes from.
@@ -159,7 +165,29 @@ impl Root {
             source,
             digest: Digest::of(json.as_bytes()),
             json,
+            max_age: None,
+            as_of: None,
         }
+    }
+
+    /// The same root with this `max_age`, known to be current at `as_of`.
+    #[must_use]
+    pub fn aging(self, max_age: Option<i64>, as_of: Option<Timestamp>) -> Self {
+        Self {
+            max_age,
+            // Nothing else depends on it, and a policy that says the same must be the same.
+            as_of: max_age.and(as_of),
+            ..self
+        }
+    }
+
+    /// The end of the time in which it counts, exclusive; `None` where its entry asks for none. One that nobody knows
+    /// to have been current never counts where its age matters.
+    #[must_use]
+    pub fn until(&self) -> Option<Timestamp> {
+        let max_age = SignedDuration::from_secs(self.max_age?);
+        let as_of = self.as_of.unwrap_or(Timestamp::MIN);
+        Some(as_of.checked_add(max_age).unwrap_or(Timestamp::MAX))
     }
 
     /// What of it can be verified with.

@@ -10,14 +10,14 @@ use jiff::Timestamp;
 use toml::Spanned;
 
 use super::root::{self, Builtin, MAX_ROOTS, Root, RootSource};
-use super::{HashAlgorithm, Key, SourceFile, Status, Trust, Use, diags, public_key};
+use super::{HashAlgorithm, Key, SourceFile, Status, Trust, Use, diags, public_key, update};
 use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{self, Diagnostic, Place, Severity, Source};
 use crate::digest::Digest;
 
 const TOP_KEYS: &[&str] = &["key", "root", "builder", "notation"];
 const KEY_KEYS: &[&str] = &["id", "file", "hash", "use", "from", "until", "status", "digests"];
-const ROOT_KEYS: &[&str] = &["id", "builtin", "file"];
+const ROOT_KEYS: &[&str] = &["id", "builtin", "file", "max_age"];
 
 pub(super) const HASHES: &[(&str, HashAlgorithm)] = &[
     ("sha256", HashAlgorithm::Sha256),
@@ -163,13 +163,15 @@ fn parse_root(
     }
     let builtin = reader.choice(table, "builtin", BUILTINS);
     let file = reader.text(table, "file");
+    let max_age = reader.age(table, "max_age");
     let (name, place) = (id.as_ref()?.get_ref(), reader.at(id.as_ref()?.span()));
     let root = match (builtin, file, sources) {
         (Some(which), None, 1) => Root::builtin(name, which),
         (None, Some(file), 1) => read_root(reader, name, &file, source, files)?,
         _ => return None,
     };
-    Some((root, place))
+    let as_of = update::as_of(&root);
+    Some((root.aging(max_age, as_of), place))
 }
 
 /// Reads a trusted root and looks at whether it can be used.
@@ -224,7 +226,9 @@ fn parse_key(
         }
         valid
     });
-    let spki = file.as_ref().and_then(|file| read_key(reader, file, source, files));
+    let spki = file
+        .as_ref()
+        .and_then(|file| read_key(reader, file, hash, source, files));
     let (id, file, spki) = (id?, file?, spki?);
     Some(Entry {
         id_at: reader.at(id.span()),
@@ -278,12 +282,13 @@ fn parse_time(reader: &mut Reader<'_>, table: &mut Table<'_>, key: &str) -> Opti
 fn read_key(
     reader: &mut Reader<'_>,
     file: &Spanned<String>,
+    hash: HashAlgorithm,
     source: &Arc<Source>,
     files: &mut Vec<SourceFile>,
 ) -> Option<Vec<u8>> {
     let place = reader.at(file.span());
     let (_, bytes) = read_beside(reader, file, source, public_key::MAX_BYTES, files)?;
-    match public_key::from_pem(&bytes) {
+    match public_key::from_pem(&bytes, hash) {
         Ok(spki) => Some(spki),
         Err(fault) => {
             reader.push(diags::key(&fault, file.get_ref(), place));
@@ -391,6 +396,31 @@ mod tests {
         shown
             .join("\n")
             .replace(&folder.path().display().to_string(), "/etc/assay/trust.d")
+    }
+
+    #[test]
+    fn a_root_may_say_how_old_it_may_become() {
+        let folder = folder(&[(
+            "roots.toml",
+            "[[root]]\nid = 'aging'\nbuiltin = 'sigstore'\nmax_age = '30d'\n[[root]]\nid = 'ageless'\nbuiltin = 'github'",
+        )]);
+        let trust = load(folder.path()).unwrap();
+        let aging = &trust.roots[0];
+        assert_eq!(
+            (aging.max_age, aging.as_of),
+            (Some(30 * 24 * 3600), update::as_of(aging))
+        );
+        assert!(aging.as_of.is_some() && aging.until() > aging.as_of);
+        let ageless = &trust.roots[1];
+        assert_eq!((ageless.max_age, ageless.as_of, ageless.until()), (None, None, None));
+        insta::assert_snapshot!(faults("[[root]]\nid = 'a'\nbuiltin = 'sigstore'\nmax_age = '2 months'"), @r#"
+        error[invalid-time]: `2 months` is no `max_age`
+         --> /etc/assay/trust.d/keys.toml:4:11
+          |
+        4 | max_age = '2 months'
+          |           ^^^^^^^^^^
+         help: weeks, days, hours, minutes or seconds: "90d", "12h", "1w 2d"
+        "#);
     }
 
     #[test]
@@ -570,7 +600,7 @@ mod tests {
           |
         4 | file = 'ed448.pem'
           |        ^^^^^^^^^^^
-         help: P-256, P-384, P-521, Ed25519 and RSA keys are verified
+         help: P-256, P-384, P-521, Ed25519, RSA and RSASSA-PSS keys are verified
         ");
         insta::assert_snapshot!(text("pkcs1.pem"), @"
         error[key-invalid]: pkcs1.pem holds a `RSA PUBLIC KEY`, not a `PUBLIC KEY`
@@ -731,7 +761,7 @@ mod tests {
            |
         10 | url = 'x'
            | ^^^ not a key of it
-         help: its keys are `id`, `builtin` and `file`
+         help: its keys are `id`, `builtin`, `file` and `max_age`
         "
         );
         insta::assert_snapshot!(

@@ -321,7 +321,7 @@ pub fn current(state: &StateDir, root: &Root) -> Result<(Root, Option<Timestamp>
     };
     Ok(match refreshed.filter(|refreshed| refreshed.time > EMBEDDED.1) {
         Some(refreshed) => (
-            Root::new(&root.id, root.source.clone(), refreshed.json),
+            Root::new(&root.id, root.source.clone(), refreshed.json).aging(root.max_age, Some(refreshed.time)),
             Some(refreshed.time),
         ),
         None => (root.clone(), as_of(root)),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use spki::SubjectPublicKeyInfoRef;
 use x509_cert::Certificate as X509;
 use x509_cert::der::asn1::Utf8StringRef;
 use x509_cert::der::{Decode as _, Encode as _};
@@ -14,7 +15,7 @@ use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages, SubjectAltName
 use super::{Certificate, Identity, Problem};
 use crate::diagnostic::printable;
 use crate::digest::Digest;
-use crate::trust::root;
+use crate::trust::public_key::{self, Kind};
 
 /// Longest identity, issuer or claim in bytes.
 pub const MAX_TEXT: usize = 2048;
@@ -90,10 +91,15 @@ impl Leaf {
             return Err(refused("its key may not be used for signatures"));
         }
         let spki = certificate.subject_public_key_info.to_der().map_err(malformed)?;
-        if root::is_p521(&spki) {
-            return Err(refused(
-                "its key is of ECDSA P-521, which is verified for the keys of trust.d only",
-            ));
+        let info = SubjectPublicKeyInfoRef::try_from(spki.as_slice()).map_err(|_| refused("its key is malformed"))?;
+        match public_key::kind(&info).map_err(|fault| refused(&format!("it {fault}")))? {
+            Kind::P256 | Kind::P384 | Kind::Ed25519 | Kind::Rsa => {}
+            kind @ (Kind::P521 | Kind::RsaPss(_)) => {
+                let name = kind.name();
+                return Err(refused(&format!(
+                    "its key is of {name}, which is verified for the keys of trust.d only"
+                )));
+            }
         }
         let names = extensions
             .get(SUBJECT_ALT_NAME)

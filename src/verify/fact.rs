@@ -18,7 +18,10 @@ pub struct Fact {
     pub evidence: Digest,
     /// How it was carried.
     pub carrier: Carrier,
-    /// Digest that the signed payload names.
+    /// What was signed in its place, where it is a statement that carries no signature itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<Box<Chain>>,
+    /// Digest that the signed payload names, or the statement.
     pub subject: Digest,
     /// What it says.
     pub claim: Claim,
@@ -32,13 +35,28 @@ pub struct Fact {
     pub held: Vec<usize>,
 }
 
+/// How a signature reaches a statement in an attestation manifest, which is the fact's `evidence`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chain {
+    /// Manifest in the evidence layout that carries the signature.
+    pub signature: Digest,
+    /// How that was carried.
+    pub carrier: Carrier,
+    /// The index that was signed; none where it was the attestation manifest itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Digest>,
+    /// The statement, a layer of the attestation manifest.
+    pub statement: Digest,
+}
+
 /// What is known about a signature once it is verified.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Proof {
     /// Who made it.
     pub signer: Signer,
-    /// Transparency logs whose entry of this signature verified; each log once.
+    /// Entries of this signature in transparency logs that verified, each once. A log may have several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logs: Vec<LogEntry>,
     /// Times at which the signature existed, each vouched for by someone that is trusted.
@@ -115,6 +133,10 @@ pub struct LogEntry {
     pub index: u64,
     /// Whether inclusion was proved; otherwise the log only promised it.
     pub included: bool,
+    /// Whether nobody but the evidence says which number it is: a proof of a log of the first version does not cover
+    /// that, only a promise does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unnumbered: bool,
 }
 
 /// A time at which a signature existed.
@@ -161,6 +183,14 @@ impl Proof {
             times: Vec::new(),
             span: Span::default(),
         }
+    }
+
+    /// Whether `other` is by the same signer and proves nothing more than this.
+    #[must_use]
+    pub fn proves(&self, other: &Self) -> bool {
+        self.signer == other.signer
+            && other.logs.iter().all(|entry| self.logs.contains(entry))
+            && other.times.iter().all(|time| self.times.contains(time))
     }
 }
 

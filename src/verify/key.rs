@@ -3,33 +3,19 @@
 use std::fmt;
 
 use aws_lc_rs::digest;
-use aws_lc_rs::rsa::PublicEncryptingKey;
 use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest as _, Sha512};
 use spki::SubjectPublicKeyInfoRef;
-use spki::der::asn1::ObjectIdentifier;
 
 use crate::digest::Digest;
 use crate::trust::HashAlgorithm;
+use crate::trust::public_key::{self, Kind};
 
 /// Largest SubjectPublicKeyInfo in bytes; an 8192-bit RSA key needs about 1060.
 pub const MAX_SPKI: usize = 2048;
-/// Longest RSA modulus in bits; the work of a check grows with it.
-pub const MAX_RSA_BITS: usize = 8192;
-
-const RSA_NAME: &str = "RSA (2048 to 8192 bits)";
-
-const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
-const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
-
-const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
-const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
-const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
-
 /// Why a public key is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -41,10 +27,14 @@ pub enum KeyError {
     #[error("{0} bytes are more than a key can have")]
     TooLarge(usize),
     /// An algorithm or curve that is not accepted.
-    #[error(
-        "keys with the algorithm or curve {0} are not supported: use ECDSA P-256, P-384, P-521, Ed25519 or RSA with 2048 to 8192 bits"
-    )]
+    #[error("keys of {0} are not supported: use ECDSA P-256, P-384, P-521, Ed25519 or RSA with 2048 to 8192 bits")]
     Unsupported(String),
+    /// An RSA key that is weak, or slow.
+    #[error("RSA keys of {0} bits are not supported: use one with 2048 to 8192")]
+    RsaSize(usize),
+    /// An RSASSA-PSS key that is for another hash.
+    #[error("an RSASSA-PSS key that is for {0} alone")]
+    PssHash(&'static str),
     /// The bytes do not make a valid key of the algorithm that they name.
     #[error("not a valid {0} key")]
     Invalid(&'static str),
@@ -56,7 +46,7 @@ pub struct PublicKey {
     /// Whether it can verify a message of which only the SHA-256 is known.
     by_digest: bool,
     /// The same key for the other padding of RSA.
-    pss: Option<ParsedPublicKey>,
+    other_padding: Option<ParsedPublicKey>,
     /// The same key for the prehashed variant of Ed25519.
     prehashed: Option<VerifyingKey>,
     fingerprint: String,
@@ -72,31 +62,27 @@ impl PublicKey {
             return Err(KeyError::TooLarge(der.len()));
         }
         let spki = SubjectPublicKeyInfoRef::try_from(der).map_err(|e| KeyError::Der(e.to_string()))?;
-        let (name, algorithm) = algorithm(&spki, hash)?;
-        if name == RSA_NAME {
-            let bits = PublicEncryptingKey::from_der(der)
-                .map_err(|_| KeyError::Invalid(name))?
-                .key_size_bits();
-            // The library refuses smaller ones itself.
-            if bits > MAX_RSA_BITS {
-                return Err(KeyError::Invalid(name));
-            }
-        }
-        let prehashed = match spki.subject_public_key.as_bytes().map(<[u8; 32]>::try_from) {
-            Some(Ok(point)) if name == "Ed25519" => {
-                Some(VerifyingKey::from_bytes(&point).map_err(|_| KeyError::Invalid(name))?)
-            }
+        let kind = public_key::kind(&spki)?;
+        let invalid = || KeyError::Invalid(kind.name());
+        let parse = |algorithm, der| ParsedPublicKey::new(algorithm, der).map_err(|_| invalid());
+        let raw = spki.subject_public_key.raw_bytes();
+        let (key, other_padding) = match kind {
+            Kind::Rsa => (parse(pkcs1(hash), der)?, Some(parse(pss(hash), der)?)),
+            Kind::RsaPss(Some(own)) if own != hash => return Err(KeyError::PssHash(own.name())),
+            // The bare key: its algorithm is known, and its parameters are read.
+            Kind::RsaPss(_) => (parse(pss(hash), raw)?, None),
+            Kind::Ed25519 => (parse(&signature::ED25519, der)?, None),
+            Kind::P256 | Kind::P384 | Kind::P521 => (parse(ecdsa(kind, hash), der)?, None),
+        };
+        let prehashed = match (kind, <[u8; 32]>::try_from(raw)) {
+            (Kind::Ed25519, Ok(point)) => Some(VerifyingKey::from_bytes(&point).map_err(|_| invalid())?),
             _ => None,
         };
-        let pss = (name == RSA_NAME)
-            .then(|| ParsedPublicKey::new(pss(hash), der))
-            .transpose()
-            .map_err(|_| KeyError::Invalid(name))?;
         Ok(Self {
+            key,
+            other_padding,
             prehashed,
-            pss,
-            key: ParsedPublicKey::new(algorithm, der).map_err(|_| KeyError::Invalid(name))?,
-            by_digest: name != "Ed25519" && hash == HashAlgorithm::Sha256,
+            by_digest: kind != Kind::Ed25519 && hash == HashAlgorithm::Sha256,
             fingerprint: BASE64_STANDARD.encode(digest::digest(&digest::SHA256, der)),
         })
     }
@@ -111,14 +97,15 @@ impl PublicKey {
     ///
     /// An Ed25519 key signs in two ways that cannot be taken for each other (RFC 8032, section 2): plainly, or
     /// with Ed25519ph as cosign 3 does. Both count. So do both paddings of an RSA key, PKCS #1 v1.5 and PSS with a
-    /// salt as long as the hash (RFC 8017, section 8): neither can be taken for the other.
+    /// salt as long as the hash (RFC 8017, section 8): neither can be taken for the other. An RSASSA-PSS key signs
+    /// with PSS only.
     #[must_use]
     pub fn verifies(&self, message: &Message, signature: &[u8]) -> bool {
         match message {
             Message::Bytes(bytes) => {
                 let by_pss = |pss: &ParsedPublicKey| pss.verify_sig(bytes, signature).is_ok();
                 self.key.verify_sig(bytes, signature).is_ok()
-                    || self.pss.as_ref().is_some_and(by_pss)
+                    || self.other_padding.as_ref().is_some_and(by_pss)
                     || self.verifies_prehashed(bytes, signature)
             }
             Message::Sha256(digest) => {
@@ -128,7 +115,7 @@ impl PublicKey {
                 let Ok(digest) = digest::Digest::import_less_safe(&bytes, &digest::SHA256) else {
                     return false;
                 };
-                let mut keys = std::iter::once(&self.key).chain(&self.pss);
+                let mut keys = std::iter::once(&self.key).chain(&self.other_padding);
                 keys.any(|key| key.verify_digest_sig(&digest, signature).is_ok())
             }
         }
@@ -173,56 +160,42 @@ fn pss(hash: HashAlgorithm) -> &'static dyn VerificationAlgorithm {
     }
 }
 
-fn algorithm(
-    spki: &SubjectPublicKeyInfoRef<'_>,
-    hash: HashAlgorithm,
-) -> Result<(&'static str, &'static dyn VerificationAlgorithm), KeyError> {
-    use HashAlgorithm::{Sha256, Sha384, Sha512};
+fn pkcs1(hash: HashAlgorithm) -> &'static dyn VerificationAlgorithm {
+    match hash {
+        HashAlgorithm::Sha256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+        HashAlgorithm::Sha384 => &signature::RSA_PKCS1_2048_8192_SHA384,
+        HashAlgorithm::Sha512 => &signature::RSA_PKCS1_2048_8192_SHA512,
+    }
+}
 
-    let unsupported = |oid: ObjectIdentifier| KeyError::Unsupported(oid.to_string());
-    Ok(match spki.algorithm.oid {
-        RSA => (
-            RSA_NAME,
-            match hash {
-                Sha256 => &signature::RSA_PKCS1_2048_8192_SHA256,
-                Sha384 => &signature::RSA_PKCS1_2048_8192_SHA384,
-                Sha512 => &signature::RSA_PKCS1_2048_8192_SHA512,
-            },
-        ),
-        ED25519 => ("Ed25519", &signature::ED25519),
-        EC => {
-            let curve = spki
-                .algorithm
-                .parameters_oid()
-                .map_err(|_| KeyError::Unsupported("ECDSA without a named curve".to_owned()))?;
-            match curve {
-                P256 => (
-                    "ECDSA P-256",
-                    match hash {
-                        Sha256 => &signature::ECDSA_P256_SHA256_ASN1,
-                        Sha384 => &signature::ECDSA_P256_SHA384_ASN1,
-                        Sha512 => &signature::ECDSA_P256_SHA512_ASN1,
-                    },
-                ),
-                P384 => (
-                    "ECDSA P-384",
-                    match hash {
-                        Sha256 => &signature::ECDSA_P384_SHA256_ASN1,
-                        Sha384 => &signature::ECDSA_P384_SHA384_ASN1,
-                        Sha512 => &signature::ECDSA_P384_SHA512_ASN1,
-                    },
-                ),
-                P521 => (
-                    "ECDSA P-521",
-                    match hash {
-                        Sha256 => &signature::ECDSA_P521_SHA256_ASN1,
-                        Sha384 => &signature::ECDSA_P521_SHA384_ASN1,
-                        Sha512 => &signature::ECDSA_P521_SHA512_ASN1,
-                    },
-                ),
-                other => return Err(unsupported(other)),
-            }
+/// The algorithm of a curve; P-256 is the one of what is no curve.
+fn ecdsa(curve: Kind, hash: HashAlgorithm) -> &'static dyn VerificationAlgorithm {
+    use HashAlgorithm::{Sha256, Sha384, Sha512};
+    match (curve, hash) {
+        (Kind::P384, Sha256) => &signature::ECDSA_P384_SHA256_ASN1,
+        (Kind::P384, Sha384) => &signature::ECDSA_P384_SHA384_ASN1,
+        (Kind::P384, Sha512) => &signature::ECDSA_P384_SHA512_ASN1,
+        (Kind::P521, Sha256) => &signature::ECDSA_P521_SHA256_ASN1,
+        (Kind::P521, Sha384) => &signature::ECDSA_P521_SHA384_ASN1,
+        (Kind::P521, Sha512) => &signature::ECDSA_P521_SHA512_ASN1,
+        (_, Sha256) => &signature::ECDSA_P256_SHA256_ASN1,
+        (_, Sha384) => &signature::ECDSA_P256_SHA384_ASN1,
+        (_, Sha512) => &signature::ECDSA_P256_SHA512_ASN1,
+    }
+}
+
+impl From<public_key::Fault> for KeyError {
+    fn from(fault: public_key::Fault) -> Self {
+        use public_key::Fault;
+        match fault {
+            Fault::Algorithm(name) => Self::Unsupported(name),
+            Fault::RsaSize(bits) => Self::RsaSize(bits),
+            Fault::Malformed(name) => Self::Invalid(name),
+            Fault::PssHash(hash) => Self::PssHash(hash.name()),
+            Fault::PssParameters => Self::Unsupported("RSASSA-PSS with these parameters".to_owned()),
+            // Of PEM, which this is not.
+            Fault::NotPem(why) | Fault::Label(why) => Self::Der(why),
+            Fault::Private => Self::Der(fault.to_string()),
         }
-        other => return Err(unsupported(other)),
-    })
+    }
 }

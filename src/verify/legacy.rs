@@ -354,6 +354,11 @@ impl Intoto {
         })
     }
 
+    /// Identifier of its log, hexadecimal, and its number there.
+    pub(super) fn place(&self) -> (String, u64) {
+        (self.entry.log.to_hex(), self.entry.index)
+    }
+
     /// Verifies the log's promise and that the entry is about this very envelope, whose signature the log had before
     /// it. Then adds it to `bundle` as an entry of the kind `dsse`, which says the same and the signature besides,
     /// and answers with a verifier to which that entry is the log's own.

@@ -9,6 +9,7 @@ use crate::digest::Digest;
 use crate::oci::{LayoutError, json, shorten};
 use crate::trust::Use;
 
+pub mod attestation;
 pub mod bundle;
 pub mod certificate;
 mod fact;
@@ -25,7 +26,9 @@ pub mod sigstore;
 pub(crate) mod tests;
 
 use certificate::Leaf;
-pub use fact::{Certificate, Fact, Identity, LogEntry, NotationSigner, Proof, Signer, Span, TimeSource, TrustedTime};
+pub use fact::{
+    Certificate, Chain, Fact, Identity, LogEntry, NotationSigner, Proof, Signer, Span, TimeSource, TrustedTime,
+};
 use key::Message;
 pub use keyring::Keyring;
 pub use notary::NotationStore;
@@ -47,6 +50,8 @@ pub enum Carrier {
     Envelope,
     /// An envelope of the Notary Project.
     Notation,
+    /// A statement in an attestation manifest, which is signed in its place: see [`Chain`].
+    AttestationManifest,
 }
 
 impl fmt::Display for Carrier {
@@ -58,6 +63,7 @@ impl fmt::Display for Carrier {
             Self::SimpleSigning => "simple-signing",
             Self::Envelope => "envelope",
             Self::Notation => "notation",
+            Self::AttestationManifest => "attestation-manifest",
         })
     }
 }
@@ -92,6 +98,9 @@ pub struct Answer {
     pub facts: Vec<Fact>,
     /// What did not.
     pub findings: Vec<Finding>,
+    /// Attestation manifests about the image: who signed them is part of this answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attestations: Vec<Digest>,
 }
 
 impl Answer {
@@ -165,6 +174,16 @@ impl Unverified {
     #[must_use]
     pub fn is_witnessed(&self) -> bool {
         self.bundle.is_some()
+    }
+
+    /// Log entries that it comes with, verified or not: identifier of the log, hexadecimal, and number. They are read as
+    /// they would be to verify them; what cannot be read so can never verify.
+    #[must_use]
+    pub fn entries(&self) -> Vec<(String, u64)> {
+        let text = self.bundle.as_deref().unwrap_or_default();
+        let mut entries = sigstore::entries(text);
+        entries.extend(self.intoto.iter().map(|intoto| intoto.place()));
+        entries
     }
 
     /// How much work it is at worst to verify it under one root, in units of about a signature check.
@@ -312,6 +331,17 @@ pub enum Problem {
         /// Why.
         reason: String,
     },
+    /// A root of trust.d was not refreshed in time.
+    #[error(
+        "the root '{root}' in trust.d was last known to be current longer ago than its max_age allows: it counted until \
+         {until:.0}"
+    )]
+    RootTooOld {
+        /// Identifier of the root.
+        root: String,
+        /// When it ceased to count.
+        until: jiff::Timestamp,
+    },
     /// An entry of a root of trust.d is not used.
     #[error("the root '{root}' in trust.d: {left_out}")]
     RootEntry {
@@ -355,6 +385,9 @@ pub enum Problem {
         /// The first digest that the payload names.
         signed: Digest,
     },
+    /// A chain from a signature to a statement does not hold.
+    #[error("{0}")]
+    Attestation(attestation::Fault),
     /// The predicate is not what its type says.
     #[error("its predicate is not acceptable: {0}")]
     Predicate(attest::PredicateError),
@@ -464,6 +497,7 @@ impl Problem {
             Self::StoreUnusable { .. } => "store-unusable",
             Self::SignerUnlisted { .. } => "signer-unlisted",
             Self::RootUnusable { .. } => "root-unusable",
+            Self::RootTooOld { .. } => "root-too-old",
             Self::RootEntry { .. } => "root-entry",
             Self::Envelope(_) => "envelope-malformed",
             Self::Annotation(_) => "annotation-malformed",
@@ -475,6 +509,7 @@ impl Problem {
             Self::MessageDigest(_) => "message-digest-unsupported",
             Self::Payload(_) => "payload-malformed",
             Self::SubjectMismatch { .. } => "subject-mismatch",
+            Self::Attestation(fault) => fault.code(),
             Self::Predicate(_) => "predicate-malformed",
             Self::ConditionFalse(_) => "where-false",
             Self::Condition { .. } => "where-error",

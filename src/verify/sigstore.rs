@@ -26,6 +26,11 @@ use crate::oci::shorten;
 use crate::trust::root::{LeftOut, RootError};
 use crate::trust::{HashAlgorithm, Key, Root, root};
 
+/// What the SubjectPublicKeyInfo of an Ed25519 key is before the key itself (RFC 8410).
+const ED25519_SPKI: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+/// Signature type of Ed25519 in signed notes.
+const ED25519_NOTE: u8 = 1;
+
 /// Verification of evidence under one trusted root.
 pub trait Verify {
     /// What is proved about `subject` by a signature that `by` made, or claims to have made:
@@ -134,6 +139,8 @@ pub struct TrustedRoot {
     authorities: Vec<(String, TsaAuthority)>,
     /// DER of the names under which its authorities certify.
     names: Vec<Vec<u8>>,
+    /// The end of the time in which it counts, exclusive.
+    until: Option<Timestamp>,
     lists_logs: bool,
     lists_certificate_logs: bool,
 }
@@ -201,6 +208,7 @@ impl TrustedRoot {
             logs: usable.rekor_keys().map_err(|error| other(error.to_string()))?,
             authorities,
             names,
+            until: root.until(),
             lists_logs,
             lists_certificate_logs,
             listed: usable,
@@ -269,7 +277,8 @@ impl TrustedRoot {
                 });
             }
         }
-        let mut logs: BTreeMap<String, LogEntry> = BTreeMap::new();
+        // Each entry, not only each log: the deny list names entries.
+        let mut logs: BTreeMap<(String, u64), LogEntry> = BTreeMap::new();
         for entry in entries {
             let id = Sha256Hash::try_from(entry.log_id.key_id.as_bytes())
                 .map_err(|_| Refusal::LogProof("the identifier of its log is no SHA-256".to_owned()))?;
@@ -282,16 +291,17 @@ impl TrustedRoot {
                     "the log's key was not valid when it was signed".to_owned(),
                 ));
             }
-            let log = id.to_hex();
-            let known = logs.entry(log.clone()).or_insert(LogEntry {
+            let (log, index) = (id.to_hex(), entry.log_index.get());
+            let known = logs.entry((log.clone(), index)).or_insert(LogEntry {
                 log,
-                index: entry.log_index.get(),
-                included,
+                index,
+                included: false,
+                unnumbered: true,
             });
-            if included && !known.included {
-                known.index = entry.log_index.get();
-                known.included = true;
-            }
+            known.included |= included;
+            // The proof of the second version is of the number; that of the first is of one within a part of the log.
+            let is_proved = included && entry.kind_version == KindVersion::HashedRekordV002;
+            known.unnumbered &= entry.inclusion_promise.is_none() && !is_proved;
         }
         Ok(logs.into_values().collect())
     }
@@ -305,6 +315,9 @@ impl TrustedRoot {
         let key = self.logs.key(id).ok_or_else(|| Refusal::UnknownLog(id.to_hex()))?;
         let checkpoint =
             Checkpoint::from_text(proof.checkpoint.envelope()).map_err(|error| Refusal::LogProof(said(&error)))?;
+        if !self.is_origin(id, checkpoint.origin()) {
+            return Err(Refusal::LogProof("its checkpoint is of another origin".to_owned()));
+        }
         let hint = id.as_bytes().get(..4);
         let signed = checkpoint
             .signatures()
@@ -321,12 +334,36 @@ impl TrustedRoot {
     }
 }
 
+impl TrustedRoot {
+    /// Whether a log can have written checkpoints of this origin. The identifier of a log of the second version is the
+    /// hash of its origin and its key (<https://c2sp.org/signed-note>); that of the first says nothing about its origin.
+    fn is_origin(&self, id: &Sha256Hash, origin: &str) -> bool {
+        let listed = self.listed.tlogs.iter();
+        let mut keys = listed
+            .filter(|log| log.log_id.key_id.as_bytes() == id.as_bytes())
+            .map(|log| log.public_key.raw_bytes.as_bytes());
+        keys.any(|spki| match spki.strip_prefix(ED25519_SPKI) {
+            Some(key) if Digest::of(spki).hex() != id.to_hex() => {
+                let named = [origin.as_bytes(), b"\n", &[ED25519_NOTE], key].concat();
+                Digest::of(&named).hex() == id.to_hex()
+            }
+            _ => true,
+        })
+    }
+}
+
 impl Verify for TrustedRoot {
     fn verify(&self, evidence: &Unverified, by: By<'_>, subject: Digest, now: Timestamp) -> Result<Proof, Problem> {
         let refused = |refusal: Refusal| Problem::Sigstore {
             root: self.id.clone(),
             refusal,
         };
+        if let Some(until) = self.until.filter(|until| *until <= now) {
+            return Err(Problem::RootTooOld {
+                root: self.id.clone(),
+                until,
+            });
+        }
         let text = evidence.bundle.as_deref().unwrap_or_default();
         let mut bundle = Bundle::from_json(text).map_err(|error| refused(Refusal::Bundle(said(&error))))?;
         // The library takes every certificate of the root for an anchor, whose path length nobody looks at. So an
@@ -351,7 +388,18 @@ impl Verify for TrustedRoot {
                 Sha256Hash::from_hex(&subject.hex()).map_err(|error| refused(Refusal::Subject(said(&error))))?,
             ),
         };
-        let logged = !bundle.verification_material.tlog_entries.is_empty();
+        let material = &bundle.verification_material;
+        let logged = !material.tlog_entries.is_empty();
+        let version2 = |entry: &TransparencyLogEntry| is_version2(&entry.kind_version);
+        let timeless = material.tlog_entries.iter().all(version2);
+        if timeless && material.timestamp_verification_data.rfc3161_timestamps.is_empty() {
+            let why = if logged {
+                "the second version of the log gives no time, and there is no timestamp"
+            } else {
+                "there is neither a log entry nor a timestamp"
+            };
+            return Err(refused(Refusal::NoTime(why.to_owned())));
+        }
         let signer = match (by, &evidence.maker) {
             (By::Certificate, Maker::Certificate(leaf)) => {
                 let mut policy = VerificationPolicy::any_identity();
@@ -393,7 +441,7 @@ impl Verify for TrustedRoot {
             // Not before it was signed, should the node's clock be turned back.
             span: Span {
                 from: latest,
-                until: None,
+                until: self.until,
             },
         })
     }
@@ -405,10 +453,25 @@ impl std::fmt::Debug for TrustedRoot {
     }
 }
 
+/// The log entries that a bundle claims to have: identifier of the log, hexadecimal, and number.
+pub(super) fn entries(bundle: &str) -> Vec<(String, u64)> {
+    let entries = Bundle::from_json(bundle).map(|bundle| bundle.verification_material.tlog_entries);
+    entries
+        .iter()
+        .flatten()
+        .map(|entry| (hex::encode(entry.log_id.key_id.as_bytes()), entry.log_index.get()))
+        .collect()
+}
+
+/// Whether an entry is of the second version of the log.
+fn is_version2(kind: &KindVersion) -> bool {
+    *kind == KindVersion::HashedRekordV002
+}
+
 /// The time in a log's promise, which the library verified. Only such a promise vouches for a time: proofs of
 /// inclusion do not cover it, and the second version of the log has none.
 fn promised_time(entry: &TransparencyLogEntry) -> Option<Timestamp> {
-    if entry.kind_version == KindVersion::HashedRekordV002 || entry.inclusion_promise.is_none() {
+    if is_version2(&entry.kind_version) || entry.inclusion_promise.is_none() {
         return None;
     }
     entry.integrated_time

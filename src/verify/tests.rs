@@ -723,6 +723,47 @@ fn an_rsa_key_signs_with_either_padding_and_with_its_own_hash_only() {
 }
 
 #[test]
+fn an_rsassa_pss_key_signs_with_pss_only() {
+    use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
+    use aws_lc_rs::rsa::{KeyPair, KeySize};
+    use aws_lc_rs::signature as lc;
+
+    let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let der: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+    // The same bytes under the other algorithm, whose parameters are left out.
+    let rsa = spki::SubjectPublicKeyInfoRef::try_from(der.as_ref()).unwrap();
+    let der = pki::der::sequence([
+        pki::der::sequence([pki::der::oid("1.2.840.113549.1.1.10")]),
+        pki::der::bits(rsa.subject_public_key.raw_bytes()),
+    ]);
+    let sign = |encoding: &'static dyn lc::RsaEncoding| {
+        let mut signature = vec![0; pair.public_modulus_len()];
+        pair.sign(encoding, &SystemRandom::new(), b"message", &mut signature)
+            .unwrap();
+        signature
+    };
+    let message = Message::Bytes(b"message".to_vec());
+    let key = PublicKey::from_spki(&der, HashAlgorithm::Sha256).unwrap();
+    assert!(key.verifies(&message, &sign(&lc::RSA_PSS_SHA256)));
+    assert!(key.verifies(&Message::Sha256(Digest::of(b"message")), &sign(&lc::RSA_PSS_SHA256)));
+    for other in [
+        &lc::RSA_PKCS1_SHA256 as &'static dyn lc::RsaEncoding,
+        &lc::RSA_PSS_SHA384,
+    ] {
+        assert!(!key.verifies(&message, &sign(other)));
+    }
+    // As openssl makes key and signature.
+    let pem = include_str!("../trust/testdata/rsa-pss-sha384.pem");
+    let (_, der) = spki::der::Document::from_pem(pem).unwrap();
+    let key = PublicKey::from_spki(der.as_bytes(), HashAlgorithm::Sha384).unwrap();
+    let signature = include_bytes!("../trust/testdata/rsa-pss-sha384.sig");
+    assert!(key.verifies(&message, signature));
+    assert!(!key.verifies(&Message::Bytes(b"other".to_vec()), signature));
+    let other = PublicKey::from_spki(der.as_bytes(), HashAlgorithm::Sha256).unwrap_err();
+    assert_eq!(other, KeyError::PssHash("sha384"));
+}
+
+#[test]
 fn one_carriers_signature_does_not_serve_another() {
     let (layer, bytes) = simple_signing_layers().remove(0);
     let signature = layer.annotations["dev.cosignproject.cosign/signature"].clone();
@@ -739,11 +780,12 @@ fn weak_and_unknown_keys_are_refused_by_name() {
             .unwrap_err()
             .to_string()
     };
-    insta::assert_snapshot!(refused(include_str!("../trust/testdata/rsa1024.pem")), @"not a valid RSA (2048 to 8192 bits) key");
-    insta::assert_snapshot!(refused(include_str!("../trust/testdata/secp256k1.pem")), @"keys with the algorithm or curve 1.3.132.0.10 are not supported: use ECDSA P-256, P-384, P-521, Ed25519 or RSA with 2048 to 8192 bits");
-    insta::assert_snapshot!(refused(include_str!("../trust/testdata/ed448.pem")), @"keys with the algorithm or curve 1.3.101.113 are not supported: use ECDSA P-256, P-384, P-521, Ed25519 or RSA with 2048 to 8192 bits");
-    insta::assert_snapshot!(refused(include_str!("../trust/testdata/rsa-pss.pem")), @"keys with the algorithm or curve 1.2.840.113549.1.1.10 are not supported: use ECDSA P-256, P-384, P-521, Ed25519 or RSA with 2048 to 8192 bits");
-    insta::assert_snapshot!(refused(include_str!("../trust/testdata/explicit-curve.pem")), @"keys with the algorithm or curve ECDSA without a named curve are not supported: use ECDSA P-256, P-384, P-521, Ed25519 or RSA with 2048 to 8192 bits");
+    insta::assert_snapshot!(refused(include_str!("../trust/testdata/rsa1024.pem")), @"RSA keys of 1024 bits are not supported: use one with 2048 to 8192");
+    insta::assert_snapshot!(refused(include_str!("../trust/testdata/secp256k1.pem")), @"keys of secp256k1 are not supported: use ECDSA P-256, P-384, P-521, Ed25519 or RSA with 2048 to 8192 bits");
+    insta::assert_snapshot!(refused(include_str!("../trust/testdata/ed448.pem")), @"keys of Ed448 are not supported: use ECDSA P-256, P-384, P-521, Ed25519 or RSA with 2048 to 8192 bits");
+    insta::assert_snapshot!(refused(include_str!("../trust/testdata/rsa-pss-sha1.pem")), @"keys of RSASSA-PSS with these parameters are not supported: use ECDSA P-256, P-384, P-521, Ed25519 or RSA with 2048 to 8192 bits");
+    insta::assert_snapshot!(refused(include_str!("../trust/testdata/rsa-pss-sha384.pem")), @"an RSASSA-PSS key that is for sha384 alone");
+    insta::assert_snapshot!(refused(include_str!("../trust/testdata/explicit-curve.pem")), @"keys of an elliptic curve without a name are not supported: use ECDSA P-256, P-384, P-521, Ed25519 or RSA with 2048 to 8192 bits");
     let good = key("p256").spki;
     for bad in [&good[..good.len() - 1], &[&good[..], &[0]].concat(), b"", b"\x30\x00"] {
         assert!(matches!(
@@ -909,6 +951,10 @@ fn what_a_person_reads() {
             root: "ours".to_owned(),
             reason: "none of its entries can be used".to_owned(),
         },
+        Problem::RootTooOld {
+            root: "ours".to_owned(),
+            until: "2026-01-01T00:00:00Z".parse().unwrap(),
+        },
         Problem::RootEntry {
             root: "ours".to_owned(),
             left_out: LeftOut {
@@ -994,6 +1040,7 @@ fn what_a_person_reads() {
     root-missing: it holds a log entry or a timestamp, and trust.d has no root to verify them under
     signer-unlisted: it claims to be signed by https://github.com/acme/app/.github/workflows/release.yml@refs/tags/v1 (issuer https://token.actions.githubusercontent.com), whom no rule names; that was not verified
     root-unusable: the root 'ours' in trust.d cannot be used: none of its entries can be used
+    root-too-old: the root 'ours' in trust.d was last known to be current longer ago than its max_age allows: it counted until 2026-01-01T00:00:00Z
     root-entry: the root 'ours' in trust.d: its transparency log 1 (https://rekor.example) is left out: its key is of ECDSA P-521
     envelope-malformed: its envelope is malformed: not acceptable JSON: EOF while parsing an object at line 1 column 1
     annotation-malformed: the log entry or the timestamp in its annotations is malformed: not acceptable JSON: EOF while parsing an object at line 1 column 1

@@ -56,6 +56,12 @@ on_each_containerd![
     image_volumes_need_a_rule_of_their_own,
     verify_says_what_admit_would,
     every_signed_manifest_of_a_configuration_counts,
+    a_signed_index_that_does_not_list_the_image_is_none,
+    an_attestation_that_an_index_calls_the_image_is_none,
+    two_images_of_the_same_layers_are_ambiguous,
+    indexes_without_end_are_refused,
+    a_refusal_in_one_namespace_is_none_in_another,
+    a_policy_diff_knows_images_and_undecided_containers,
 ];
 
 const KEY_RULE: &str = r#"
@@ -236,6 +242,77 @@ impl<'a> Node<'a> {
         image
     }
 
+    /// A manifest of the layer of `image` with this configuration, different from others by its publisher.
+    fn manifest_of(&self, image: &Image, config: &[u8], publisher: &str) -> Vec<u8> {
+        let layer = fs::metadata(self.blob(image.chain_id)).unwrap().len();
+        serde_json::to_vec(&json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": listed(config, CONFIG),
+            "layers": [{
+                "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": image.chain_id, "size": layer,
+            }],
+            "annotations": { "publisher": publisher },
+        }))
+        .unwrap()
+    }
+
+    /// Has containerd import an index of these documents under a name, with all blobs of this containerd that they
+    /// need and the `more` that it does not have; the index's digest.
+    fn import_index(&self, name: &str, documents: &[(&[u8], &str)], more: &[&[u8]]) -> Digest {
+        let entries: Vec<Value> = documents
+            .iter()
+            .map(|(bytes, kind)| {
+                let mut entry = listed(bytes, kind);
+                if *kind == MANIFEST {
+                    entry["platform"] = json!({ "os": "linux", "architecture": "amd64" });
+                }
+                entry
+            })
+            .collect();
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
+        let index = serde_json::to_vec(&index).unwrap();
+        let mut entry = listed(&index, INDEX);
+        entry["annotations"] = json!({ "io.containerd.image.name": name });
+        let top = serde_json::to_vec(&json!({ "schemaVersion": 2, "manifests": [entry] })).unwrap();
+        let mut blobs: Vec<Vec<u8>> = more.iter().map(|bytes| bytes.to_vec()).collect();
+        for (bytes, _) in documents {
+            let document: Value = serde_json::from_slice(bytes).unwrap();
+            let parts = document["layers"].as_array().cloned().unwrap_or_default();
+            for part in parts.iter().chain([&document["config"]]) {
+                if let Some(digest) = part["digest"].as_str()
+                    && let Ok(bytes) = fs::read(self.blob(digest.parse().unwrap()))
+                {
+                    blobs.push(bytes);
+                }
+            }
+            blobs.push(bytes.to_vec());
+        }
+        let layout = self.folder.join(format!("{}.tar", Digest::of(&index).hex()));
+        let mut archive = tar::Builder::new(fs::File::create(&layout).unwrap());
+        let mut add = |path: String, bytes: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o644);
+            header.set_size(bytes.len() as u64);
+            archive.append_data(&mut header, path, bytes).unwrap();
+        };
+        add("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#);
+        add("index.json".to_owned(), &top);
+        let digests: std::collections::BTreeMap<Digest, &[u8]> = blobs
+            .iter()
+            .map(Vec::as_slice)
+            .chain([index.as_slice()])
+            .map(|bytes| (Digest::of(bytes), bytes))
+            .collect();
+        for (digest, bytes) in digests {
+            add(format!("blobs/sha256/{}", digest.hex()), bytes);
+        }
+        archive.finish().unwrap();
+        // What an attestation holds is nothing that could be unpacked.
+        self.ctr(&["images", "import", "--no-unpack", layout.to_str().unwrap()]);
+        Digest::of(&index)
+    }
+
     fn ctr(&self, arguments: &[&str]) {
         let done = self.case.daemon.ctr(&self.case.daemon.scope, arguments);
         assert!(done.status.success(), "{arguments:?}: {done:?}");
@@ -347,6 +424,14 @@ impl Drop for Held<'_> {
             snapshot.transpose().unwrap();
         }
     }
+}
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+
+fn listed(bytes: &[u8], kind: &str) -> Value {
+    json!({ "mediaType": kind, "digest": Digest::of(bytes), "size": bytes.len() })
 }
 
 /// containerd wants one in every record; nothing is ever started by it here.
@@ -1026,57 +1111,233 @@ fn every_signed_manifest_of_a_configuration_counts(case: &Case) {
         &["/bin/sh"],
     );
     assert_eq!(other.config, image.config);
-    let layout = node.folder.join("copy.tar");
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": {
-            "mediaType": "application/vnd.oci.image.config.v1+json", "digest": image.config,
-            "size": fs::metadata(node.blob(image.config)).unwrap().len(),
-        },
-        "layers": [{
-            "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": image.chain_id,
-            "size": fs::metadata(node.blob(image.chain_id)).unwrap().len(),
-        }],
-        "annotations": { "publisher": "another" },
-    });
-    let manifest = serde_json::to_vec(&manifest).unwrap();
-    let listed =
-        |bytes: &[u8], kind: &str| json!({ "mediaType": kind, "digest": Digest::of(bytes), "size": bytes.len() });
-    let index = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": [listed(&manifest, "application/vnd.oci.image.manifest.v1+json")],
-    });
-    let index = serde_json::to_vec(&index).unwrap();
-    let mut entry = listed(&index, "application/vnd.oci.image.index.v1+json");
-    entry["annotations"] = json!({ "io.containerd.image.name": other.name });
-    let top = serde_json::to_vec(&json!({ "schemaVersion": 2, "manifests": [entry] })).unwrap();
-    let mut archive = tar::Builder::new(fs::File::create(&layout).unwrap());
     let config = fs::read(node.blob(image.config)).unwrap();
-    let layer = fs::read(node.blob(image.chain_id)).unwrap();
-    let mut add = |path: String, bytes: &[u8]| {
-        let mut header = tar::Header::new_gnu();
-        header.set_mode(0o644);
-        header.set_size(bytes.len() as u64);
-        archive.append_data(&mut header, path, bytes).unwrap();
-    };
-    add("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#);
-    add("index.json".to_owned(), &top);
-    for bytes in [&manifest, &index, &config, &layer] {
-        add(format!("blobs/sha256/{}", Digest::of(bytes).hex()), bytes);
-    }
-    archive.finish().unwrap();
-    node.ctr(&["images", "import", layout.to_str().unwrap()]);
-
+    let manifest = node.manifest_of(&image, &config, "another");
+    let index = node.import_index(&other.name, &[(&manifest, MANIFEST)], &[]);
     let held = node.container("c", &image);
     node.refuses(&held.request, "evidence-cache-empty");
     // Its index counts as well, and is only found through the content store.
-    node.sign(Digest::of(&index));
+    node.sign(index);
     let decision = node.allows(&held.request, "signature-verified");
     let bound = decision.image.unwrap();
     assert_eq!(bound.manifests.len(), 2);
     // The index that `ctr` imported from may still be waiting for the garbage collector.
-    assert!(bound.indexes.contains(&Digest::of(&index)), "{:?}", bound.indexes);
+    assert!(bound.indexes.contains(&index), "{:?}", bound.indexes);
     node.ctr(&["images", "rm", &other.name, &image.name]);
+}
+
+fn a_signed_index_that_does_not_list_the_image_is_none(case: &Case) {
+    let node = Node::new(case, KEY_RULE);
+    let (image, other) = (node.image("unlisted"), node.image("listed"));
+    let config = fs::read(node.blob(other.config)).unwrap();
+    let manifest = node.manifest_of(&other, &config, "signed");
+    let name = format!("assay.test/{}:index", case.id("other"));
+    let index = node.import_index(&name, &[(&manifest, MANIFEST)], &[]);
+    node.sign(index);
+    let held = node.container("c", &image);
+    node.refuses(&held.request, "signature-missing");
+    // containerd's labels say that the index lists the image. Whoever writes them says so, and not the index.
+    let label = format!("containerd.io/gc.ref.content.m.7={}", image.manifest);
+    node.ctr(&["content", "label", &index.to_string(), &label]);
+    node.refuses(&held.request, "signature-missing");
+    let listed = node.container("listed", &other);
+    let decision = node.allows(&listed.request, "signature-verified");
+    assert!(decision.image.unwrap().indexes.contains(&index));
+    node.ctr(&["images", "rm", &name, &image.name, &other.name]);
+}
+
+fn an_attestation_that_an_index_calls_the_image_is_none(case: &Case) {
+    let node = Node::new(case, KEY_RULE);
+    let image = node.image("attested");
+    let statement = br#"{"_type":"https://in-toto.io/Statement/v0.1"}"#;
+    let config = json!({
+        "architecture": "amd64", "os": "linux",
+        "rootfs": { "type": "layers", "diff_ids": [Digest::of(statement)] },
+    });
+    let config = serde_json::to_vec(&config).unwrap();
+    let attestation = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": listed(&config, CONFIG),
+        "layers": [listed(statement, "application/vnd.in-toto+json")],
+    });
+    let attestation = serde_json::to_vec(&attestation).unwrap();
+    let own = fs::read(node.blob(image.manifest)).unwrap();
+    // Signed is the attestation, which the index says is the image for this platform, alone or beside the image.
+    node.sign(Digest::of(&attestation));
+    let alone = format!("assay.test/{}:alone", case.id("attested"));
+    let beside = format!("assay.test/{}:beside", case.id("attested"));
+    let more = [config.as_slice(), statement];
+    node.import_index(&alone, &[(&attestation, MANIFEST)], &more);
+    node.import_index(&beside, &[(&attestation, MANIFEST), (&own, MANIFEST)], &more);
+    {
+        let chain = image.chain_id.to_string();
+        let held = node.container_on("alone", &alone, &chain, &spec());
+        node.refuses(&held.request, "image-retagged");
+        let held = node.container_on("beside", &beside, &chain, &spec());
+        let decision = node.refuses(&held.request, "signature-missing");
+        assert_eq!(decision.image.unwrap().manifests, [image.manifest]);
+    }
+    node.ctr(&["images", "rm", &alone, &beside, &image.name]);
+}
+
+fn two_images_of_the_same_layers_are_ambiguous(case: &Case) {
+    let node = Node::new(case, KEY_RULE);
+    let image = node.image("twin");
+    let config = fs::read_to_string(node.blob(image.config)).unwrap();
+    let other = config.replace("/bin/sh", "/bin/false").into_bytes();
+    let first = node.manifest_of(&image, config.as_bytes(), "first");
+    let second = node.manifest_of(&image, &other, "second");
+    let name = format!("assay.test/{}:twins", case.id("twin"));
+    let index = node.import_index(&name, &[(&first, MANIFEST), (&second, MANIFEST)], &[&other]);
+    // Signed as a whole, and yet nobody knows which of the two is meant to run.
+    node.sign(index);
+    {
+        let held = node.container_on("c", &name, &image.chain_id.to_string(), &spec());
+        node.refuses(&held.request, "image-ambiguous");
+    }
+    node.ctr(&["images", "rm", &name, &image.name]);
+}
+
+fn indexes_without_end_are_refused(case: &Case) {
+    let node = Node::new(case, KEY_RULE);
+    let image = node.image("nested");
+    node.sign(image.manifest);
+    let chain = image.chain_id.to_string();
+    let own = fs::read(node.blob(image.manifest)).unwrap();
+    let around = |bytes: &[u8], kind: &str| {
+        serde_json::to_vec(&json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [listed(bytes, kind)] }))
+            .unwrap()
+    };
+    let name = |what: &str| format!("assay.test/{}:{what}", case.id("nested"));
+    let (shallow, deep) = (name("shallow"), name("deep"));
+    let one = around(&own, MANIFEST);
+    let two = around(&one, INDEX);
+    let three = around(&two, INDEX);
+    let layer = fs::read(node.blob(image.chain_id)).unwrap();
+    let config = fs::read(node.blob(image.config)).unwrap();
+    let inner: [&[u8]; 5] = [&one, &two, &own, &layer, &config];
+    node.import_index(&shallow, &[(&two, INDEX)], &inner);
+    node.import_index(&deep, &[(&three, INDEX)], &inner);
+    {
+        let held = node.container_on("shallow", &shallow, &chain, &spec());
+        node.allows(&held.request, "signature-verified");
+        let held = node.container_on("deep", &deep, &chain, &spec());
+        node.refuses(&held.request, "index-too-large");
+    }
+    node.ctr(&["images", "rm", &shallow, &deep, &image.name]);
+}
+
+fn a_refusal_in_one_namespace_is_none_in_another(case: &Case) {
+    let node = Node::new(case, "");
+    let qa = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/evidence/keys/p256.pub");
+    fs::copy(qa, node.folder.join("trust.d/qa.pub")).unwrap();
+    fs::write(
+        node.folder.join("trust.d/qa.toml"),
+        "[[key]]\nid = \"qa\"\nfile = \"qa.pub\"\nuse = [\"image\"]\n",
+    )
+    .unwrap();
+    let elsewhere = KEY_RULE
+        .replace("\"signed\"", "\"qa\"")
+        .replace("match = { ", "match = { containerd_namespace = [\"k8s.io\"], ")
+        .replace("key = \"release\"", "key = \"qa\"");
+    node.policy(&format!("{elsewhere}{KEY_RULE}"));
+    let socket = case.daemon.socket();
+    let verify = |namespace: &str| {
+        let arguments = [
+            "verify",
+            "-o",
+            "json",
+            "--address",
+            socket.to_str().unwrap(),
+            "--namespace",
+        ];
+        let output = node
+            .assay(&[&arguments[..], &[namespace, &BUSYBOX.name]].concat())
+            .output()
+            .unwrap();
+        let decision: Decision = serde_json::from_slice(&output.stdout).unwrap();
+        (decision.verdict, decision.code, decision.repeated)
+    };
+    let refused = |code: &str| (Verdict::Refuse, code.to_owned(), false);
+    let allowed = |repeated| (Verdict::Allow, "signature-verified".to_owned(), repeated);
+    let ours = case.daemon.scope.as_str();
+    assert_eq!(verify(ours), refused("evidence-cache-empty"));
+    node.sign(BUSYBOX.manifest);
+    // The same image with the same evidence: each namespace has its own rule, and neither word sticks to the other.
+    assert_eq!(verify("k8s.io"), refused("signer-not-wanted"));
+    assert_eq!(verify(ours), allowed(false));
+    assert_eq!(verify(ours), allowed(true));
+    let (verdict, code, _) = verify("k8s.io");
+    assert_eq!((verdict, code.as_str()), (Verdict::Refuse, "signer-not-wanted"));
+    assert_eq!(verify(ours), allowed(true));
+}
+
+/// What `assay policy diff` says about a container or, without one, about the images.
+fn changes<'a>(said: &'a Value, container: Option<&str>) -> Vec<&'a Value> {
+    let changes = said["changes"].as_array().unwrap().iter();
+    changes
+        .filter(|change| change["container"].as_str() == container)
+        .collect()
+}
+
+fn a_policy_diff_knows_images_and_undecided_containers(case: &Case) {
+    let node = Node::new(case, KEY_RULE);
+    let image = node.image("diffed");
+    node.sign(image.manifest);
+    let decided = node.container("decided", &image);
+    let undecided = node.container("undecided", &image);
+    node.allows(&decided.request, "signature-verified");
+    // Decided on as it was: with a digest of its own instead of a signature it would be another rule's affair.
+    let listed = format!(
+        "[[rule]]\nname = \"listed\"\nmatch = {{ image = [\"assay.test/**\"] }}\ndigest = [\"{}\"]\n",
+        BUSYBOX.config
+    );
+    let new = node.folder.join("new.toml");
+    fs::write(&new, listed).unwrap();
+    let socket = case.daemon.socket();
+    let arguments = [
+        "policy",
+        "diff",
+        "-o",
+        "json",
+        "--address",
+        socket.to_str().unwrap(),
+        "active",
+    ];
+    let output = node
+        .assay(&[&arguments[..], &[new.to_str().unwrap()]].concat())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for id in [&decided.id, &undecided.id] {
+        let of_it = changes(&said, Some(id));
+        let [change] = of_it.as_slice() else {
+            panic!("{id}: {said:#}")
+        };
+        assert_eq!(change["namespace"], case.daemon.scope.as_str());
+        assert_eq!(change["image"], image.name);
+        assert_eq!(
+            (&change["old"]["verdict"], &change["old"]["rule"]),
+            (&json!("allow"), &json!("signed"))
+        );
+        assert_eq!(
+            (&change["new"]["code"], &change["new"]["rule"]),
+            (&json!("digest-not-listed"), &json!("listed"))
+        );
+    }
+    let of_images = changes(&said, None);
+    let named = |name: &str| {
+        of_images
+            .iter()
+            .any(|change| change["image"] == name && change["namespace"] == case.daemon.scope.as_str())
+    };
+    assert!(named(&image.name), "{said:#}");
+    // Nothing was signed before, and it is listed now: a difference, too.
+    assert!(named(&BUSYBOX.name), "{said:#}");
+    let log = fs::read_to_string(node.folder.join("state").join(LOG)).unwrap();
+    assert_eq!(log.lines().count(), 1, "{log}");
+    drop((decided, undecided));
+    node.ctr(&["images", "rm", &image.name]);
 }

@@ -27,7 +27,9 @@ on_each_containerd! {
     nothing_activated,
     ctr_shows_the_refusal,
     a_pod_shows_the_refusal,
+    every_container_of_a_pod_is_decided_on,
     verify_says_the_same,
+    a_policy_diff_says_which_running_containers_would_be_refused,
 }
 
 /// Chain ID of the signed image's layer on this machine's architecture.
@@ -360,6 +362,29 @@ fn a_pod_shows_the_refusal(case: &Case) {
     }
 }
 
+/// Init and ephemeral containers are told apart from others by when a kubelet asks for them, a static pod by where the
+/// kubelet read of it. None of that is a way around.
+fn every_container_of_a_pod_is_decided_on(case: &Case) {
+    if !needs_assay("a verdict") {
+        return;
+    }
+    let from_a_file = [("kubernetes.io/config.source".to_owned(), "file".to_owned())];
+    let pod = Pod::run_annotated(case.daemon, &case.id("pod"), "", from_a_file.into()).unwrap();
+    let refused = |name: &str| {
+        let container = pod.create(name, &UNSIGNED.name, &["/bin/sh"]).unwrap();
+        let status = pod.start(&container).unwrap_err();
+        assert!(status.message().contains("signature-missing"), "{name}: {status}");
+        assert_eq!(pod.wait(&container).reason, "StartError", "{name}");
+    };
+    refused("init");
+    let main = pod.create("main", SIGNED, &["/bin/sleep", "1000"]).unwrap();
+    pod.start(&main).unwrap();
+    refused("ephemeral");
+    let helper = pod.create("helper", SIGNED, &["/bin/sh", "-c", "exit 4"]).unwrap();
+    pod.start(&helper).unwrap();
+    assert_eq!(pod.wait(&helper).exit_code, 4);
+}
+
 fn verify_says_the_same(case: &Case) {
     if !needs_assay("a verdict") {
         return;
@@ -383,4 +408,70 @@ fn verify_says_the_same(case: &Case) {
         assert_eq!(output.status.code(), Some(status), "{text}");
         assert!(text.contains(code), "{text}");
     }
+}
+
+fn a_policy_diff_says_which_running_containers_would_be_refused(case: &Case) {
+    if !needs_assay("a verdict") {
+        return;
+    }
+    let running = case
+        .shell("running", "exec sleep 1000")
+        .image_name(SIGNED)
+        .snapshot_parent(&signed_chain_id(case))
+        .start();
+    let policy = case.daemon.folder.join(format!("{}.toml", case.id("new")));
+    let rule = |key: &str| {
+        format!(
+            "[[rule]]\nname = 'new'\nmatch = {{ image = ['assay.test/enforced/**'] }}\n[[rule.signature]]\n\
+             any = [{{ key = '{key}' }}]\n"
+        )
+    };
+    let socket = case.daemon.socket();
+    let diff = |more: &[&str]| {
+        let arguments = [
+            "policy",
+            "diff",
+            "--address",
+            socket.to_str().unwrap(),
+            "active",
+            policy.to_str().unwrap(),
+        ];
+        let output = case.daemon.assay(&[&arguments[..], more].concat());
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    fs::write(&policy, rule("stranger")).unwrap();
+    let (code, text) = diff(&["-o", "json"]);
+    assert_eq!(code, Some(3), "{text}");
+    let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let of_ours = |change: &&serde_json::Value| change["container"] == case.id("running").as_str();
+    let changes: Vec<_> = said["changes"].as_array().unwrap().iter().filter(of_ours).collect();
+    let [change] = changes.as_slice() else {
+        panic!("{said:#}")
+    };
+    assert_eq!(change["old"]["code"], "signature-verified");
+    assert_eq!(change["old"]["rule"], "release images");
+    assert_eq!(
+        (change["new"]["verdict"].as_str(), change["new"]["code"].as_str()),
+        (Some("refuse"), Some("signer-not-wanted"))
+    );
+    let (_, table) = diff(&[]);
+    let line = table
+        .lines()
+        .find(|line| line.contains(&case.id("running")))
+        .unwrap_or_else(|| panic!("{table}"));
+    assert!(line.contains("refuse signer-not-wanted by \"new\""), "{line}");
+    // Another rule with the same verdict is a difference; the container runs on whatever is said.
+    fs::write(&policy, rule("release")).unwrap();
+    let (_, text) = diff(&["-o", "json"]);
+    let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let change = said["changes"].as_array().unwrap().iter().find(of_ours).unwrap();
+    assert_eq!(
+        (change["new"]["verdict"].as_str(), change["new"]["rule"].as_str()),
+        (Some("allow"), Some("new"))
+    );
+    assert_eq!(case.daemon.decisions(&case.id("running")).len(), 1);
+    running.kill(9).unwrap();
+    running.wait();
+    running.delete().unwrap();
+    fs::remove_file(policy).unwrap();
 }

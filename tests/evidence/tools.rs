@@ -288,3 +288,66 @@ fn a_truncated_tar_is_told_from_an_empty_one() {
     }
     assert!(!other.cache().join("index.json").exists());
 }
+
+#[test]
+fn attestations_that_carry_no_signature_count_by_what_cosign_signed() {
+    let Publisher {
+        folder,
+        registry,
+        platform,
+        ..
+    } = &*PUBLISHER;
+    for (name, signed, code) in [
+        ("hardened", "itself", "attestation-verified"),
+        ("hardened", "index", "attestation-verified"),
+        ("buildkit", "itself", "attestation-verified"),
+        ("indexed", "itself", "attestation-unsigned"),
+        ("indexed", "index", "attestation-verified"),
+    ] {
+        let node = Node::new();
+        let said = node.pull(&[&format!("{registry}/{name}:1")]);
+        assert_eq!(said.code, 0, "{name}: {}{}", said.out, said.err);
+        fs::copy(folder.join("release.pub"), node.path("trust/release.pub")).unwrap();
+        let key = "[[key]]\nid = \"release\"\nfile = \"release.pub\"\nuse = [\"image\", \"sbom\"]\n";
+        fs::write(node.path("trust/keys.toml"), key).unwrap();
+        let rule = format!(
+            "[[rule]]\nname = \"r\"\nmatch = {{ image = [\"**\"] }}\nmode = \"enforce\"\ndigest = [\"{platform}\"]\n\
+             [[rule.sbom]]\nany = [{{ key = \"release\" }}]\nsigned = \"{signed}\"\n"
+        );
+        fs::write(node.path("policy/rules.toml"), rule).unwrap();
+        let raw = fs::read(folder.join(name).join("index.json")).unwrap();
+        let layout: Value = serde_json::from_slice(&raw).unwrap();
+        let index = layout["manifests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|entry| entry["mediaType"].as_str().unwrap().contains("index"))
+            .unwrap();
+        let expect = if code == "attestation-verified" {
+            "allow"
+        } else {
+            "refuse"
+        };
+        // What was pulled, and a copy as oras makes it.
+        let tests: String = [node.cache(), folder.join(name)]
+            .iter()
+            .enumerate()
+            .map(|(number, evidence)| {
+                format!(
+                    "[[test]]\nname = \"{number}\"\nimage = \"registry.example/{name}:1\"\ndigest = \"{platform}\"\n\
+                     indexes = [{}]\nevidence = \"{}\"\nexpect = \"{expect}\"\ncode = \"{code}\"\n",
+                    index["digest"],
+                    evidence.display(),
+                )
+            })
+            .collect();
+        let file = node.path("tests.toml");
+        fs::write(&file, tests).unwrap();
+        let told = node
+            .command(&["policy", "test", file.to_str().unwrap()])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&told.stdout).into_owned() + &String::from_utf8_lossy(&told.stderr);
+        assert!(told.status.success(), "{name} {signed}: {text}");
+    }
+}

@@ -19,6 +19,7 @@ pub enum Fault {
     LeafSelfSigned,
     LeafByUnknownAuthority,
     LeafByLeaf,
+    LeafOutsideNameConstraints,
     LeafExpired,
     LeafNotYetValid,
     IntermediateExpired,
@@ -72,7 +73,7 @@ pub enum Fault {
 
 impl Fault {
     /// Anywhere where a certificate is.
-    pub const OF_CERTIFICATE: [Self; 19] = [
+    pub const OF_CERTIFICATE: [Self; 20] = [
         Self::SctMissing,
         Self::SctByUnknownLog,
         Self::SctOfOtherCertificate,
@@ -88,6 +89,7 @@ impl Fault {
         Self::LeafSelfSigned,
         Self::LeafByUnknownAuthority,
         Self::LeafByLeaf,
+        Self::LeafOutsideNameConstraints,
         Self::LeafExpired,
         Self::LeafNotYetValid,
         Self::IntermediateExpired,

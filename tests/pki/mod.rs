@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-mod der;
+pub mod der;
 mod fault;
 mod log;
 mod tsa;
@@ -134,6 +134,15 @@ impl Sigstore {
                     start,
                     SIGNED - DAY,
                     Purpose::Intermediate,
+                );
+            }
+            Fault::LeafOutsideNameConstraints => {
+                broken.intermediate = self.root.certify(
+                    &self.intermediate.name,
+                    &self.intermediate.key,
+                    start,
+                    SIGNED + 9 * YEAR,
+                    Purpose::ConstrainedIntermediate,
                 );
             }
             Fault::TimestampOutsideAuthority => {
@@ -431,6 +440,7 @@ impl Default for Leaf {
             authority: false,
             key_usage: Some(0x80),
             code_signing: true,
+            foreign_key: None,
         }
     }
 }

@@ -127,6 +127,8 @@ pub struct Leaf {
     /// First byte of the KeyUsage bits; `0x80` is digitalSignature.
     pub key_usage: Option<u8>,
     pub code_signing: bool,
+    /// SubjectPublicKeyInfo of another key than the one that signs.
+    pub foreign_key: Option<Vec<u8>>,
 }
 
 /// What a certificate authority may do.
@@ -134,6 +136,8 @@ pub struct Leaf {
 pub enum Purpose {
     Root,
     Intermediate,
+    /// An intermediate that may certify only URIs of another host.
+    ConstrainedIntermediate,
     TimestampAuthority,
     /// A timestamp authority's certificate without its extended key usage.
     Useless,
@@ -245,7 +249,7 @@ impl Leaf {
         Template {
             subject: String::new(),
             serial: 0x11,
-            spki: key.spki(),
+            spki: self.foreign_key.clone().unwrap_or_else(|| key.spki()),
             not_before: self.not_before,
             not_after: self.not_after,
             extensions,
@@ -277,6 +281,12 @@ impl Template {
                 key_usage(SIGN_CERTIFICATES),
                 extended_key_usage(CODE_SIGNING),
                 basic_constraints(Some(0)),
+            ],
+            Purpose::ConstrainedIntermediate => vec![
+                key_usage(SIGN_CERTIFICATES),
+                extended_key_usage(CODE_SIGNING),
+                basic_constraints(Some(0)),
+                name_constraints("other.example"),
             ],
             Purpose::TimestampAuthority => vec![
                 key_usage(SIGN),
@@ -342,6 +352,12 @@ fn key_usage(first: u8) -> Vec<u8> {
 
 fn extended_key_usage(purpose: &str) -> Vec<u8> {
     extension("2.5.29.37", false, &sequence([oid(purpose)]))
+}
+
+/// Permits URIs of one host and nothing else, see RFC 5280, section 4.2.1.10.
+fn name_constraints(host: &str) -> Vec<u8> {
+    let permitted = sequence([implicit(6, host.as_bytes())]);
+    extension("2.5.29.30", true, &sequence([tlv(0xa0, &permitted)]))
 }
 
 fn basic_constraints(path_length: Option<u8>) -> Vec<u8> {

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use jiff::{Span, SpanRelativeTo};
 use toml::Spanned;
 
 use super::super::{
-    Asks, CertificatePattern, DistinguishedName, IdentityPattern, Mirror, NotationPattern, Parameter, Provenance,
-    Revocation, SbomFormat, SignerPattern, Subject, Table as Evidence, Vsa, diags,
+    Asks, CertificatePattern, IdentityPattern, Mirror, NotationPattern, Parameter, Provenance, Revocation, SbomFormat,
+    Signed, SignerPattern, Subject, Table as Evidence, Vsa, diags,
 };
 use super::{Mention, Named};
 use crate::attest::Family;
 use crate::diagnostic::strict::{Reader, Table};
 use crate::trust::diags::invalid_text;
 use crate::trust::{MAX_LEVEL, TextPattern};
+use crate::verify::notation::DistinguishedName;
 
 /// The tables of a rule by their keys, with what messages call them.
 pub(super) const TABLES: &[(Family, &str, &str)] = &[
@@ -28,6 +28,8 @@ const COMMON_KEYS: &[&str] = &["any", "threshold", "subject", "log", "logs", "ma
 const PROVENANCE_KEYS: &[&str] = &["builder", "level", "source", "build_type", "parameters"];
 const VSA_KEYS: &[&str] = &["verifier", "levels", "resource", "mirror", "policy"];
 const SBOM_KEYS: &[&str] = &["format"];
+/// What all but signatures have.
+const ATTESTATION_KEYS: &[&str] = &["signed"];
 
 const KEY_SIGNER: &[&str] = &["key"];
 const IDENTITY_SIGNER: &[&str] = &[
@@ -75,6 +77,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("index", Subject::Index),
     ("either", Subject::Either),
 ];
+const SIGNED: &[(&str, Signed)] = &[("itself", Signed::Itself), ("index", Signed::Index)];
 const LOGS: &[(&str, usize)] = &[("required", 1), ("optional", 0)];
 const REVOCATIONS: &[(&str, Revocation)] = &[("required", Revocation::Required), ("optional", Revocation::Optional)];
 const FORMATS: &[(&str, SbomFormat)] = &[("spdx", SbomFormat::Spdx), ("cyclonedx", SbomFormat::CycloneDx)];
@@ -83,8 +86,6 @@ const FORMATS: &[(&str, SbomFormat)] = &[("spdx", SbomFormat::Spdx), ("cyclonedx
 const MAX_THRESHOLD: usize = 64;
 /// Most logs that a table may ask for.
 const MAX_LOGS: usize = 16;
-/// Longest age that a table may ask for, in seconds: a hundred years.
-const MAX_AGE: i64 = 100 * 366 * 24 * 3600;
 
 pub(super) fn parse<'s>(
     reader: &mut Reader<'s>,
@@ -114,8 +115,9 @@ pub(super) fn parse<'s>(
     let evidence = Evidence {
         threshold: threshold.as_ref().map_or(1, |threshold| *threshold.get_ref()),
         subject: reader.choice(table, "subject", SUBJECTS).unwrap_or_default(),
+        signed: reader.choice(table, "signed", SIGNED).unwrap_or_default(),
         logs: parse_logs(reader, table),
-        max_age: parse_age(reader, table),
+        max_age: reader.age(table, "max_age"),
         condition: condition.map(Spanned::into_inner),
         asks: asks?,
         any,
@@ -133,13 +135,14 @@ pub(super) fn parse<'s>(
 
 /// Complains about the keys that no table of this kind has.
 pub(super) fn finish(reader: &mut Reader<'_>, table: &Table<'_>, family: Family) {
-    let own = match family {
-        Family::Signature | Family::Vex => &[],
-        Family::Provenance => PROVENANCE_KEYS,
-        Family::Vsa => VSA_KEYS,
-        Family::Sbom => SBOM_KEYS,
+    let (shared, own): (&[&str], &[&str]) = match family {
+        Family::Signature => (&[], &[]),
+        Family::Vex => (ATTESTATION_KEYS, &[]),
+        Family::Provenance => (ATTESTATION_KEYS, PROVENANCE_KEYS),
+        Family::Vsa => (ATTESTATION_KEYS, VSA_KEYS),
+        Family::Sbom => (ATTESTATION_KEYS, SBOM_KEYS),
     };
-    reader.finish(table, &[COMMON_KEYS, own].concat(), &[]);
+    reader.finish(table, &[COMMON_KEYS, shared, own].concat(), &[]);
 }
 
 fn parse_asks<'s>(
@@ -251,22 +254,6 @@ fn parse_logs(reader: &mut Reader<'_>, table: &mut Table<'_>) -> usize {
         diags::logs_optional(reader, number, word_at);
     }
     number.map(|number| *number.get_ref()).or(word).unwrap_or(0)
-}
-
-/// Seconds of an age such as `90d` or `12h`. A day has 24 hours; months and years have no one length.
-fn parse_age(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<i64> {
-    let text = reader.text(table, "max_age")?;
-    let age = text
-        .get_ref()
-        .parse::<Span>()
-        .ok()
-        .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok())
-        .map(|duration| duration.as_secs())
-        .filter(|seconds| (1..=MAX_AGE).contains(seconds));
-    if age.is_none() {
-        diags::invalid_age(reader, &text);
-    }
-    age
 }
 
 fn parse_signer<'s>(

@@ -91,6 +91,7 @@ fn logged(sigstore: &Sigstore) -> (Vec<LogEntry>, Vec<TrustedTime>) {
             log: log.clone(),
             index: 25_000_005,
             included: false,
+            unnumbered: false,
         }],
         vec![TrustedTime {
             source: TimeSource::Log,
@@ -235,6 +236,7 @@ fn a_certificate_with_anything_wrong_is_refused() {
     LeafSelfSigned: certificate-untrusted
     LeafByUnknownAuthority: certificate-untrusted
     LeafByLeaf: certificate-untrusted
+    LeafOutsideNameConstraints: certificate-untrusted
     LeafExpired: certificate-untrusted
     LeafNotYetValid: certificate-untrusted
     IntermediateExpired: certificate-expired

@@ -17,6 +17,7 @@ mod element;
 mod envelope;
 mod jws;
 mod key;
+mod name;
 mod revocation;
 mod stores;
 mod subject;
@@ -31,9 +32,10 @@ pub use envelope::{PAYLOAD_TYPE, Scheme};
 pub use jws::MEDIA_TYPE as JWS;
 use key::EnvelopeAlgorithm;
 pub use key::{AlgorithmError, MAX_RSA_BITS, MIN_RSA_BITS};
+pub use name::{DistinguishedName, InvalidName};
 pub use revocation::{CrlError, MAX_CRL, Revocation};
 pub use stores::{MAX_CRLS, MAX_STORE_FILE, StoreError, StoreKind, TrustStores};
-pub use subject::{IDENTITY_PREFIX, InvalidIdentity, Subject, TrustedIdentities};
+pub use subject::Subject;
 
 /// Artifact type, or media type of the configuration, of a manifest that carries a signature.
 pub const ARTIFACT_TYPE: &str = "application/vnd.cncf.notary.signature";
@@ -250,7 +252,7 @@ struct Payload {
 
 /// Verifies an envelope of the type [`JWS`] or [`COSE`] at the time `now`.
 ///
-/// What it does not decide is left to policy: whose the signature must be ([`TrustedIdentities`]), which of the
+/// What it does not decide is left to policy: whose the signature must be ([`DistinguishedName`]), which of the
 /// trust stores count, whether [`Revocation::Unavailable`] is good enough, and that [`Verified::target`] is the
 /// image in question.
 ///

@@ -63,6 +63,16 @@ pub struct Pod {
 impl Pod {
     /// Starts a sandbox with a runtime handler; the empty name is the default one.
     pub fn run(daemon: &Daemon, name: &str, handler: &str) -> Result<Self, Status> {
+        Self::run_annotated(daemon, name, handler, HashMap::new())
+    }
+
+    /// As [`Pod::run`], with annotations of the pod.
+    pub fn run_annotated(
+        daemon: &Daemon,
+        name: &str,
+        handler: &str,
+        annotations: HashMap<String, String>,
+    ) -> Result<Self, Status> {
         let client = daemon.client("k8s.io");
         let config = PodSandboxConfig {
             metadata: Some(PodSandboxMetadata {
@@ -71,6 +81,7 @@ impl Pod {
                 namespace: "default".to_owned(),
                 attempt: 0,
             }),
+            annotations,
             log_directory: daemon.folder.join("logs").join(name).display().to_string(),
             linux: Some(LinuxPodSandboxConfig {
                 cgroup_parent: format!("/{}/{name}", daemon.scope),

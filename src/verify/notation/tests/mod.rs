@@ -47,6 +47,10 @@ fn recorded_stores() -> TrustStores {
     stores
 }
 
+fn distinguished(text: &str) -> Result<DistinguishedName, InvalidName> {
+    text.to_owned().try_into()
+}
+
 fn verify_fixture(name: &str, stores: &TrustStores, now: Timestamp) -> Result<Verified, Fault> {
     verify(&fixture(name), media_type(name), stores, now)
 }
@@ -77,12 +81,8 @@ fn every_kind_of_key_that_notation_signs_with_verifies_in_both_forms() {
             assert_eq!(verified.chain.len(), 3);
             assert_eq!(verified.trusted_time, None);
             assert!(matches!(verified.revocation, Revocation::Unavailable(_)));
-            let identities = ["x509.subject: C=DE, ST=Berlin, O=Acme\\, Inc, OU=Build"];
-            assert!(
-                TrustedIdentities::parse(&identities)
-                    .unwrap()
-                    .matches(&verified.identity)
-            );
+            let acme = distinguished("C=DE, ST=Berlin, O=Acme\\, Inc, OU=Build").unwrap();
+            assert!(acme.matches(&verified.identity.to_string()));
             // Without a timestamp the chain must hold now; the root was made a moment before the signer.
             let fault = verify_fixture(&name, &stores, at("2036-11-30T00:00:00Z")).unwrap_err();
             assert_eq!(fault.code(), "notation-certificate-time", "{fault}");
@@ -215,45 +215,7 @@ fn files_of_trust_stores_are_read_strictly() {
 }
 
 #[test]
-fn identities_are_read_as_trust_policies_write_them() {
-    let parse = |text: &str| TrustedIdentities::parse(&[text]);
-    let refused = |text: &str| parse(text).unwrap_err().to_string();
-    insta::assert_snapshot!(refused("C=DE, ST=Berlin, O=Acme"), @r#"'C=DE, ST=Berlin, O=Acme' is not an identity: expected "x509.subject: C=…, ST=…, O=…" or "*""#);
-    insta::assert_snapshot!(refused("x509.subject: C=DE, O=Acme"), @"the attribute ST is missing: an identity names at least C, ST and O");
-    insta::assert_snapshot!(refused("x509.subject: C=DE, C=FR, ST=Berlin, O=Acme"), @"the attribute C appears twice");
-    insta::assert_snapshot!(refused("x509.subject: C=DE, ST=Berlin, O=Acme, UID=1"), @"the attribute 'UID' is not supported: use C, ST, O, L, OU, CN, STREET, POSTALCODE or SERIALNUMBER");
-    for broken in [
-        "",
-        "C",
-        "C=",
-        "C=DE,",
-        "C=DE+ST=Berlin",
-        "C=#0401",
-        r#"C="DE""#,
-        "C=\\",
-        "C=\\zz",
-        "C=\\ff",
-    ] {
-        let text = format!("x509.subject:{broken}");
-        assert!(matches!(parse(&text), Err(InvalidIdentity::Name(_))), "{text}");
-    }
-    let none: [&str; 0] = [];
-    assert_eq!(TrustedIdentities::parse(&none), Err(InvalidIdentity::None));
-    assert_eq!(parse("*"), Ok(TrustedIdentities::Any));
-    let one = "x509.subject: C=DE, ST=Berlin, O=Acme";
-    assert_eq!(TrustedIdentities::parse(&["*", one]), Err(InvalidIdentity::Wildcard));
-    let narrower = "x509.subject: C=DE, ST=Berlin, O=Acme, OU=Build";
-    for overlapping in [[one, one], [one, narrower], [narrower, one]] {
-        let error = TrustedIdentities::parse(&overlapping).unwrap_err();
-        assert!(matches!(error, InvalidIdentity::Overlap(..)), "{error}");
-    }
-    // The state has two names, values may be escaped, and spaces around them do not count.
-    assert_eq!(parse("x509.subject: C=DE,S=Berlin ,O=  Acme"), parse(one));
-    assert_eq!(parse("x509.subject:C=\\44E, ST=Berlin, O=A\\63me"), parse(one));
-}
-
-#[test]
-fn an_identity_is_a_subset_of_the_subject() {
+fn a_policy_names_a_part_of_the_subject() {
     let subject = |attributes: &[(&str, &str)]| {
         use x509_cert::der::Decode as _;
         Subject::new(&x509_cert::name::Name::from_der(&forge::name(attributes)).unwrap())
@@ -265,28 +227,24 @@ fn an_identity_is_a_subset_of_the_subject() {
         ("2.5.4.3", "Leaf"),
     ];
     let matches = |identity: &str, attributes: &[(&str, &str)]| {
-        TrustedIdentities::parse(&[identity])
+        distinguished(identity)
             .unwrap()
-            .matches(&subject(attributes))
+            .matches(&subject(attributes).to_string())
     };
-    assert!(matches("x509.subject: C=DE, ST=Berlin, O=Acme\\, Inc\\ ", &acme));
-    assert!(matches(
-        "x509.subject: CN=Leaf, O=Acme\\, Inc\\ , ST=Berlin, C=DE",
-        &acme
-    ));
-    assert!(matches("*", &acme));
+    assert!(matches("C=DE, ST=Berlin, O=Acme\\, Inc\\ ", &acme));
+    assert!(matches("CN=Leaf, O=Acme\\, Inc\\ , ST=Berlin, C=DE", &acme));
     for other in [
-        "x509.subject: C=DE, ST=Berlin, O=Acme\\, Inc",
-        "x509.subject: C=DE, ST=berlin, O=Acme\\, Inc\\ ",
-        "x509.subject: C=DE, ST=Berlin, O=Acme\\, Inc\\ , CN=Lea",
-        "x509.subject: C=DE, ST=Berlin, O=Acme\\, Inc\\ , OU=Build",
+        "C=DE, ST=Berlin, O=Acme\\, Inc",
+        "C=DE, ST=berlin, O=Acme\\, Inc\\ ",
+        "C=DE, ST=Berlin, O=Acme\\, Inc\\ , CN=Lea",
+        "C=DE, ST=Berlin, O=Acme\\, Inc\\ , OU=Build",
     ] {
         assert!(!matches(other, &acme), "{other}");
     }
     // A subject that names an attribute twice is nobody's: which of them counts would depend on the reader.
     let mut twice = acme.to_vec();
     twice.push(("2.5.4.10", "Evil"));
-    assert!(!matches("x509.subject: C=DE, ST=Berlin, O=Acme\\, Inc\\ ", &twice));
+    assert!(!matches("C=DE, ST=Berlin, O=Acme\\, Inc\\ ", &twice));
     assert_eq!(subject(&acme).to_string(), "CN=Leaf,O=Acme\\, Inc\\ ,ST=Berlin,C=DE");
 }
 
@@ -357,9 +315,9 @@ proptest! {
         use x509_cert::der::Decode as _;
         let subject = Subject::new(&x509_cert::name::Name::from_der(&forge::name(&attributes)).unwrap());
         let escaped = |value: &String| -> String { value.bytes().map(|byte| format!("\\{byte:02x}")).collect() };
-        let text = format!("x509.subject: C={}, ST={}, O={}", escaped(&values[0]), escaped(&values[1]), escaped(&values[2]));
-        prop_assert!(TrustedIdentities::parse(&[text]).unwrap().matches(&subject));
-        let _ = TrustedIdentities::parse(&[format!("x509.subject:{}", values.concat())]);
+        let text = format!("C={}, ST={}, O={}", escaped(&values[0]), escaped(&values[1]), escaped(&values[2]));
+        prop_assert!(distinguished(&text).unwrap().matches(&subject.to_string()));
+        let _ = distinguished(&values.concat());
     }
 }
 

@@ -1,10 +1,13 @@
-//! Distinguished names, as the Notary Project's policies name signers by them.
+//! Distinguished names, as policies name signers of the Notary Project by them.
 //!
-//! Format: the string form of RFC 4514, without multi-valued attributes, which no policy could compare in one way.
+//! Format: the string form of RFC 4514, without multi-valued attributes, which no policy could compare in one way. A
+//! certificate's own name is written in it by [`Subject`](super::Subject).
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use super::subject::NAMES;
 
 /// Longest name.
 const MAX_NAME: usize = 2048;
@@ -23,6 +26,9 @@ pub enum InvalidName {
     /// An attribute appears twice or several in one place.
     #[error("it has an attribute twice, or several in one place")]
     Ambiguous,
+    /// An attribute that no certificate's name is written with.
+    #[error("it has an attribute other than C, ST, O, L, OU, CN, STREET, POSTALCODE and SERIALNUMBER")]
+    Attribute,
     /// Attributes that must be there are missing.
     #[error("it must have the attributes C, ST and O")]
     Required,
@@ -50,6 +56,10 @@ impl TryFrom<String> for DistinguishedName {
 
     fn try_from(text: String) -> Result<Self, InvalidName> {
         let attributes = attributes(&text)?;
+        let is_known = |name: &String| NAMES.iter().any(|(_, known)| known == name);
+        if !attributes.iter().all(|(name, _)| is_known(name)) {
+            return Err(InvalidName::Attribute);
+        }
         if REQUIRED
             .iter()
             .all(|wanted| attributes.iter().any(|(name, _)| name == wanted))
@@ -204,6 +214,7 @@ mod tests {
             ("acme", InvalidName::Form),
             ("C=US,ST=WA,O=", InvalidName::Form),
             ("C=US,ST=WA,O=a,O=b", InvalidName::Ambiguous),
+            ("C=US,ST=WA,O=a,UID=1", InvalidName::Attribute),
             ("", InvalidName::Form),
         ] {
             assert_eq!(name(text), Err(fault), "{text}");
