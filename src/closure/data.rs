@@ -53,10 +53,10 @@ impl Trace<'_> {
         let mut users: BTreeMap<String, BTreeSet<PackageId>> = BTreeMap::new();
         for (id, package) in self.inventory.packages.iter().enumerate() {
             for path in &package.files {
-                if let (Some((directory, _)), Some(owner)) = (path.rsplit_once('/'), self.inventory.owner(path)) {
-                    if owner == id {
-                        users.entry(directory.to_owned()).or_default().insert(id);
-                    }
+                if let (Some((directory, _)), Some(owner)) = (path.rsplit_once('/'), self.inventory.owner(path))
+                    && owner == id
+                {
+                    users.entry(directory.to_owned()).or_default().insert(id);
                 }
             }
         }
@@ -94,10 +94,10 @@ impl Trace<'_> {
         }
         match self.inventory.owner(path) {
             Some(id) => {
-                if self.level != Level::Files {
-                    if let Some(reached) = self.packages.get(&id).cloned() {
-                        self.keep_data(path, "data of a package that is reached", &Origin::Path(reached));
-                    }
+                if self.level != Level::Files
+                    && let Some(reached) = self.packages.get(&id).cloned()
+                {
+                    self.keep_data(path, "data of a package that is reached", &Origin::Path(reached));
                 }
             }
             None => {

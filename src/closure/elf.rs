@@ -373,7 +373,7 @@ fn symbol_count(
     };
     let counted = hash.and_then(|address| word(address, 1)).unwrap_or(0);
     let undefined = gnu_hash.and_then(|address| word(address, 1)).unwrap_or(0);
-    let between = strings.checked_sub(symbols).unwrap_or(0) / (size.max(1) as u64);
+    let between = strings.saturating_sub(symbols) / (size.max(1) as u64);
     let most = u64::from(counted.max(undefined)).max(between);
     usize::try_from(most).unwrap_or(MAX_SYMBOLS).min(MAX_SYMBOLS)
 }

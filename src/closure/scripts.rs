@@ -403,22 +403,22 @@ impl Trace<'_> {
     /// The container's own command line.
     pub(super) fn arguments(&mut self, cwd: &str, origin: &Origin) {
         let args = self.roots.args.clone();
-        if let Some(first) = args.first() {
-            if self.command(first, cwd).is_none() {
-                if self.is_unknown(&if first.contains('/') {
-                    join(cwd, first)
-                } else {
-                    join("/", first)
-                }) || self.is_unknown(first)
-                {
-                    self.closure
-                        .cannot_follow(first, "lies in a mount that could not be read");
-                } else {
-                    self.closure.note(format!(
-                        "{}, which the container starts, is not in the image",
-                        printable(first)
-                    ));
-                }
+        if let Some(first) = args.first()
+            && self.command(first, cwd).is_none()
+        {
+            if self.is_unknown(&if first.contains('/') {
+                join(cwd, first)
+            } else {
+                join("/", first)
+            }) || self.is_unknown(first)
+            {
+                self.closure
+                    .cannot_follow(first, "lies in a mount that could not be read");
+            } else {
+                self.closure.note(format!(
+                    "{}, which the container starts, is not in the image",
+                    printable(first)
+                ));
             }
         }
         self.run_words(&args, "the container starts it", origin, cwd);
@@ -542,21 +542,23 @@ impl Trace<'_> {
             if std::mem::take(&mut skip) {
                 continue;
             }
-            if let [option] = values.known.as_slice() {
-                if option.starts_with(['-', '+']) && option.len() > 1 && !takes_text {
-                    if option == "--" {
-                        continue;
-                    }
-                    if !option.starts_with("--") {
-                        takes_text |= option.starts_with('-') && option.contains('c');
-                        skip = option.ends_with('o') || option.ends_with('O');
-                        if option.contains('s') && !takes_text {
-                            self.closure
-                                .cannot_follow(what, "runs a shell that reads its commands from its input");
-                        }
-                    }
+            if let [option] = values.known.as_slice()
+                && option.starts_with(['-', '+'])
+                && option.len() > 1
+                && !takes_text
+            {
+                if option == "--" {
                     continue;
                 }
+                if !option.starts_with("--") {
+                    takes_text |= option.starts_with('-') && option.contains('c');
+                    skip = option.ends_with('o') || option.ends_with('O');
+                    if option.contains('s') && !takes_text {
+                        self.closure
+                            .cannot_follow(what, "runs a shell that reads its commands from its input");
+                    }
+                }
+                continue;
             }
             let behind: Option<Vec<String>> = rest
                 .get(at + 1..)
@@ -645,7 +647,7 @@ impl Trace<'_> {
                 if !value.starts_with('-') && !value.is_empty() {
                     if let Some(found) = self.space.resolve(&file) {
                         if matches!(self.space.what(&found.path), Some(What::File { .. })) {
-                            self.search_sources(language, &[found.path.clone()]);
+                            self.search_sources(language, std::slice::from_ref(&found.path));
                             // Modules beside the script belong to it.
                             if let Some((directory, _)) = found.path.rsplit_once('/') {
                                 self.directory_data(directory, "beside the script", origin);
@@ -799,13 +801,14 @@ impl Trace<'_> {
     }
 
     fn suspect_writable(&mut self, path: &str) {
-        if let Some((mount, _)) = self.space.mount(path) {
-            if mount.writable && !matches!(mount.content, Content::Unknown) {
-                self.closure.cannot_follow(
-                    path,
-                    "is a script in a mount that can be written, and may be another one when it runs",
-                );
-            }
+        if let Some((mount, _)) = self.space.mount(path)
+            && mount.writable
+            && !matches!(mount.content, Content::Unknown)
+        {
+            self.closure.cannot_follow(
+                path,
+                "is a script in a mount that can be written, and may be another one when it runs",
+            );
         }
     }
 

@@ -590,11 +590,11 @@ impl Lexer<'_> {
                     if words.is_empty() && self.keyword(&word, &mut cases) {
                         continue;
                     }
-                    if words.is_empty() {
-                        if let Some((name, value)) = word.assignment() {
-                            self.assign(name, value);
-                            continue;
-                        }
+                    if words.is_empty()
+                        && let Some((name, value)) = word.assignment()
+                    {
+                        self.assign(name, value);
+                        continue;
                     }
                     words.push(word);
                 }
@@ -611,10 +611,10 @@ impl Lexer<'_> {
                 }
                 Token::Operator(operator) => {
                     self.finish(&mut words, &mut has_input, number);
-                    if operator.starts_with(";;") || operator == ";&" {
-                        if let Some(last) = cases.last_mut() {
-                            *last = true;
-                        }
+                    if (operator.starts_with(";;") || operator == ";&")
+                        && let Some(last) = cases.last_mut()
+                    {
+                        *last = true;
                     }
                 }
                 Token::Redirection(operator) => {

@@ -118,17 +118,17 @@ impl<'a> Space<'a> {
 
     /// What stands at a path that has no link before its last component.
     pub(super) fn what(&self, path: &str) -> Option<What<'a>> {
-        if !self.mounts.is_empty() {
-            if let Some((mount, below)) = self.mount(path) {
-                return match &mount.content {
-                    Content::Tree(tree) => tree.node(&below).map(what),
-                    Content::File(bytes, mode) => (below == "/").then_some(What::File {
-                        mode: *mode,
-                        size: bytes.len() as u64,
-                    }),
-                    Content::Unknown => Some(What::Unknown),
-                };
-            }
+        if !self.mounts.is_empty()
+            && let Some((mount, below)) = self.mount(path)
+        {
+            return match &mount.content {
+                Content::Tree(tree) => tree.node(&below).map(what),
+                Content::File(bytes, mode) => (below == "/").then_some(What::File {
+                    mode: *mode,
+                    size: bytes.len() as u64,
+                }),
+                Content::Unknown => Some(What::Unknown),
+            };
         }
         if let Some(node) = self.tree.node(path) {
             return Some(what(node));

@@ -1,6 +1,7 @@
 //! Follows what is kept to what it needs, until nothing is added.
 
 use std::cell::RefCell;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
@@ -84,6 +85,9 @@ const SHARED: &[&str] = &[
     "/usr/share/pixmaps",
 ];
 
+/// Name of a library, what it must fit to, whether musl loads it; and where it was found.
+type Searches = BTreeMap<(String, Abi, bool), Rc<Vec<String>>>;
+
 /// Who asks for a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
@@ -119,7 +123,7 @@ pub(super) struct Trace<'a> {
     configured: u64,
     preload: Vec<String>,
     /// Searches that depend on nothing but the name: no `DT_RPATH` and the like.
-    searches: RefCell<BTreeMap<(String, Abi, bool), Rc<Vec<String>>>>,
+    searches: RefCell<Searches>,
     /// Members of processes for which texts were followed, and whether the process starts programs.
     followed: BTreeSet<(String, bool)>,
     /// Modules of languages by their first name, not yet searched.
@@ -335,11 +339,12 @@ impl<'a> Trace<'a> {
     }
 
     fn reach(&mut self, path: &str) {
-        if let Some(id) = self.inventory.owner(path) {
-            if !self.packages.contains_key(&id) {
-                self.packages.insert(id, path.to_owned());
-                self.waiting_packages.push_back(id);
-            }
+        let Some(id) = self.inventory.owner(path) else {
+            return;
+        };
+        if let Entry::Vacant(place) = self.packages.entry(id) {
+            place.insert(path.to_owned());
+            self.waiting_packages.push_back(id);
         }
     }
 
@@ -509,10 +514,10 @@ impl<'a> Trace<'a> {
     /// Keeps a source that is loaded as a module, even if it could be started as a script too: as that it is not
     /// followed.
     pub(super) fn keep_source(&mut self, path: &str, rule: &str, origin: &Origin) {
-        if let Some(found) = self.space.resolve(path) {
-            if self.class(&found.path) == Class::Script {
-                self.analysed.insert(found.path);
-            }
+        if let Some(found) = self.space.resolve(path)
+            && self.class(&found.path) == Class::Script
+        {
+            self.analysed.insert(found.path);
         }
         self.keep(path, rule, origin, By::Convention);
     }
@@ -631,10 +636,8 @@ impl<'a> Trace<'a> {
             && !elf.no_default
             && !name.contains('/');
         let key = (name.to_owned(), elf.abi, is_musl);
-        if plain {
-            if let Some(known) = self.searches.borrow().get(&key) {
-                return Rc::clone(known);
-            }
+        if plain && let Some(known) = self.searches.borrow().get(&key) {
+            return Rc::clone(known);
         }
         let search = Search {
             abi: elf.abi,
@@ -887,7 +890,7 @@ impl<'a> Trace<'a> {
                     .rsplit_once('/')
                     .map_or("", |(directory, _)| directory)
                     .to_owned();
-                let public = self.path.iter().any(|known| *known == directory);
+                let public = self.path.contains(&directory);
                 for name in &texts.names {
                     // Short names of commands are words of other meaning, too.
                     if name.len() < 4 || public && (name.len() < 6 || !name.contains(['-', '_'])) {
@@ -1136,11 +1139,11 @@ impl<'a> Trace<'a> {
                 }
             }
             // `command = name arguments`, as supervisors write it.
-            if let Some((key, value)) = line.split_once('=') {
-                if matches!(key.trim(), "command" | "exec" | "ExecStart" | "ExecStartPre") {
-                    let words: Vec<String> = value.split_ascii_whitespace().map(str::to_owned).collect();
-                    self.run_words(&words, &format!("the configuration of {of} starts it"), &origin, "/");
-                }
+            if let Some((key, value)) = line.split_once('=')
+                && matches!(key.trim(), "command" | "exec" | "ExecStart" | "ExecStartPre")
+            {
+                let words: Vec<String> = value.split_ascii_whitespace().map(str::to_owned).collect();
+                self.run_words(&words, &format!("the configuration of {of} starts it"), &origin, "/");
             }
         }
     }
