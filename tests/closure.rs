@@ -153,8 +153,10 @@ impl View {
             done
             exit 8
         "#;
+        // Not a gentle signal: unshare would pass none on.
         Command::new("timeout")
             .args([
+                "--signal=KILL",
                 "120",
                 "unshare",
                 "--mount",
@@ -221,9 +223,9 @@ fn nginx_serves_and_has_no_shell() {
     assert!(view.closure.unfollowed.is_empty(), "{:?}", view.closure.unfollowed);
     assert!(!view.has("/usr/bin/dash") && !view.has("/usr/bin/bash") && !view.has("/usr/bin/apt-get"));
     assert!(view.hidden() >= 95, "{}", view.hidden());
+    let tree = tree();
     let kept_set_id = view.closure.paths().filter(|path| {
-        tree()
-            .node(path)
+        tree.node(path)
             .is_some_and(|node| node.is_file() && node.mode & 0o6000 != 0)
     });
     assert_eq!(kept_set_id.count(), 0);
