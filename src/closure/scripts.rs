@@ -45,7 +45,7 @@ const MODULES: &[&str] = &[
 const HOLE: char = '\u{1}';
 
 /// Commands that a shell has built in.
-const BUILTINS: &[&str] = &[
+pub(super) const BUILTINS: &[&str] = &[
     ".",
     ":",
     "[",

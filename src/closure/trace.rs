@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::elf::{self, Abi, Elf, Texts};
 use super::loader::{Loader, Search};
 use super::rules::Rules;
+use super::scripts::BUILTINS;
 use super::space::{Space, What};
 use super::{Class, Closure, Hidden, How, Kept, Level, Object, Origin, Roots, pattern};
 use crate::packages::{Inventory, PackageId};
@@ -83,6 +84,12 @@ const SHARED: &[&str] = &[
     "/usr/share/applications",
     "/usr/share/icons",
     "/usr/share/pixmaps",
+    // Rules say which of their modules are needed.
+    "/usr/lib/**/gconv",
+    "/usr/lib/**/security",
+    "/usr/lib64/gconv",
+    "/usr/lib64/security",
+    "/lib/**/security",
 ];
 
 /// Name of a library, what it must fit to, whether musl loads it; and where it was found.
@@ -908,6 +915,9 @@ impl<'a> Trace<'a> {
             if elf.starts_shell && member == start {
                 for text in &texts.commands {
                     let name = text.split(' ').next().unwrap_or("");
+                    if BUILTINS.contains(&name) {
+                        continue;
+                    }
                     if let Some(path) = self.command(name, "/") {
                         self.keep(&path, "its text is a command for the shell", &origin, By::Rule);
                     }
