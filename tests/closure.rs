@@ -153,8 +153,10 @@ impl View {
             done
             exit 8
         "#;
+        // Not a gentle signal: unshare would pass none on.
         Command::new("timeout")
             .args([
+                "--signal=KILL",
                 "120",
                 "unshare",
                 "--mount",
@@ -204,6 +206,19 @@ impl View {
         100 - kept * 100 / self.executables
     }
 
+    /// The kept executables, each with the last step that led to it: what a failed test shows.
+    fn reasons(&self) -> String {
+        let kept = self
+            .closure
+            .classes
+            .keys()
+            .filter_map(|path| Some((path, self.closure.kept.get(path)?)));
+        let lines: Vec<_> = kept
+            .map(|(path, kept)| format!("{path}: {} {:?}", kept.rule, kept.origin))
+            .collect();
+        lines.join("\n")
+    }
+
     fn has(&self, path: &str) -> bool {
         self.closure.kept.contains_key(path)
     }
@@ -220,10 +235,10 @@ fn nginx_serves_and_has_no_shell() {
     assert!(text.contains("Server: nginx"), "{text}");
     assert!(view.closure.unfollowed.is_empty(), "{:?}", view.closure.unfollowed);
     assert!(!view.has("/usr/bin/dash") && !view.has("/usr/bin/bash") && !view.has("/usr/bin/apt-get"));
-    assert!(view.hidden() >= 95, "{}", view.hidden());
+    assert!(view.hidden() >= 95, "{}", view.reasons());
+    let tree = tree();
     let kept_set_id = view.closure.paths().filter(|path| {
-        tree()
-            .node(path)
+        tree.node(path)
             .is_some_and(|node| node.is_file() && node.mode & 0o6000 != 0)
     });
     assert_eq!(kept_set_id.count(), 0);
@@ -237,7 +252,7 @@ fn redis_answers_and_saves() {
         "exec 3<>/dev/tcp/127.0.0.1/6379 && printf 'SET a b\\r\\nSAVE\\r\\nEVAL \"return 7\" 0\\r\\nINFO\\r\\nQUIT\\r\\n' >&3 && cat <&3 | grep redis_version",
     );
     assert!(text.contains("redis_version"), "{text}");
-    assert!(view.hidden() >= 95 && !view.has("/usr/bin/dash"), "{}", view.hidden());
+    assert!(view.hidden() >= 95 && !view.has("/usr/bin/dash"), "{}", view.reasons());
 }
 
 #[test]
@@ -296,7 +311,7 @@ fn a_mounted_entrypoint_finds_the_tools_that_it_calls() {
     for tool in ["sed", "cut", "sort", "head", "cat", "dash"] {
         assert!(view.has(&format!("/usr/bin/{tool}")), "{tool}");
     }
-    assert!(view.hidden() >= 95 && !view.has("/usr/bin/awk"), "{}", view.hidden());
+    assert!(view.hidden() >= 95 && !view.has("/usr/bin/awk"), "{}", view.reasons());
 }
 
 #[test]

@@ -45,7 +45,7 @@ const MODULES: &[&str] = &[
 const HOLE: char = '\u{1}';
 
 /// Commands that a shell has built in.
-const BUILTINS: &[&str] = &[
+pub(super) const BUILTINS: &[&str] = &[
     ".",
     ":",
     "[",
@@ -647,7 +647,7 @@ impl Trace<'_> {
                 if !value.starts_with('-') && !value.is_empty() {
                     if let Some(found) = self.space.resolve(&file) {
                         if matches!(self.space.what(&found.path), Some(What::File { .. })) {
-                            self.search_sources(language, &[found.path.clone()]);
+                            self.search_sources(language, std::slice::from_ref(&found.path));
                             // Modules beside the script belong to it.
                             if let Some((directory, _)) = found.path.rsplit_once('/') {
                                 self.directory_data(directory, "beside the script", origin);

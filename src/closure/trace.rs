@@ -1,12 +1,14 @@
 //! Follows what is kept to what it needs, until nothing is added.
 
 use std::cell::RefCell;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use super::elf::{self, Abi, Elf, Texts};
 use super::loader::{Loader, Search};
 use super::rules::Rules;
+use super::scripts::BUILTINS;
 use super::space::{Space, What};
 use super::{Class, Closure, Hidden, How, Kept, Level, Object, Origin, Roots, pattern};
 use crate::packages::{Inventory, PackageId};
@@ -82,7 +84,16 @@ const SHARED: &[&str] = &[
     "/usr/share/applications",
     "/usr/share/icons",
     "/usr/share/pixmaps",
+    // Rules say which of their modules are needed.
+    "/usr/lib/**/gconv",
+    "/usr/lib/**/security",
+    "/usr/lib64/gconv",
+    "/usr/lib64/security",
+    "/lib/**/security",
 ];
+
+/// Name of a library, what it must fit to, whether musl loads it; and where it was found.
+type Searches = BTreeMap<(String, Abi, bool), Rc<Vec<String>>>;
 
 /// Who asks for a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +130,7 @@ pub(super) struct Trace<'a> {
     configured: u64,
     preload: Vec<String>,
     /// Searches that depend on nothing but the name: no `DT_RPATH` and the like.
-    searches: RefCell<BTreeMap<(String, Abi, bool), Rc<Vec<String>>>>,
+    searches: RefCell<Searches>,
     /// Members of processes for which texts were followed, and whether the process starts programs.
     followed: BTreeSet<(String, bool)>,
     /// Modules of languages by their first name, not yet searched.
@@ -335,10 +346,11 @@ impl<'a> Trace<'a> {
     }
 
     fn reach(&mut self, path: &str) {
-        if let Some(id) = self.inventory.owner(path)
-            && let std::collections::btree_map::Entry::Vacant(e) = self.packages.entry(id)
-        {
-            e.insert(path.to_owned());
+        let Some(id) = self.inventory.owner(path) else {
+            return;
+        };
+        if let Entry::Vacant(place) = self.packages.entry(id) {
+            place.insert(path.to_owned());
             self.waiting_packages.push_back(id);
         }
     }
@@ -903,6 +915,9 @@ impl<'a> Trace<'a> {
             if elf.starts_shell && member == start {
                 for text in &texts.commands {
                     let name = text.split(' ').next().unwrap_or("");
+                    if BUILTINS.contains(&name) {
+                        continue;
+                    }
                     if let Some(path) = self.command(name, "/") {
                         self.keep(&path, "its text is a command for the shell", &origin, By::Rule);
                     }
