@@ -1,0 +1,125 @@
+//! The reviewed facts of `config/syscalls/facts.toml`.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+use super::slice::Why;
+use super::summary::Summary;
+
+const TEXT: &str = include_str!("../../config/syscalls/facts.toml");
+
+/// All facts.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Facts {
+    #[serde(default)]
+    wrapper: Vec<Wrapper>,
+    #[serde(default)]
+    pub always: Vec<Always>,
+    #[serde(default)]
+    pub site: Vec<SiteFact>,
+    #[serde(default)]
+    pub cut: Vec<Cut>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wrapper {
+    symbol: String,
+    argument: u8,
+    reason: String,
+}
+
+/// Calls of every program.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Always {
+    pub calls: Vec<String>,
+    pub reason: String,
+}
+
+/// What a site whose number cannot be found calls.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SiteFact {
+    /// A symbol that the file exports, by which it is known.
+    exports: String,
+    /// Why the number is not known: `memory`, `caller`, `computed`.
+    why: String,
+    /// With `memory`: distance from the pointer.
+    offset: Option<i64>,
+    /// Names of the calls that such a site makes beyond those found elsewhere.
+    pub calls: Vec<String>,
+    pub reason: String,
+}
+
+/// References of one build that never happen.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cut {
+    pub build_id: String,
+    /// Package and version that the build identifier stands for.
+    pub package: String,
+    /// Address of the function from which references are cut, or of which all are.
+    pub from: Option<u32>,
+    /// Address of the function to which references are cut.
+    pub to: u32,
+    pub reason: String,
+}
+
+static FACTS: LazyLock<Facts> = LazyLock::new(|| toml::from_str(TEXT).unwrap_or_default());
+
+impl Facts {
+    /// The facts of this build.
+    pub fn get() -> &'static Self {
+        &FACTS
+    }
+
+    /// Which argument of an imported function is the number of a system call, if one is.
+    pub fn number_argument(&self, symbol: &str) -> Option<u8> {
+        self.wrapper
+            .iter()
+            .find(|wrapper| wrapper.symbol == symbol)
+            .map(|wrapper| wrapper.argument)
+    }
+
+    /// The fact about a site of a file whose number is unknown for a reason.
+    pub fn site(&self, summary: &Summary, why: Why) -> Option<&SiteFact> {
+        self.site.iter().find(|fact| {
+            let matches = match (fact.why.as_str(), why) {
+                ("memory", Why::Memory(offset)) => offset == fact.offset,
+                ("caller", Why::Caller) | ("computed", Why::Computed) => true,
+                _ => false,
+            };
+            matches && summary.exports.iter().any(|export| export.name == fact.exports)
+        })
+    }
+
+    /// The references of a build that never happen, by the function they lead to.
+    pub fn cuts(&self, build_id: Option<&str>) -> BTreeMap<u32, &Cut> {
+        let Some(build_id) = build_id else { return BTreeMap::new() };
+        self.cut
+            .iter()
+            .filter(|cut| cut.build_id == build_id)
+            .map(|cut| (cut.to, cut))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_facts_are_readable_and_every_one_has_its_reason() {
+        let facts: Facts = toml::from_str(TEXT).unwrap();
+        let mut reasons: Vec<&str> = facts.wrapper.iter().map(|fact| fact.reason.as_str()).collect();
+        reasons.extend(facts.always.iter().map(|fact| fact.reason.as_str()));
+        reasons.extend(facts.site.iter().map(|fact| fact.reason.as_str()));
+        reasons.extend(facts.cut.iter().map(|fact| fact.reason.as_str()));
+        assert!(reasons.len() > 5);
+        assert!(reasons.iter().all(|reason| reason.len() > 20), "{reasons:?}");
+    }
+}
