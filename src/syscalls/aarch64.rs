@@ -177,6 +177,8 @@ impl Decode for Aarch64<'_, '_> {
                 let before = at.checked_sub(4).and_then(|before| self.word(before)).unwrap_or_default();
                 if before & 0x7f20_0000 == 0x0b20_0000 && field(before, 0) == field(word, 5) {
                     events.push(Event { at, kind: Kind::TableJump, target: 0 });
+                } else {
+                    events.push(Event { at, kind: Kind::Return, target: 0 });
                 }
                 End::Never
             }
@@ -193,6 +195,7 @@ impl Decode for Aarch64<'_, '_> {
                 || word & 0xffff_f800 == 0xd71f_0800
                 || word == 0xd69f_03e0 =>
             {
+                events.push(Event { at, kind: Kind::Return, target: 0 });
                 End::Never
             }
             _ if word & 0xffe0_001f == 0xd400_0001 => {
@@ -284,11 +287,21 @@ impl Decode for Aarch64<'_, '_> {
             _ if word & 0x7fff_0fe0 == 0x1a9f_07e0 => {
                 step.assign(Place::Register(rd), Source::Choice(0, 1), How::SAME);
             }
+            // adr, adrp
+            _ if word & 0x9f00_0000 == 0x1000_0000 => {
+                let from = moved(at, page_offset(word)).map_or(Source::Opaque, Source::Address);
+                step.assign(Place::Register(rd), from, How::SAME);
+            }
+            _ if word & 0x9f00_0000 == 0x9000_0000 => {
+                let from = moved(at & !0xfff, page_offset(word) << 12).map_or(Source::Opaque, Source::Address);
+                step.assign(Place::Register(rd), from, How::SAME);
+            }
             // Branches, exceptions, system registers
             _ if word & 0x1c00_0000 == 0x1400_0000 => {
                 let (_, end) = self.decode(at, &mut Vec::new());
                 step.ends = matches!(end, End::Never | End::Invalid);
                 step.call = end == End::Call;
+                step.nop = word == 0xd503_201f;
                 if word & 0xffe0_001f == 0xd400_0001 {
                     step.writes = 1;
                 } else if word & 0xfff0_0000 == 0xd530_0000 {

@@ -11,7 +11,7 @@ use super::facts::Facts;
 use super::link::{Function, Scope};
 use super::name;
 use super::slice::{Place, Why};
-use super::summary::{Reach, Summary, hash};
+use super::summary::{LOOKUPS, Reach, Summary, hash};
 
 /// What a file is to the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,39 +211,45 @@ impl<'a> Closure<'a> {
         if found.is_empty() && !named.weak {
             self.missing.insert((object, import));
         }
-        if matches!(named.name.as_str(), "dlsym" | "dlvsym" | "__libc_dlsym") {
+        if LOOKUPS.contains(&named.name.as_str()) {
             self.look_up(object);
         }
         self.resolved.insert((object, import), found.clone());
         found
     }
 
-    /// A live object looks symbols up by name: any exported function whose name is among its strings can run.
-    fn look_up(&mut self, object: usize) {
-        if !self.looking.insert(object) {
-            return;
-        }
+    /// A live object looks symbols up by name: an exported function of that name can run. Where a name is not known,
+    /// it is taken to be among the strings of the object, or of one that calls its functions.
+    fn look_up(&mut self, index: usize) {
         let objects = self.objects;
+        let Some(object) = objects.get(index).filter(|_| self.looking.insert(index)) else { return };
         let by_hash = self.by_hash.get_or_insert_with(|| {
             let mut by_hash: HashMap<u32, Vec<Function>> = HashMap::new();
             for (index, object) in objects.iter().enumerate() {
                 for export in &object.summary.exports {
-                    by_hash
-                        .entry(hash(export.name.as_bytes()))
-                        .or_default()
-                        .push((index, export.function));
+                    let hash = hash(export.name.as_bytes());
+                    by_hash.entry(hash).or_default().push((index, export.function));
                 }
             }
             by_hash
         });
-        let hashes = objects.get(object).map(|object| object.summary.looked_up.as_slice());
-        let found: Vec<Function> = hashes
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|hash| by_hash.get(hash))
-            .flatten()
-            .copied()
-            .collect();
+        let mut names: Vec<u32> = object.summary.looked_up.iter().map(|name| hash(name.as_bytes())).collect();
+        if object.summary.looks_up_unknown {
+            match Facts::get().lookup(object.summary) {
+                Some(fact) => names.extend(fact.names.iter().map(|name| hash(name.as_bytes()))),
+                None => {
+                    let offers: HashSet<&str> =
+                        object.summary.exports.iter().map(|export| export.name.as_str()).collect();
+                    for (other, caller) in objects.iter().enumerate() {
+                        let calls = caller.summary.imports.iter().any(|import| offers.contains(import.name.as_str()));
+                        if other == index || calls {
+                            names.extend(&caller.summary.strings);
+                        }
+                    }
+                }
+            }
+        }
+        let found: Vec<Function> = names.iter().filter_map(|hash| by_hash.get(hash)).flatten().copied().collect();
         for function in found {
             self.enter(function, None, true);
         }
@@ -438,7 +444,8 @@ impl<'a> Closure<'a> {
             }
         }
         for (from, why) in reasons {
-            if let Some(fact) = Facts::get().site(object.summary, why) {
+            let holder = self.objects.get(from.0).map_or(object.summary, |object| object.summary);
+            if let Some(fact) = Facts::get().site(holder, why) {
                 for number in fact.calls.iter().filter_map(|call| name::number(machine, call)) {
                     calls.calls.entry(number).or_insert_with(|| Path {
                         steps: self.path(from, end),

@@ -43,6 +43,8 @@ pub(super) enum Kind {
     Gate32,
     /// Jumps to an address from a table; the target is the table's address, or 0.
     TableJump,
+    /// Returns, or jumps to where nothing shows.
+    Return,
 }
 
 /// A reference of the instruction at `at`.
@@ -127,11 +129,59 @@ pub(super) struct Code {
     pub events: Vec<Event>,
     /// Where functions, or what must be treated as such, begin; sorted.
     pub starts: Vec<u32>,
+    /// Starts of functions that never come back to their caller; sorted.
+    pub endless: Vec<u32>,
     instructions: Bits,
     flows: Bits,
 }
 
 impl Code {
+    /// Whether the instruction at an address calls a function that never comes back.
+    pub fn calls_endless(&self, address: u32) -> bool {
+        let from = self.events.partition_point(|event| event.at < address);
+        let events = self.events.get(from..).unwrap_or_default();
+        events
+            .iter()
+            .take_while(|event| event.at == address)
+            .any(|event| event.kind == Kind::Call && self.endless.binary_search(&event.target).is_ok())
+    }
+
+    /// Finds the functions from which no way leads back: no return, no jump out of sight, no way into a function that
+    /// has one.
+    fn find_endless(&mut self) {
+        let holding = |address: u32| self.starts.partition_point(|start| *start <= address).checked_sub(1);
+        let mut returns = vec![false; self.starts.len()];
+        let mut into: Vec<(usize, usize)> = Vec::new();
+        let mut work = Vec::new();
+        for event in &self.events {
+            let Some(from) = holding(event.at) else { continue };
+            match event.kind {
+                Kind::Return | Kind::SlotJump | Kind::TableJump if !returns[from] => {
+                    returns[from] = true;
+                    work.push(from);
+                }
+                Kind::Jump => into.extend(holding(event.target).filter(|to| *to != from).map(|to| (to, from))),
+                _ => {}
+            }
+        }
+        for (index, start) in self.starts.iter().enumerate().skip(1) {
+            if self.flows.get(*start) {
+                into.push((index, index - 1));
+            }
+        }
+        into.sort_unstable();
+        while let Some(to) = work.pop() {
+            let from = into.partition_point(|edge| edge.0 < to);
+            for (_, before) in into[from..].iter().take_while(|edge| edge.0 == to) {
+                if !std::mem::replace(&mut returns[*before], true) {
+                    work.push(*before);
+                }
+            }
+        }
+        let endless = self.starts.iter().zip(&returns).filter(|(_, returns)| !**returns);
+        self.endless = endless.map(|(start, _)| *start).collect();
+    }
+
     /// Whether an instruction was decoded at an address.
     pub fn is_instruction(&self, address: u32) -> bool {
         self.instructions.get(address)
@@ -190,6 +240,7 @@ pub(super) fn decode(elf: &Elf<'_>, decoder: &mut dyn Decode, seeds: Seeds) -> R
             ranges,
             events: Vec::new(),
             starts: Vec::new(),
+            endless: Vec::new(),
             instructions: Bits::new(*first, *end),
             flows: Bits::new(*first, *end),
         },
@@ -228,6 +279,7 @@ pub(super) fn decode(elf: &Elf<'_>, decoder: &mut dyn Decode, seeds: Seeds) -> R
     code.starts = found;
     code.events.sort();
     code.events.dedup();
+    code.find_endless();
     Ok(code)
 }
 

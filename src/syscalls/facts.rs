@@ -21,6 +21,8 @@ pub(super) struct Facts {
     #[serde(default)]
     pub site: Vec<SiteFact>,
     #[serde(default)]
+    lookup: Vec<Lookup>,
+    #[serde(default)]
     pub cut: Vec<Cut>,
 }
 
@@ -53,6 +55,16 @@ pub(super) struct SiteFact {
     /// Names of the calls that such a site makes beyond those found elsewhere.
     pub calls: Vec<String>,
     pub reason: String,
+}
+
+/// The symbols that a file looks up by names which cannot be found in it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Lookup {
+    /// A symbol that the file exports, by which it is known.
+    exports: String,
+    pub names: Vec<String>,
+    reason: String,
 }
 
 /// References of one build that never happen.
@@ -97,6 +109,13 @@ impl Facts {
         })
     }
 
+    /// The symbols that a file is known to look up.
+    pub fn lookup(&self, summary: &Summary) -> Option<&Lookup> {
+        self.lookup
+            .iter()
+            .find(|fact| summary.exports.iter().any(|export| export.name == fact.exports))
+    }
+
     /// The references of a build that never happen, by the function they lead to.
     pub fn cuts(&self, build_id: Option<&str>) -> BTreeMap<u32, &Cut> {
         let Some(build_id) = build_id else { return BTreeMap::new() };
@@ -118,6 +137,7 @@ mod tests {
         let mut reasons: Vec<&str> = facts.wrapper.iter().map(|fact| fact.reason.as_str()).collect();
         reasons.extend(facts.always.iter().map(|fact| fact.reason.as_str()));
         reasons.extend(facts.site.iter().map(|fact| fact.reason.as_str()));
+        reasons.extend(facts.lookup.iter().map(|fact| fact.reason.as_str()));
         reasons.extend(facts.cut.iter().map(|fact| fact.reason.as_str()));
         assert!(reasons.len() > 5);
         assert!(reasons.iter().all(|reason| reason.len() > 20), "{reasons:?}");

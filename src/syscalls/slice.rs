@@ -74,6 +74,9 @@ pub(super) enum Source {
     Constant(u64),
     Choice(u64, u64),
     Place(Place),
+    /// The address, counted from the file's base.
+    Address(u32),
+    /// What memory holds at an address.
     Global(u32),
     Opaque,
 }
@@ -147,6 +150,8 @@ pub(super) struct Step {
     pub ends: bool,
     /// It calls a function.
     pub call: bool,
+    /// It does nothing.
+    pub nop: bool,
     /// Registers that get an unknown value.
     pub writes: u32,
     pub moves: [Option<Move>; 3],
@@ -357,7 +362,8 @@ impl<'a, 'b> Slicer<'a, 'b> {
                 }
             }
         }
-        if !found {
+        // What does nothing and cannot be reached is padding in front of an aligned block.
+        if !found && !self.decoder.step(state.at).is_some_and(|step| step.nop) {
             slice.unknown.push((self.function(state.at), Why::Unreached));
         }
     }
@@ -400,7 +406,7 @@ impl<'a, 'b> Slicer<'a, 'b> {
         match self.abi.fixed_length {
             Some(length) => at
                 .checked_sub(length)
-                .filter(|before| self.code.is_instruction(*before))
+                .filter(|before| self.code.is_instruction(*before) && !self.code.calls_endless(*before))
                 .into_iter()
                 .collect(),
             None => (1..=15)
@@ -411,6 +417,7 @@ impl<'a, 'b> Slicer<'a, 'b> {
                         .step(*before)
                         .is_some_and(|step| !step.ends && before.checked_add(step.length) == Some(at))
                 })
+                .filter(|before| !self.code.calls_endless(*before))
                 .collect(),
         }
     }
@@ -521,6 +528,7 @@ impl<'a, 'b> Slicer<'a, 'b> {
                 constant(one);
                 constant(other);
             }
+            Source::Address(address) => constant(self.elf.base.wrapping_add(u64::from(address))),
             Source::Place(place) => next.push(State {
                 place,
                 how,

@@ -130,8 +130,12 @@ pub struct Summary {
     pub sites: Vec<Site>,
     /// Numbers for functions of other files.
     pub feeds: Vec<Feed>,
-    /// Hashes of the names among its strings, when it looks symbols up by name.
-    pub looked_up: Vec<u32>,
+    /// Names that it passes to `dlsym`.
+    pub looked_up: Vec<String>,
+    /// It passes names to `dlsym` that could not be found.
+    pub looks_up_unknown: bool,
+    /// Hashes of the strings that can be names of symbols, for a lookup of an unknown one.
+    pub strings: Vec<u32>,
 }
 
 impl Summary {
@@ -205,6 +209,17 @@ pub(super) fn hash(name: &[u8]) -> u32 {
         .fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
+/// The functions that find a symbol by its name, their second argument.
+pub(super) const LOOKUPS: [&str; 2] = ["dlsym", "dlvsym"];
+
+/// The string at an address, if it can be a symbol's name.
+fn name_at<'a>(elf: &Elf<'a>, address: u32) -> Option<&'a [u8]> {
+    let bytes = elf.rest(address)?;
+    let bytes = bytes.get(..bytes.len().min(MAX_LOOKED_UP))?;
+    let end = bytes.iter().position(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'_'))?;
+    (bytes.get(end) == Some(&0) && end > 1).then(|| bytes.get(..end))?
+}
+
 /// Reads an ELF file and says what it contributes.
 ///
 /// Bounded in time and memory by the limits of its parts, whatever the bytes are.
@@ -236,7 +251,7 @@ fn build(
     builder.exports(elf);
     builder.names(elf, go.as_ref().map(|(functions, _)| functions.as_slice()));
     builder.sites(elf, &code, decoder, abi, slots)?;
-    builder.lookups(elf, &code);
+    builder.strings(elf, &code);
     Ok(builder.summary)
 }
 
@@ -373,6 +388,8 @@ impl Builder {
                 sites: Vec::new(),
                 feeds: Vec::new(),
                 looked_up: Vec::new(),
+                looks_up_unknown: false,
+                strings: Vec::new(),
             },
             import_of: HashMap::new(),
             open: Vec::new(),
@@ -452,7 +469,7 @@ impl Builder {
                         let reach = if event.kind == Kind::SlotUse { Reach::Taken } else { Reach::Flow };
                         (count + import, reach)
                     }),
-                Kind::Data | Kind::Site | Kind::Gate32 | Kind::TableJump => None,
+                Kind::Data | Kind::Site | Kind::Gate32 | Kind::TableJump | Kind::Return => None,
             };
             if let Some((to, reach)) = found
                 && !(to == from && reach == Reach::Flow)
@@ -602,12 +619,31 @@ impl Builder {
                 continue;
             };
             let name = self.summary.imports.get(import as usize).map_or("", |import| import.name.as_str());
+            if LOOKUPS.contains(&name) {
+                let slice = slicer.argument(event.at, 1, event.kind == Kind::SlotCall);
+                self.looked_up(elf, &slice);
+                continue;
+            }
             let Some(argument) = facts.number_argument(name) else { continue };
             let slice = slicer.argument(event.at, argument, event.kind == Kind::SlotCall);
             let slice = self.indexed(slice);
             self.summary.feeds.push(Feed { import, argument, slice });
         }
         Ok(())
+    }
+
+    /// The names that reach a call of `dlsym`.
+    fn looked_up(&mut self, elf: &Elf<'_>, slice: &Slice) {
+        self.summary.looks_up_unknown |= !slice.unknown.is_empty() || !slice.open.is_empty();
+        for (address, _) in &slice.numbers {
+            let place = address.wrapping_sub(u32::try_from(elf.base & 0xffff_ffff).unwrap_or_default());
+            match elf.segment(place).filter(|segment| !segment.writable).and_then(|_| name_at(elf, place)) {
+                Some(name) => self.summary.looked_up.push(String::from_utf8_lossy(name).into_owned()),
+                None => self.summary.looks_up_unknown |= *address != 0,
+            }
+        }
+        self.summary.looked_up.sort_unstable();
+        self.summary.looked_up.dedup();
     }
 
     /// A slice with indexes of functions in place of their addresses.
@@ -620,16 +656,8 @@ impl Builder {
         }
     }
 
-    /// Names that a file which calls `dlsym` could pass to it: every string of it that can be a symbol's name.
-    fn lookups(&mut self, elf: &Elf<'_>, code: &Code) {
-        let looks_up = self
-            .summary
-            .imports
-            .iter()
-            .any(|import| matches!(import.name.as_str(), "dlsym" | "dlvsym" | "__libc_dlsym"));
-        if !looks_up {
-            return;
-        }
+    /// Every string that can be a symbol's name.
+    fn strings(&mut self, elf: &Elf<'_>, code: &Code) {
         // A string is passed by its address, which code computes or a relocation writes; the linker may have made it
         // the end of a longer one, so the strings themselves say too little.
         let computed = code.events.iter().filter(|event| event.kind == Kind::Data).map(|event| event.target);
@@ -639,15 +667,10 @@ impl Builder {
         });
         let mut hashes = Vec::new();
         for address in computed.chain(written) {
-            let bytes = elf.rest(address).unwrap_or_default();
-            let bytes = bytes.get(..bytes.len().min(MAX_LOOKED_UP)).unwrap_or_default();
-            let end = bytes.iter().position(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'_'));
-            if let Some(end) = end.filter(|end| bytes.get(*end) == Some(&0) && *end > 1) {
-                hashes.extend(bytes.get(..end).map(hash));
-            }
+            hashes.extend(name_at(elf, address).map(hash));
         }
         hashes.sort_unstable();
         hashes.dedup();
-        self.summary.looked_up = hashes;
+        self.summary.strings = hashes;
     }
 }

@@ -198,13 +198,20 @@ impl Decode for X86<'_, '_> {
                     }
                     (Some(target), OpKind::Memory) if indexed => push(Kind::TableJump, target),
                     (_, OpKind::Memory) if indexed => push(Kind::TableJump, 0),
-                    (Some(target), OpKind::Memory) => push(Kind::Data, target),
+                    (Some(target), OpKind::Memory) => {
+                        push(Kind::Data, target);
+                        push(Kind::Return, 0);
+                    }
                     (_, OpKind::Register) if added == self.instruction.op0_register() => push(Kind::TableJump, 0),
-                    _ => {}
+                    _ => push(Kind::Return, 0),
                 }
                 End::Never
             }
-            FlowControl::Return | FlowControl::Exception => End::Never,
+            FlowControl::Return => {
+                push(Kind::Return, 0);
+                End::Never
+            }
+            FlowControl::Exception => End::Never,
             FlowControl::Interrupt => match self.instruction.code() {
                 Opcode::Int_imm8 => {
                     if self.instruction.immediate8() == 0x80 {
@@ -350,12 +357,13 @@ fn lower(i: &Instruction, decoder: &X86<'_, '_>, step: &mut Step) -> bool {
             let offset = i.memory_displacement64();
             let (base, index) = (i.memory_base(), i.memory_index());
             let from = match (base, index) {
-                _ if i.is_ip_rel_memory_operand() => Source::Opaque,
+                _ if i.is_ip_rel_memory_operand() => decoder.memory().map_or(Source::Opaque, Source::Address),
                 (Register::None, Register::None) => Source::Constant(0),
                 (base, Register::None) => Source::Place(Place::Register(number(base))),
                 (Register::None, index) if i.memory_index_scale() == 1 => Source::Place(Place::Register(number(index))),
                 _ => Source::Opaque,
             };
+            let offset = if i.is_ip_rel_memory_operand() { 0 } else { offset };
             step.assign(Place::Register(to), from, How::added(offset));
         }
         (Mnemonic::Xor | Mnemonic::Sub, Some(to)) if same => {
@@ -410,7 +418,8 @@ fn lower(i: &Instruction, decoder: &X86<'_, '_>, step: &mut Step) -> bool {
             step.assign(other, Source::Place(one), How::SAME);
         }
         (Mnemonic::Cdqe, _) => {}
-        (Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Cmp | Mnemonic::Test, _) => {}
+        (Mnemonic::Nop, _) => step.nop = true,
+        (Mnemonic::Endbr64 | Mnemonic::Cmp | Mnemonic::Test, _) => {}
         (_, Some(to)) if moves_conditionally(i.mnemonic()) => {
             step.assign(Place::Register(to), source(i, 1, decoder), How::SAME);
             step.maybe = true;
