@@ -120,7 +120,10 @@ struct Closure<'a> {
     by_hash: Option<HashMap<u32, Vec<Function>>>,
     looking: BTreeSet<usize>,
     missing: BTreeSet<(usize, u32)>,
-    cuts: Vec<BTreeMap<u32, Option<u32>>>,
+    /// Functions that a reviewer ruled out, and those that would make them run.
+    cuts: HashMap<Function, Vec<Function>>,
+    /// Functions ruled out that something referred to: by whom, and whether by their address.
+    withheld: Vec<(Function, Option<u32>, bool)>,
     /// Places in which functions take the number of a call from a caller.
     wrappers: HashMap<Function, Vec<Place>>,
 }
@@ -142,21 +145,18 @@ impl<'a> Closure<'a> {
                 wrappers.entry((index, *function)).or_default().push(*place);
             }
         }
-        let cuts = objects
-            .iter()
-            .map(|object| {
-                let summary = object.summary;
-                let index = |address: u32| {
-                    let found = summary.functions.binary_search(&address).ok()?;
-                    u32::try_from(found).ok()
-                };
-                Facts::get()
-                    .cuts(summary.build_id.as_deref())
-                    .into_iter()
-                    .filter_map(|(to, cut)| Some((index(to)?, cut.from.and_then(index))))
-                    .collect()
-            })
-            .collect();
+        let mut cuts = HashMap::new();
+        for (index, object) in objects.iter().enumerate() {
+            let find = |address: &u32| {
+                let found = object.summary.functions.binary_search(address).ok()?;
+                Some((index, u32::try_from(found).ok()?))
+            };
+            for cut in Facts::get().cuts(object.summary.build_id.as_deref()) {
+                if let Some(to) = find(&cut.to) {
+                    cuts.insert(to, cut.unless.iter().filter_map(find).collect());
+                }
+            }
+        }
         Self {
             objects,
             scope: Scope::new(objects),
@@ -168,6 +168,7 @@ impl<'a> Closure<'a> {
             looking: BTreeSet::new(),
             missing: BTreeSet::new(),
             cuts,
+            withheld: Vec::new(),
             wrappers,
         }
     }
@@ -188,6 +189,10 @@ impl<'a> Closure<'a> {
     }
 
     fn enter(&mut self, function: Function, parent: Option<u32>, opaque: bool) {
+        if !self.cuts.is_empty() && self.cuts.contains_key(&function) {
+            self.withheld.push((function, parent, opaque));
+            return;
+        }
         let index = self.node(function);
         let Some(node) = self.nodes.get_mut(index as usize) else { return };
         node.opaque |= opaque;
@@ -235,17 +240,20 @@ impl<'a> Closure<'a> {
         });
         let mut names: Vec<u32> = object.summary.looked_up.iter().map(|name| hash(name.as_bytes())).collect();
         if object.summary.looks_up_unknown {
-            match Facts::get().lookup(object.summary) {
-                Some(fact) => names.extend(fact.names.iter().map(|name| hash(name.as_bytes()))),
+            let fact = Facts::get().lookup(object.summary);
+            let through: HashSet<&str> = match fact {
+                Some(fact) => {
+                    names.extend(fact.names.iter().map(|name| hash(name.as_bytes())));
+                    fact.callers_of.iter().map(String::as_str).collect()
+                }
                 None => {
-                    let offers: HashSet<&str> =
-                        object.summary.exports.iter().map(|export| export.name.as_str()).collect();
-                    for (other, caller) in objects.iter().enumerate() {
-                        let calls = caller.summary.imports.iter().any(|import| offers.contains(import.name.as_str()));
-                        if other == index || calls {
-                            names.extend(&caller.summary.strings);
-                        }
-                    }
+                    names.extend(&object.summary.strings);
+                    object.summary.exports.iter().map(|export| export.name.as_str()).collect()
+                }
+            };
+            for caller in objects.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, caller)| caller) {
+                if caller.summary.imports.iter().any(|import| through.contains(import.name.as_str())) {
+                    names.extend(&caller.summary.strings);
                 }
             }
         }
@@ -289,8 +297,26 @@ impl<'a> Closure<'a> {
                 }
             }
         }
-        while let Some(node) = self.work.pop_front() {
-            self.follow(node);
+        loop {
+            while let Some(node) = self.work.pop_front() {
+                self.follow(node);
+            }
+            // What was ruled out only as long as something else cannot run.
+            let live: Vec<Function> = self
+                .cuts
+                .iter()
+                .filter(|(_, unless)| unless.iter().any(|function| self.is_live(*function)))
+                .map(|(function, _)| *function)
+                .collect();
+            if live.is_empty() {
+                break;
+            }
+            for function in live {
+                self.cuts.remove(&function);
+            }
+            for (function, parent, opaque) in std::mem::take(&mut self.withheld) {
+                self.enter(function, parent, opaque);
+            }
         }
     }
 
@@ -305,17 +331,10 @@ impl<'a> Closure<'a> {
                     let fed = taken || self.is_fed(index, import, target);
                     self.enter(target, Some(node), taken || !fed);
                 }
-            } else if !self.is_cut(index, function, edge.to) {
+            } else {
                 self.enter((index, edge.to), Some(node), taken);
             }
         }
-    }
-
-    fn is_cut(&self, object: usize, from: u32, to: u32) -> bool {
-        self.cuts
-            .get(object)
-            .and_then(|cuts| cuts.get(&to))
-            .is_some_and(|cut| cut.is_none_or(|only| only == from))
     }
 
     /// Whether the numbers that an object passes to an imported function were searched for, if that takes any.

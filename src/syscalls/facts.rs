@@ -1,6 +1,5 @@
 //! The reviewed facts of `config/syscalls/facts.toml`.
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
@@ -9,6 +8,7 @@ use super::slice::Why;
 use super::summary::Summary;
 
 const TEXT: &str = include_str!("../../config/syscalls/facts.toml");
+const OBJECTS: &str = include_str!("../../config/syscalls/objects.toml");
 
 /// All facts.
 #[derive(Debug, Default, Deserialize)]
@@ -31,6 +31,7 @@ pub(super) struct Facts {
 struct Wrapper {
     symbol: String,
     argument: u8,
+    #[cfg_attr(not(test), expect(dead_code, reason = "for reviewers"))]
     reason: String,
 }
 
@@ -64,6 +65,9 @@ pub(super) struct Lookup {
     /// A symbol that the file exports, by which it is known.
     exports: String,
     pub names: Vec<String>,
+    /// Its exported functions whose callers pass names: the strings of those callers count as well.
+    #[serde(default)]
+    pub callers_of: Vec<String>,
     reason: String,
 }
 
@@ -71,13 +75,14 @@ pub(super) struct Lookup {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Cut {
-    pub build_id: String,
+    build_id: String,
     /// Package and version that the build identifier stands for.
-    pub package: String,
-    /// Address of the function from which references are cut, or of which all are.
-    pub from: Option<u32>,
-    /// Address of the function to which references are cut.
+    package: String,
+    /// Address of the function that never runs.
     pub to: u32,
+    /// Addresses of functions that would make it run.
+    #[serde(default)]
+    pub unless: Vec<u32>,
     pub reason: String,
 }
 
@@ -116,15 +121,38 @@ impl Facts {
             .find(|fact| summary.exports.iter().any(|export| export.name == fact.exports))
     }
 
-    /// The references of a build that never happen, by the function they lead to.
-    pub fn cuts(&self, build_id: Option<&str>) -> BTreeMap<u32, &Cut> {
-        let Some(build_id) = build_id else { return BTreeMap::new() };
-        self.cut
-            .iter()
-            .filter(|cut| cut.build_id == build_id)
-            .map(|cut| (cut.to, cut))
-            .collect()
+    /// The functions of a build that never run.
+    pub fn cuts(&self, build_id: Option<&str>) -> impl Iterator<Item = &Cut> {
+        self.cut.iter().filter(move |cut| Some(cut.build_id.as_str()) == build_id)
     }
+}
+
+/// An object that holds pointers to code: name, address, size in bytes.
+pub(super) type DataObject = (String, u32, u32);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Build {
+    build_id: String,
+    package: String,
+    objects: Vec<DataObject>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Builds {
+    build: Vec<Build>,
+}
+
+static BUILDS: LazyLock<Builds> = LazyLock::new(|| toml::from_str(OBJECTS).unwrap_or_default());
+
+/// The objects of a build, sorted by address; none of a build that is not known.
+pub(super) fn objects(build_id: &str) -> &'static [DataObject] {
+    BUILDS
+        .build
+        .iter()
+        .find(|build| build.build_id == build_id)
+        .map_or(&[], |build| &build.objects)
 }
 
 #[cfg(test)]
@@ -139,6 +167,9 @@ mod tests {
         reasons.extend(facts.site.iter().map(|fact| fact.reason.as_str()));
         reasons.extend(facts.lookup.iter().map(|fact| fact.reason.as_str()));
         reasons.extend(facts.cut.iter().map(|fact| fact.reason.as_str()));
+        assert!(facts.cut.iter().all(|cut| cut.build_id.len() == 40 && !cut.package.is_empty()));
+        let builds: Builds = toml::from_str(OBJECTS).unwrap();
+        assert!(builds.build.iter().all(|build| !build.package.is_empty() && build.objects.is_sorted_by_key(|object| object.1)));
         assert!(reasons.len() > 5);
         assert!(reasons.iter().all(|reason| reason.len() > 20), "{reasons:?}");
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::aarch64::{self, Aarch64};
 use super::code::{self, Code, Decode, Event, Kind, Seeds, Slots};
 use super::elf::{Elf, Written};
-use super::facts::Facts;
+use super::facts::{self, DataObject, Facts};
 use super::pclntab;
 use super::slice::{Slice, Slicer, Why};
 use super::unwind::{self, Frame};
@@ -246,7 +246,7 @@ fn build(
     let code = code::decode(elf, decoder, seeds(elf, go.as_ref().map(|(functions, _)| functions.as_slice()), &pointed))?;
     let mut builder = Builder::new(elf, &code);
     builder.imports(elf, &code, slots);
-    builder.edges(&code, slots);
+    builder.edges(elf, &code, slots);
     builder.roots(elf, &pointed);
     builder.exports(elf);
     builder.names(elf, go.as_ref().map(|(functions, _)| functions.as_slice()));
@@ -258,8 +258,8 @@ fn build(
 /// Addresses of code that lie in data.
 #[derive(Debug, Default)]
 struct Pointed {
-    /// By relocation: certain.
-    certain: Vec<u32>,
+    /// By relocation: certain. Place and address.
+    certain: Vec<(u32, u32)>,
     /// By value, in a file that is not relocated.
     words: Vec<u32>,
     /// Called by the loader.
@@ -271,7 +271,7 @@ fn pointed(elf: &Elf<'_>, table: Option<(u32, u32)>) -> Pointed {
     for relocation in &elf.relocations {
         match relocation.written {
             Written::Address(address) | Written::Resolved(address) if elf.is_code(address) => {
-                pointed.certain.push(address);
+                pointed.certain.push((relocation.place, address));
             }
             _ => {}
         }
@@ -344,7 +344,7 @@ fn seeds(elf: &Elf<'_>, go: Option<&[pclntab::GoFunction<'_>]>, pointed: &Pointe
     }
     seeds.entries.extend(elf.entry.filter(|entry| elf.is_code(*entry)));
     seeds.entries.extend(&pointed.called);
-    seeds.entries.extend(&pointed.certain);
+    seeds.entries.extend(pointed.certain.iter().map(|(_, address)| *address));
     // Exports without a type: hand-written assembly.
     seeds.entries.extend(
         elf.dynamic_symbols
@@ -361,20 +361,36 @@ struct Builder {
     import_of: HashMap<u32, u32>,
     /// Functions that a caller outside of the file, or a pointer, can enter.
     open: Vec<u32>,
+    /// Objects whose bounds are known, sorted by address.
+    objects: Vec<&'static DataObject>,
 }
+
+/// How far behind an address that code computes, and at which no object begins, another object counts as meant: a
+/// compiler takes a constant off the index of an array into the array's address.
+const FOLDED: u32 = 64;
 
 impl Builder {
     fn new(elf: &Elf<'_>, code: &Code) -> Self {
+        let build_id = elf.build_id.map(hex::encode);
+        // Objects that hold pointers are functions that refer to what their pointers point to.
+        let objects = build_id.as_deref().map_or(&[][..], facts::objects);
+        let objects: Vec<&DataObject> = objects
+            .iter()
+            .filter(|(_, start, size)| elf.segment(*start).is_some_and(|data| !data.executable && start + size <= data.end))
+            .collect();
+        let mut functions = code.starts.clone();
+        functions.extend(objects.iter().map(|(_, start, _)| *start));
+        functions.sort_unstable();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self {
             summary: Summary {
                 machine: elf.machine,
-                build_id: elf.build_id.map(hex::encode),
+                build_id,
                 soname: elf.soname.map(text),
                 needed: elf.needed.iter().map(|name| text(name)).collect(),
                 interpreter: elf.interpreter.map(text),
                 base: elf.base,
-                functions: code.starts.clone(),
+                functions,
                 names: Vec::new(),
                 spans: Vec::new(),
                 edges: Vec::new(),
@@ -393,6 +409,7 @@ impl Builder {
             },
             import_of: HashMap::new(),
             open: Vec::new(),
+            objects,
         }
     }
 
@@ -453,7 +470,28 @@ impl Builder {
         self.summary.pointer_imports.dedup();
     }
 
-    fn edges(&mut self, code: &Code, slots: &Slots) {
+    /// The object that holds an address.
+    fn object(&self, address: u32) -> Option<u32> {
+        let after = self.objects.partition_point(|(_, start, _)| *start <= address);
+        let (_, start, size) = self.objects.get(after.checked_sub(1)?)?;
+        (address < start + size).then(|| self.beginning(*start))?
+    }
+
+    /// The objects that code or data which has an address can mean.
+    fn meant(&self, address: u32) -> Vec<u32> {
+        if self.objects.is_empty() {
+            return Vec::new();
+        }
+        if let Some(object) = self.beginning(address) {
+            return vec![object];
+        }
+        let next = self.objects.partition_point(|(_, start, _)| *start <= address);
+        let near = self.objects.get(next..).unwrap_or_default().iter();
+        let near = near.take_while(|(_, start, _)| *start - address <= FOLDED).map(|(_, start, _)| *start);
+        self.object(address).into_iter().chain(near.filter_map(|start| self.beginning(start))).collect()
+    }
+
+    fn edges(&mut self, elf: &Elf<'_>, code: &Code, slots: &Slots) {
         let count = u32::try_from(self.summary.functions.len()).unwrap_or(u32::MAX);
         let mut edges: Vec<(u32, Edge)> = Vec::with_capacity(code.events.len() / 4);
         for event in &code.events {
@@ -477,16 +515,30 @@ impl Builder {
                 edges.push((from, Edge { to, reach }));
             }
         }
-        for (index, start) in self.summary.functions.iter().enumerate().skip(1) {
-            let index = u32::try_from(index).unwrap_or(u32::MAX);
+        if !self.objects.is_empty() {
+            for event in code.events.iter().filter(|event| event.kind == Kind::Data) {
+                let Some(from) = self.holding(event.at) else { continue };
+                for to in self.meant(event.target) {
+                    edges.push((from, Edge { to, reach: Reach::Taken }));
+                }
+            }
+            for relocation in &elf.relocations {
+                if let (Some(from), Written::Address(target)) = (self.object(relocation.place), relocation.written) {
+                    let meant = if elf.is_code(target) { self.beginning(target).into_iter().collect() } else { self.meant(target) };
+                    edges.extend(meant.into_iter().map(|to| (from, Edge { to, reach: Reach::Taken })));
+                }
+            }
+        }
+        for (index, start) in code.starts.iter().enumerate().skip(1) {
+            let (Some(index), Some(before)) = (self.beginning(*start), self.beginning(code.starts[index - 1])) else { continue };
             // Code that runs on into the next function, and pieces of one function between which jumps cannot be seen.
             let within = code.range(*start).filter(|range| range.start < *start);
             let joined = within.is_some_and(|range| range.has_landing_pads || range.has_unknown_jumps);
             if code.is_flowed_into(*start) || joined {
-                edges.push((index - 1, Edge { to: index, reach: Reach::Flow }));
+                edges.push((before, Edge { to: index, reach: Reach::Flow }));
             }
             if joined {
-                edges.push((index, Edge { to: index - 1, reach: Reach::Flow }));
+                edges.push((index, Edge { to: before, reach: Reach::Flow }));
             }
         }
         edges.sort_unstable();
@@ -517,14 +569,23 @@ impl Builder {
             indexes
         };
         self.summary.called = indexes(self, &pointed.called);
-        let mut pointers = indexes(self, &pointed.certain);
+        let free = pointed.certain.iter().filter(|(place, _)| self.object(*place).is_none());
+        let free: Vec<u32> = free.map(|(_, address)| *address).collect();
+        let mut pointers = indexes(self, &free);
+        if !self.objects.is_empty() {
+            for relocation in &elf.relocations {
+                if let (None, Written::Address(target)) = (self.object(relocation.place), relocation.written) {
+                    pointers.extend(self.meant(target));
+                }
+            }
+        }
         pointers.extend(indexes(self, &pointed.words));
         pointers.sort_unstable();
         pointers.dedup();
         self.summary.pointers = pointers;
         self.open.extend(elf.entry);
         self.open.extend(&pointed.called);
-        self.open.extend(&pointed.certain);
+        self.open.extend(pointed.certain.iter().map(|(_, address)| *address));
         let words = pointed.words.iter().filter(|word| self.beginning(**word).is_some());
         let words: Vec<u32> = words.copied().collect();
         self.open.extend(words);
@@ -555,9 +616,10 @@ impl Builder {
             .chain(&elf.static_symbols)
             .filter(|symbol| symbol.defined && !symbol.name.is_empty())
             .map(|symbol| (symbol.address, symbol.name));
+        let objects: Vec<(u32, &[u8])> = self.objects.iter().map(|(name, start, _)| (*start, name.as_bytes())).collect();
         let functions = go.unwrap_or_default();
         let go = functions.iter().map(|function| (function.start, function.name));
-        for (address, name) in symbols.chain(go) {
+        for (address, name) in symbols.chain(go).chain(objects) {
             let Some(function) = self.beginning(address) else { continue };
             let Some(rest) = left.checked_sub(name.len()) else { break };
             left = rest;
