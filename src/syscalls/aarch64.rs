@@ -240,6 +240,7 @@ impl Decode for Aarch64<'_, '_> {
                 }
                 End::Next
             }
+            0xd503_201f => End::Nop,
             _ => End::Next,
         };
         (4, end)
@@ -301,7 +302,6 @@ impl Decode for Aarch64<'_, '_> {
                 let (_, end) = self.decode(at, &mut Vec::new());
                 step.ends = matches!(end, End::Never | End::Invalid);
                 step.call = end == End::Call;
-                step.nop = word == 0xd503_201f;
                 if word & 0xffe0_001f == 0xd400_0001 {
                     step.writes = 1;
                 } else if word & 0xfff0_0000 == 0xd530_0000 {

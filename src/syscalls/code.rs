@@ -60,6 +60,8 @@ pub(super) struct Event {
 pub(super) enum End {
     /// Control goes on to the next one.
     Next,
+    /// The same, and it does nothing.
+    Nop,
     /// The same, when the called function returns.
     Call,
     /// Control does not go on.
@@ -144,6 +146,18 @@ impl Code {
             .iter()
             .take_while(|event| event.at == address)
             .any(|event| event.kind == Kind::Call && self.endless.binary_search(&event.target).is_ok())
+    }
+
+    /// Padding in front of an aligned block is not entered from before, unless something jumps into it.
+    fn enter_padding(&mut self, mut padding: Vec<(u32, u32)>) {
+        let mut targets: Vec<u32> = self.events.iter().filter(|event| event.kind == Kind::Jump).map(|event| event.target).collect();
+        targets.sort_unstable();
+        padding.sort_unstable();
+        for (at, next) in padding {
+            if self.flows.get(at) || self.starts.binary_search(&at).is_ok() || targets.binary_search(&at).is_ok() {
+                self.flows.set(next);
+            }
+        }
     }
 
     /// Finds the functions from which no way leads back: no return, no jump out of sight, no way into a function that
@@ -249,6 +263,7 @@ pub(super) fn decode(elf: &Elf<'_>, decoder: &mut dyn Decode, seeds: Seeds) -> R
         seen: 0,
         left: MAX_INSTRUCTIONS,
         extra: MAX_UNBOUNDED,
+        padding: Vec::new(),
     };
     for index in 0..scan.code.ranges.len() {
         let range = scan.code.ranges[index];
@@ -274,11 +289,17 @@ pub(super) fn decode(elf: &Elf<'_>, decoder: &mut dyn Decode, seeds: Seeds) -> R
         }
         scan.settle()?;
     }
-    let Scan { mut code, mut found, .. } = scan;
+    let Scan {
+        mut code,
+        mut found,
+        padding,
+        ..
+    } = scan;
     found.sort_unstable();
     code.starts = found;
     code.events.sort();
     code.events.dedup();
+    code.enter_padding(padding);
     code.find_endless();
     Ok(code)
 }
@@ -322,6 +343,8 @@ struct Scan<'a, 'b> {
     seen: usize,
     left: u32,
     extra: usize,
+    /// What does nothing behind an instruction that ends a path, and what comes after it.
+    padding: Vec<(u32, u32)>,
 }
 
 impl Scan<'_, '_> {
@@ -353,14 +376,19 @@ impl Scan<'_, '_> {
                 .ok_or(Error::TooMany("instructions", MAX_INSTRUCTIONS as usize))?;
             let (length, how) = self.decoder.decode(at, &mut self.code.events);
             at = at.saturating_add(length.max(1));
+            let padding = how == End::Nop && matches!(last, End::Never | End::Invalid);
+            if padding {
+                self.padding.push((at - length, at));
+                continue;
+            }
             last = how;
-            if matches!(how, End::Next | End::Call) {
+            if matches!(how, End::Next | End::Nop | End::Call) {
                 self.code.flows.set(at);
             }
         }
         // A compiler ends a function with a call only if that never returns; anything else that reaches the end of
         // a frame entry runs on into the code behind it, as `__clone3` of glibc does.
-        if last == End::Next && self.elf.is_code(at) {
+        if matches!(last, End::Next | End::Nop) && self.elf.is_code(at) {
             self.path(at)?;
         }
         Ok(())

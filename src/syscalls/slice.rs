@@ -150,8 +150,6 @@ pub(super) struct Step {
     pub ends: bool,
     /// It calls a function.
     pub call: bool,
-    /// It does nothing.
-    pub nop: bool,
     /// Registers that get an unknown value.
     pub writes: u32,
     pub moves: [Option<Move>; 3],
@@ -362,8 +360,8 @@ impl<'a, 'b> Slicer<'a, 'b> {
                 }
             }
         }
-        // What does nothing and cannot be reached is padding in front of an aligned block.
-        if !found && !self.decoder.step(state.at).is_some_and(|step| step.nop) {
+        // Behind a call that never comes back there is nothing but padding.
+        if !found && !self.is_behind_endless(state.at) {
             slice.unknown.push((self.function(state.at), Why::Unreached));
         }
     }
@@ -420,6 +418,16 @@ impl<'a, 'b> Slicer<'a, 'b> {
                 .filter(|before| !self.code.calls_endless(*before))
                 .collect(),
         }
+    }
+
+    fn is_behind_endless(&mut self, at: u32) -> bool {
+        let from = self.code.events.partition_point(|event| event.at < at.saturating_sub(5));
+        let calls = self.code.events.get(from..).unwrap_or_default().iter().take_while(|event| event.at < at);
+        let calls: Vec<u32> = calls.filter(|event| event.kind == Kind::Call).map(|event| event.at).collect();
+        calls.into_iter().any(|call| {
+            let next = self.decoder.step(call).and_then(|step| call.checked_add(step.length));
+            next == Some(at) && self.code.calls_endless(call)
+        })
     }
 
     /// What a place held before an instruction.

@@ -147,6 +147,7 @@ impl Decode for X86<'_, '_> {
             FlowControl::Next => {
                 match self.instruction.mnemonic() {
                     Mnemonic::Hlt => return (length, End::Never),
+                    Mnemonic::Nop => return (length, End::Nop),
                     Mnemonic::Add if self.instruction.op0_kind() == OpKind::Register => {
                         self.added = self.instruction.op0_register();
                     }
@@ -418,8 +419,7 @@ fn lower(i: &Instruction, decoder: &X86<'_, '_>, step: &mut Step) -> bool {
             step.assign(other, Source::Place(one), How::SAME);
         }
         (Mnemonic::Cdqe, _) => {}
-        (Mnemonic::Nop, _) => step.nop = true,
-        (Mnemonic::Endbr64 | Mnemonic::Cmp | Mnemonic::Test, _) => {}
+        (Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Cmp | Mnemonic::Test, _) => {}
         (_, Some(to)) if moves_conditionally(i.mnemonic()) => {
             step.assign(Place::Register(to), source(i, 1, decoder), How::SAME);
             step.maybe = true;
