@@ -16,7 +16,7 @@ const MAX_TABLE: u32 = 4096;
 /// Most functions with jump tables and without bounds.
 const MAX_UNBOUNDED: usize = 1 << 14;
 /// Most times that code found through jump tables has jump tables itself.
-const MAX_ROUNDS: usize = 64;
+const MAX_ROUNDS: usize = 16;
 
 /// What an instruction refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,6 +160,32 @@ impl Code {
         }
     }
 
+    /// Makes each stub of a PLT a function of its own. One frame entry bounds them all, and a stub that nothing calls
+    /// would count as part of the one before it. A jump through a slot that no path and no jump of its range leads to is
+    /// reached by what refers to it or not at all; where the range hides ways, it stays.
+    fn part_stubs(&mut self, elf: &Elf<'_>) {
+        const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+        let mut targets: Vec<u32> = self.events.iter().filter(|event| event.kind == Kind::Jump).map(|event| event.target).collect();
+        targets.sort_unstable();
+        let mut found = Vec::new();
+        for event in self.events.iter().filter(|event| event.kind == Kind::SlotJump) {
+            let mut at = event.at;
+            if let Some(before) = at.checked_sub(4)
+                && self.instructions.get(before)
+                && elf.bytes(before, 4) == Some(&ENDBR64)
+            {
+                at = before;
+            }
+            let range = self.range(at).filter(|range| !range.has_landing_pads && !range.has_unknown_jumps);
+            if range.is_some() && !self.flows.get(at) && targets.binary_search(&at).is_err() {
+                found.push(at);
+            }
+        }
+        self.starts.extend(found);
+        self.starts.sort_unstable();
+        self.starts.dedup();
+    }
+
     /// Finds the functions from which no way leads back: no return, no jump out of sight, no way into a function that
     /// has one.
     fn find_endless(&mut self) {
@@ -300,6 +326,7 @@ pub(super) fn decode(elf: &Elf<'_>, decoder: &mut dyn Decode, seeds: Seeds) -> R
     code.events.sort();
     code.events.dedup();
     code.enter_padding(padding);
+    code.part_stubs(elf);
     code.find_endless();
     Ok(code)
 }
@@ -483,6 +510,10 @@ impl Scan<'_, '_> {
             .map(|event| (event.at, event.target))
             .collect();
         data.sort();
+        // A table ends where something else begins that code refers to.
+        let mut ends: Vec<u32> = data.iter().map(|(_, target)| *target).collect();
+        ends.sort_unstable();
+        ends.dedup();
         for jump in jumps {
             let after = self.code.ranges.partition_point(|range| range.start <= jump.at);
             let known = after.checked_sub(1).filter(|index| jump.at < self.code.ranges[*index].end);
@@ -502,7 +533,7 @@ impl Scan<'_, '_> {
             }
             let (first, last) = (self.code.ranges[index].start, self.code.ranges[index].end);
             let found = if jump.target == 0 {
-                self.relative_tables(&data, first, last)
+                self.relative_tables(&data, &ends, first, last)
             } else {
                 self.absolute_table(jump.target, first, last)
             };
@@ -542,7 +573,7 @@ impl Scan<'_, '_> {
     }
 
     /// Tables of 32-bit offsets from their own start: every table whose address the same function computes.
-    fn relative_tables(&self, data: &[(u32, u32)], first: u32, last: u32) -> Vec<u32> {
+    fn relative_tables(&self, data: &[(u32, u32)], ends: &[u32], first: u32, last: u32) -> Vec<u32> {
         let near = data.partition_point(|(at, _)| *at < first);
         let mut tables: Vec<u32> = data[near..]
             .iter()
@@ -553,8 +584,9 @@ impl Scan<'_, '_> {
         tables.sort_unstable();
         tables.dedup();
         let mut targets = Vec::new();
-        for (index, table) in tables.iter().enumerate() {
-            let end = tables.get(index + 1).copied().unwrap_or(u32::MAX);
+        for table in &tables {
+            let end = ends.partition_point(|end| end <= table);
+            let end = ends.get(end).copied().unwrap_or(u32::MAX);
             for entry in 0..MAX_TABLE {
                 let Some(place) = table.checked_add(entry * 4).filter(|place| *place < end) else { break };
                 if self.elf.segment(place).is_none_or(|segment| segment.writable) {
