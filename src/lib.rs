@@ -15,6 +15,7 @@
 //! - [`policy`]: the administrator's rules: schema, diagnostics, activation, matching, evaluation.
 //! - [`tree`]: the files of an image: names, links resolved inside the image, bounded reads.
 //! - [`packages`]: the package databases of an image: which package owns which file.
+//! - [`syscalls`]: which system calls ELF files can make, with a path for each.
 //! - [`identity`]: what a container really is, according to containerd and to the bytes that will be mounted.
 //! - [`admission`]: all of the above put together: request in, [`admission::Decision`] out.
 //! - [`runtime`]: the command line of the OCI runtime (runc, crun).
@@ -35,6 +36,7 @@ pub mod policy;
 pub mod runtime;
 pub mod shim;
 pub mod store;
+pub mod syscalls;
 pub mod tree;
 pub mod trust;
 pub mod verify;

@@ -464,8 +464,12 @@ impl<'a> Closure<'a> {
         }
         for (from, why) in reasons {
             let holder = self.objects.get(from.0).map_or(object.summary, |object| object.summary);
-            if let Some(fact) = Facts::get().site(holder, why) {
-                for number in fact.calls.iter().filter_map(|call| name::number(machine, call)) {
+            if let Some(fact) = Facts::get().site(holder, from.1, why) {
+                let runs = |name: &String| {
+                    holder.exports.iter().any(|export| export.name == *name && self.is_live((from.0, export.function)))
+                };
+                let applies = fact.when.is_empty() || fact.when.iter().any(runs);
+                for number in fact.calls.iter().filter(|_| applies).filter_map(|call| name::number(machine, call)) {
                     calls.calls.entry(number).or_insert_with(|| Path {
                         steps: self.path(from, end),
                         site,

@@ -162,10 +162,11 @@ impl Code {
 
     /// Makes each stub of a PLT a function of its own. One frame entry bounds them all, and a stub that nothing calls
     /// would count as part of the one before it. A jump through a slot that no path and no jump of its range leads to is
-    /// reached by what refers to it or not at all; where the range hides ways, it stays.
+    /// reached from elsewhere or not at all; where the range hides ways, it stays.
     fn part_stubs(&mut self, elf: &Elf<'_>) {
         const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
-        let mut targets: Vec<u32> = self.events.iter().filter(|event| event.kind == Kind::Jump).map(|event| event.target).collect();
+        let mut targets: Vec<(u32, u32)> = Vec::new();
+        targets.extend(self.events.iter().filter(|event| event.kind == Kind::Jump).map(|event| (event.target, event.at)));
         targets.sort_unstable();
         let mut found = Vec::new();
         for event in self.events.iter().filter(|event| event.kind == Kind::SlotJump) {
@@ -177,7 +178,10 @@ impl Code {
                 at = before;
             }
             let range = self.range(at).filter(|range| !range.has_landing_pads && !range.has_unknown_jumps);
-            if range.is_some() && !self.flows.get(at) && targets.binary_search(&at).is_err() {
+            let Some(range) = range.filter(|_| !self.flows.get(at)) else { continue };
+            let from = targets.partition_point(|(target, _)| *target < at);
+            let jumps = targets[from..].iter().take_while(|(target, _)| *target == at);
+            if !jumps.into_iter().any(|(_, from)| range.start <= *from && *from < range.end) {
                 found.push(at);
             }
         }

@@ -48,13 +48,18 @@ pub(super) struct Always {
 #[serde(deny_unknown_fields)]
 pub(super) struct SiteFact {
     /// A symbol that the file exports, by which it is known.
-    exports: String,
+    exports: Option<String>,
+    /// The function in which the number gets lost.
+    function: Option<String>,
     /// Why the number is not known: `memory`, `caller`, `computed`.
     why: String,
     /// With `memory`: distance from the pointer.
     offset: Option<i64>,
     /// Names of the calls that such a site makes beyond those found elsewhere.
     pub calls: Vec<String>,
+    /// Exported functions of the file without one of which none of these calls happens; none listed: always.
+    #[serde(default)]
+    pub when: Vec<String>,
     pub reason: String,
 }
 
@@ -102,15 +107,19 @@ impl Facts {
             .map(|wrapper| wrapper.argument)
     }
 
-    /// The fact about a site of a file whose number is unknown for a reason.
-    pub fn site(&self, summary: &Summary, why: Why) -> Option<&SiteFact> {
+    /// The fact about a number that gets lost for a reason in a function of a file.
+    pub fn site(&self, summary: &Summary, function: u32, why: Why) -> Option<&SiteFact> {
         self.site.iter().find(|fact| {
-            let matches = match (fact.why.as_str(), why) {
-                ("memory", Why::Memory(offset)) => offset == fact.offset,
+            let reason = match (fact.why.as_str(), why) {
+                ("memory", Why::Memory(offset)) => fact.offset.is_none() || offset == fact.offset,
                 ("caller", Why::Caller) | ("computed", Why::Computed) => true,
                 _ => false,
             };
-            matches && summary.exports.iter().any(|export| export.name == fact.exports)
+            let exports = |name: &String| summary.exports.iter().any(|export| export.name == *name);
+            reason
+                && (fact.exports.is_some() || fact.function.is_some())
+                && fact.exports.as_ref().is_none_or(exports)
+                && fact.function.as_ref().is_none_or(|name| summary.name(function) == *name)
         })
     }
 

@@ -221,6 +221,8 @@ pub(super) struct Slicer<'a, 'b> {
     /// Addresses that code outside of the file, or a pointer, can enter; sorted.
     open: &'a [u32],
     relocated: Vec<u32>,
+    /// Instructions by the data that they refer to; of a Go program only.
+    uses: Option<Vec<(u32, u32)>>,
     left: usize,
 }
 
@@ -264,8 +266,27 @@ impl<'a, 'b> Slicer<'a, 'b> {
                 .collect(),
             open,
             relocated,
+            uses: None,
             left: MAX_ALL_STATES,
         }
+    }
+
+    /// Takes package variables that are never written for what they are: Go keeps some numbers of calls in them. A Go
+    /// compiler refers to a package variable by its own address and by nothing else, so its writers can be seen.
+    pub fn know_variables(&mut self) {
+        let data = self.code.events.iter().filter(|event| event.kind == Kind::Data);
+        let mut uses: Vec<(u32, u32)> = data.map(|event| (event.target, event.at)).collect();
+        uses.sort_unstable();
+        self.uses = Some(uses);
+    }
+
+    /// Whether every instruction that refers to data only loads it.
+    fn is_only_loaded(&mut self, address: u32) -> bool {
+        let Some(uses) = &self.uses else { return false };
+        sources(uses, address).into_iter().all(|at| {
+            let moves = self.decoder.step(at).map(|step| step.moves);
+            matches!(moves, Some([Some(Move { to: Place::Register(_), from: Source::Global(from), .. }), None, None]) if from == address)
+        })
     }
 
     /// The numbers that the kernel's register can hold at a site.
@@ -431,7 +452,7 @@ impl<'a, 'b> Slicer<'a, 'b> {
     }
 
     /// What a place held before an instruction.
-    fn undo(&self, state: State, before: u32, step: Step, slice: &mut Slice, next: &mut Vec<State>) {
+    fn undo(&mut self, state: State, before: u32, step: Step, slice: &mut Slice, next: &mut Vec<State>) {
         let function = self.function(before);
         let mut state = State { at: before, ..state };
         if let Place::Memory { base, offset } = state.place {
@@ -485,7 +506,7 @@ impl<'a, 'b> Slicer<'a, 'b> {
     }
 
     /// Whether an instruction writes the memory of a state: none when it does not touch it.
-    fn stored(&self, state: State, step: Step, slice: &mut Slice, function: u32, next: &mut Vec<State>) -> Option<bool> {
+    fn stored(&mut self, state: State, step: Step, slice: &mut Slice, function: u32, next: &mut Vec<State>) -> Option<bool> {
         let Place::Memory { base, offset } = state.place else { return None };
         let private = base == self.abi.stack || base == self.abi.frame;
         let unknown = |slice: &mut Slice| {
@@ -520,10 +541,14 @@ impl<'a, 'b> Slicer<'a, 'b> {
         None
     }
 
-    fn assigned(&self, state: State, change: Move, slice: &mut Slice, function: u32, next: &mut Vec<State>) {
+    fn assigned(&mut self, state: State, change: Move, slice: &mut Slice, function: u32, next: &mut Vec<State>) {
         let Some(how) = state.how.after(change.how) else {
             slice.unknown.push((function, Why::Computed));
             return;
+        };
+        let only_loaded = match change.from {
+            Source::Global(address) => self.is_only_loaded(address),
+            _ => false,
         };
         let mut constant = |value: u64| {
             // The kernel reads 32 bits.
@@ -544,8 +569,8 @@ impl<'a, 'b> Slicer<'a, 'b> {
                 ..state
             }),
             Source::Global(address) => {
-                let fixed = self.elf.segment(address).is_some_and(|segment| !segment.writable)
-                    && self.relocated.binary_search(&address).is_err();
+                let writable = self.elf.segment(address).is_none_or(|segment| segment.writable);
+                let fixed = self.relocated.binary_search(&address).is_err() && (!writable || only_loaded);
                 match self.elf.word32(address).filter(|_| fixed) {
                     Some(value) => constant(u64::from(value)),
                     None => slice.unknown.push((function, Why::Memory(None))),

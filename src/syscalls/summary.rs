@@ -647,6 +647,9 @@ impl Builder {
         self.open.dedup();
         let open = std::mem::take(&mut self.open);
         let mut slicer = Slicer::new(elf, code, decoder, abi, &open);
+        if !self.summary.kept.is_empty() {
+            slicer.know_variables();
+        }
         let sites: Vec<Event> = code
             .events
             .iter()
