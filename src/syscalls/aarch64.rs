@@ -46,7 +46,7 @@ impl<'a, 'b> Aarch64<'a, 'b> {
     }
 
     fn word(&self, at: u32) -> Option<u32> {
-        if at % 4 != 0 || !self.elf.is_code(at) {
+        if !at.is_multiple_of(4) || !self.elf.is_code(at) {
             return None;
         }
         self.elf.word32(at)
@@ -67,7 +67,7 @@ impl<'a, 'b> Aarch64<'a, 'b> {
         } else {
             Kind::Data
         };
-        if kind == Kind::Taken && target % 4 != 0 {
+        if kind == Kind::Taken && !target.is_multiple_of(4) {
             return;
         }
         events.push(Event { at, kind, target });

@@ -46,7 +46,6 @@ pub(super) struct Symbol<'a> {
     pub defined: bool,
     pub local: bool,
     pub is_function: bool,
-    pub is_ifunc: bool,
     pub is_object: bool,
     pub weak: bool,
 }
@@ -505,7 +504,6 @@ impl<'a> Elf<'a> {
             defined: defined && address.is_some() && kind != elf::STT_TLS,
             local: symbol.st_bind() == elf::STB_LOCAL,
             is_function: matches!(kind, elf::STT_FUNC | elf::STT_GNU_IFUNC),
-            is_ifunc: kind == elf::STT_GNU_IFUNC,
             is_object: kind == elf::STT_OBJECT,
             weak: symbol.st_bind() == elf::STB_WEAK,
         }

@@ -73,6 +73,7 @@ pub(super) struct Lookup {
     /// Its exported functions whose callers pass names: the strings of those callers count as well.
     #[serde(default)]
     pub callers_of: Vec<String>,
+    #[cfg_attr(not(test), expect(dead_code, reason = "for reviewers"))]
     reason: String,
 }
 
@@ -82,6 +83,7 @@ pub(super) struct Lookup {
 pub(super) struct Cut {
     build_id: String,
     /// Package and version that the build identifier stands for.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for reviewers"))]
     package: String,
     /// Address of the function that never runs.
     pub to: u32,
@@ -143,6 +145,7 @@ pub(super) type DataObject = (String, u32, u32);
 #[serde(deny_unknown_fields)]
 struct Build {
     build_id: String,
+    #[cfg_attr(not(test), expect(dead_code, reason = "for reviewers"))]
     package: String,
     objects: Vec<DataObject>,
 }
