@@ -14,7 +14,10 @@ const ROUNDS: usize = 15;
 const DIRECTORIES: [&str; 2] = ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu"];
 
 fn main() {
-    let mut programs: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let mut programs: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"))
+        .collect();
     if programs.is_empty() {
         programs.extend(["/usr/sbin/nginx", "/bin/true"].map(str::to_owned));
     }
@@ -51,7 +54,11 @@ fn join(files: &[(String, Vec<u8>, Role)], summaries: &[Summary]) -> usize {
     let objects: Vec<Object<'_>> = files
         .iter()
         .zip(summaries)
-        .map(|((path, _, role), summary)| Object { path, summary, role: *role })
+        .map(|((path, _, role), summary)| Object {
+            path,
+            summary,
+            role: *role,
+        })
         .collect();
     close(&objects).calls.len()
 }
@@ -64,12 +71,21 @@ fn files(program: &str) -> Vec<(String, Vec<u8>, Role)> {
         at += 1;
         let bytes = std::fs::read(&path).unwrap();
         let summary = summarise(&bytes).unwrap();
-        let needed = summary.needed.iter().filter(|name| !name.starts_with("ld-")).filter_map(|name| {
-            let mut paths = DIRECTORIES.iter().map(|directory| format!("{directory}/{name}"));
-            paths.find(|path| std::path::Path::new(path).exists())
-        });
+        let needed = summary
+            .needed
+            .iter()
+            .filter(|name| !name.starts_with("ld-"))
+            .filter_map(|name| {
+                let mut paths = DIRECTORIES.iter().map(|directory| format!("{directory}/{name}"));
+                paths.find(|path| std::path::Path::new(path).exists())
+            });
         let mut new: Vec<(String, Role)> = needed.map(|path| (path, Role::Library)).collect();
-        new.extend(summary.interpreter.filter(|_| role == Role::Program).map(|path| (path, Role::Interpreter)));
+        new.extend(
+            summary
+                .interpreter
+                .filter(|_| role == Role::Program)
+                .map(|path| (path, Role::Interpreter)),
+        );
         for file in new {
             if !wanted.contains(&file) {
                 wanted.push(file);
@@ -82,7 +98,10 @@ fn files(program: &str) -> Vec<(String, Vec<u8>, Role)> {
 
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap(), u32::try_from(time.tv_nsec).unwrap())
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap(),
+        u32::try_from(time.tv_nsec).unwrap(),
+    )
 }
 
 fn median(mut times: Vec<Duration>) -> f64 {

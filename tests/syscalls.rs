@@ -41,7 +41,11 @@ fn build(compiler: &str, arguments: &[&str], extension: &str, source: &str) -> B
         .current_dir(dir.path())
         .output()
         .unwrap_or_else(|error| panic!("{compiler}: {error}; run tests/setup/install"));
-    assert!(output.status.success(), "{compiler}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{compiler}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Built { _dir: dir, path }
 }
 
@@ -137,7 +141,10 @@ fn assert_covers(program: &Path, arguments: &[&str], calls: &Calls) {
 #[test]
 fn a_number_that_depends_on_a_branch_yields_both() {
     for flags in [&["-fPIE", "-static-pie"][..], &["-fno-pie", "-no-pie"]] {
-        let calls = bare(flags, "void _start(void) { call(seed ? 102 : 104); call(60); for (;;); }");
+        let calls = bare(
+            flags,
+            "void _start(void) { call(seed ? 102 : 104); call(60); for (;;); }",
+        );
         assert_eq!(names(&calls), ["exit", "getuid", "getgid"]);
         assert_eq!(calls.unknown, []);
     }
@@ -152,7 +159,11 @@ fn a_wrapper_is_resolved_at_its_callers() {
          BARE L unused(void) { return wrap(1, 57); }
          void _start(void) { twice(39); wrap(seed, 110); call(60); for (;;); }",
     );
-    assert_eq!(names(&calls), ["getpid", "exit", "getppid"], "fork has no caller that runs");
+    assert_eq!(
+        names(&calls),
+        ["getpid", "exit", "getppid"],
+        "fork has no caller that runs"
+    );
     assert_eq!(calls.unknown, []);
     let path = &calls.calls[&39];
     assert_eq!(path.steps.first().map(|step| step.function.as_str()), Some("_start"));
@@ -202,7 +213,12 @@ fn a_function_counts_when_something_points_to_it_and_not_before() {
         L (*const table[])(void) = { in_data };
         L (*volatile sink)(void);
         void _start(void) { sink = seed ? computed : table[seed]; call(60); for (;;); }";
-    for flags in [&["-fPIE", "-static-pie"][..], &["-fno-pie", "-no-pie"], &["-fno-pie", "-no-pie", "-s"], &["-fPIE", "-static-pie", "-s"]] {
+    for flags in [
+        &["-fPIE", "-static-pie"][..],
+        &["-fno-pie", "-no-pie"],
+        &["-fno-pie", "-no-pie", "-s"],
+        &["-fPIE", "-static-pie", "-s"],
+    ] {
         assert_eq!(names(&bare(flags, body)), ["getpid", "exit", "getppid"], "{flags:?}");
     }
 }
@@ -218,8 +234,14 @@ fn every_case_of_a_jump_table_is_code() {
             }
         }
         void _start(void) { pick(seed); call(60); for (;;); }";
-    let expected = ["getpid", "exit", "getuid", "getgid", "geteuid", "getegid", "getppid", "gettid"];
-    for flags in [&["-fPIE", "-static-pie"][..], &["-fno-pie", "-no-pie"], &["-fno-asynchronous-unwind-tables", "-s"]] {
+    let expected = [
+        "getpid", "exit", "getuid", "getgid", "geteuid", "getegid", "getppid", "gettid",
+    ];
+    for flags in [
+        &["-fPIE", "-static-pie"][..],
+        &["-fno-pie", "-no-pie"],
+        &["-fno-asynchronous-unwind-tables", "-s"],
+    ] {
         let calls = bare(flags, body);
         assert_eq!(names(&calls), expected, "{flags:?}");
         assert_eq!(calls.unknown, [], "{flags:?}");
@@ -321,7 +343,10 @@ func main() {
         let built = build("go", flags, "go", source);
         let calls = alone(&built.path);
         assert_covers(&built.path, &[], &calls);
-        assert!(names(&calls).contains(&"getpgid"), "a number passed through syscall.Syscall");
+        assert!(
+            names(&calls).contains(&"getpgid"),
+            "a number passed through syscall.Syscall"
+        );
         assert!(calls.calls.len() <= 95, "{}", calls.calls.len());
     }
 }
@@ -339,7 +364,12 @@ fn a_rust_program_is_covered() {
 
 #[test]
 fn a_small_program_gets_few_calls() {
-    let built = build("gcc", &["-O2"], "c", "#include <stdio.h>\nint main(void) { puts(\"x\"); return 0; }");
+    let built = build(
+        "gcc",
+        &["-O2"],
+        "c",
+        "#include <stdio.h>\nint main(void) { puts(\"x\"); return 0; }",
+    );
     let calls = with_libraries(&built.path);
     assert_covers(&built.path, &[], &calls);
     assert!(calls.calls.len() <= 70, "{}", calls.calls.len());
@@ -354,13 +384,22 @@ fn the_reviewed_facts_are_those_of_this_machines_c_library() {
     for file in ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"] {
         let summary = summarise(&std::fs::read(file).unwrap()).unwrap();
         let id = summary.build_id.clone().unwrap();
-        assert!(facts.contains(&id), "{file} {id}: review the cuts in config/syscalls/facts.toml for it");
-        assert!(objects.contains(&id), "{file} {id}: write config/syscalls/objects.toml for it");
+        assert!(
+            facts.contains(&id),
+            "{file} {id}: review the cuts in config/syscalls/facts.toml for it"
+        );
+        assert!(
+            objects.contains(&id),
+            "{file} {id}: write config/syscalls/objects.toml for it"
+        );
         let cuts: toml::Table = toml::from_str(facts).unwrap();
         for cut in cuts["cut"].as_array().unwrap() {
             if cut["build_id"].as_str() == Some(&id) {
                 let to = u32::try_from(cut["to"].as_integer().unwrap()).unwrap();
-                assert!(summary.functions.binary_search(&to).is_ok(), "{file}: no function at {to:#x}");
+                assert!(
+                    summary.functions.binary_search(&to).is_ok(),
+                    "{file}: no function at {to:#x}"
+                );
             }
         }
     }
@@ -398,7 +437,11 @@ fn pair() -> (Built, Built, Summary, Summary) {
 #[test]
 fn a_library_adds_what_is_used_of_it_and_a_plugin_all() {
     let (_program, _library, program, library) = pair();
-    let object = |summary, role| Object { path: "file", summary, role };
+    let object = |summary, role| Object {
+        path: "file",
+        summary,
+        role,
+    };
     let calls = close(&[object(&program, Role::Program), object(&library, Role::Library)]);
     assert_eq!(names(&calls), ["getpid", "exit"]);
     let path: Vec<usize> = calls.calls[&39].steps.iter().map(|step| step.object).collect();
@@ -446,7 +489,11 @@ fn arm(code: &[u32]) -> Vec<u8> {
     file.extend(0u32.to_le_bytes());
     file.extend([64u16, 56, 1, 64, 0, 0].iter().flat_map(|half| half.to_le_bytes()));
     file.extend([1u32, 5].iter().flat_map(|word| word.to_le_bytes()));
-    file.extend([0u64, 0x40_0000, 0x40_0000, size, size, 0x1000].iter().flat_map(|word| word.to_le_bytes()));
+    file.extend(
+        [0u64, 0x40_0000, 0x40_0000, size, size, 0x1000]
+            .iter()
+            .flat_map(|word| word.to_le_bytes()),
+    );
     file.extend(code.iter().flat_map(|word| word.to_le_bytes()));
     file
 }
@@ -502,7 +549,12 @@ fn a_file_that_claims_what_it_does_not_have_is_refused() {
     let mut file = arm(&[0xd400_0001]);
     file[0x60..0x68].copy_from_slice(&u64::MAX.to_le_bytes());
     assert!(summarise(&file).is_err());
-    assert!(summarise(b"#!/bin/sh\n").unwrap_err().to_string().contains("not an ELF"));
+    assert!(
+        summarise(b"#!/bin/sh\n")
+            .unwrap_err()
+            .to_string()
+            .contains("not an ELF")
+    );
 }
 
 proptest! {
@@ -527,7 +579,7 @@ proptest! {
             kept[at] = value;
         }
         if let Ok(summary) = Summary::decode(&kept) {
-            close(&[Object { path: "file", summary: &summary, role: Role::Plugin }]);
+            let _calls = close(&[Object { path: "file", summary: &summary, role: Role::Plugin }]);
         }
     }
 }

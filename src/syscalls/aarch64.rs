@@ -63,7 +63,11 @@ impl<'a, 'b> Aarch64<'a, 'b> {
                 None => Kind::SlotUse,
             }
         } else if self.elf.is_code(target) {
-            if loads.is_none() && last { Kind::Taken } else { Kind::Word }
+            if loads.is_none() && last {
+                Kind::Taken
+            } else {
+                Kind::Word
+            }
         } else {
             Kind::Data
         };
@@ -103,7 +107,9 @@ impl<'a, 'b> Aarch64<'a, 'b> {
     }
 
     fn through(&self, at: u32, base: u8, offset: u32, loads: Option<u8>, events: &mut Vec<Event>) {
-        let Some(pages) = self.pages.get(usize::from(base)) else { return };
+        let Some(pages) = self.pages.get(usize::from(base)) else {
+            return;
+        };
         for (index, page) in pages.iter().enumerate() {
             let last = index + 1 == pages.len();
             if let Some(target) = page.checked_add(offset)
@@ -149,7 +155,9 @@ impl Decode for Aarch64<'_, '_> {
     }
 
     fn decode(&mut self, at: u32, events: &mut Vec<Event>) -> (u32, End) {
-        let Some(word) = self.word(at) else { return (4 - at % 4, End::Invalid) };
+        let Some(word) = self.word(at) else {
+            return (4 - at % 4, End::Invalid);
+        };
         let jump = |by: i64, kind: Kind, events: &mut Vec<Event>| {
             if let Some(target) = moved(at, by).filter(|target| self.elf.is_code(*target)) {
                 events.push(Event { at, kind, target });
@@ -174,11 +182,22 @@ impl Decode for Aarch64<'_, '_> {
             }
             _ if word & 0xffff_fc1f == 0xd61f_0000 => {
                 // A jump whose target was added up comes from a table of offsets.
-                let before = at.checked_sub(4).and_then(|before| self.word(before)).unwrap_or_default();
+                let before = at
+                    .checked_sub(4)
+                    .and_then(|before| self.word(before))
+                    .unwrap_or_default();
                 if before & 0x7f20_0000 == 0x0b20_0000 && field(before, 0) == field(word, 5) {
-                    events.push(Event { at, kind: Kind::TableJump, target: 0 });
+                    events.push(Event {
+                        at,
+                        kind: Kind::TableJump,
+                        target: 0,
+                    });
                 } else {
-                    events.push(Event { at, kind: Kind::Return, target: 0 });
+                    events.push(Event {
+                        at,
+                        kind: Kind::Return,
+                        target: 0,
+                    });
                 }
                 End::Never
             }
@@ -195,11 +214,19 @@ impl Decode for Aarch64<'_, '_> {
                 || word & 0xffff_f800 == 0xd71f_0800
                 || word == 0xd69f_03e0 =>
             {
-                events.push(Event { at, kind: Kind::Return, target: 0 });
+                events.push(Event {
+                    at,
+                    kind: Kind::Return,
+                    target: 0,
+                });
                 End::Never
             }
             _ if word & 0xffe0_001f == 0xd400_0001 => {
-                events.push(Event { at, kind: Kind::Site, target: 0 });
+                events.push(Event {
+                    at,
+                    kind: Kind::Site,
+                    target: 0,
+                });
                 End::Next
             }
             // brk, hlt, udf
@@ -211,7 +238,13 @@ impl Decode for Aarch64<'_, '_> {
                     // Also the base of a table of byte or half-word offsets.
                     let inside = self.elf.is_code(target);
                     let near = inside && target.abs_diff(at) < 1 << 12;
-                    let kind = if near { Kind::Word } else if inside { Kind::Taken } else { Kind::Data };
+                    let kind = if near {
+                        Kind::Word
+                    } else if inside {
+                        Kind::Taken
+                    } else {
+                        Kind::Data
+                    };
                     events.push(Event { at, kind, target });
                     self.remember(field(word, 0), target);
                 }
@@ -248,7 +281,10 @@ impl Decode for Aarch64<'_, '_> {
 
     fn step(&mut self, at: u32) -> Option<Step> {
         let word = self.word(at)?;
-        let mut step = Step { length: 4, ..Step::default() };
+        let mut step = Step {
+            length: 4,
+            ..Step::default()
+        };
         let (rd, rn, rm) = (field(word, 0), field(word, 5), field(word, 16));
         let wide = word >> 31 == 1;
         let clobber = |step: &mut Step, register: u8| step.writes |= if register == 31 { 0 } else { 1 << register };
@@ -277,8 +313,16 @@ impl Decode for Aarch64<'_, '_> {
             _ if word & 0x3f80_0000 == 0x1100_0000 => {
                 let shift = if word >> 22 & 1 == 1 { 12 } else { 0 };
                 let value = u64::from(word >> 10 & 0xfff) << shift;
-                let value = if word >> 30 & 1 == 1 { value.wrapping_neg() } else { value };
-                step.assign(Place::Register(rd), Source::Place(Place::Register(rn)), How::added(value));
+                let value = if word >> 30 & 1 == 1 {
+                    value.wrapping_neg()
+                } else {
+                    value
+                };
+                step.assign(
+                    Place::Register(rd),
+                    Source::Place(Place::Register(rn)),
+                    How::added(value),
+                );
             }
             // csel, csinc with the zero register (cset)
             _ if word & 0x7fe0_0c00 == 0x1a80_0000 => {
@@ -340,7 +384,11 @@ fn access(word: u32, at: u32, wide: bool, elf: &Elf<'_>, step: &mut Step) {
         };
         plain(step, place, rt, 1 << (word >> 30), loads, vector);
         if mode & 1 == 1 {
-            step.assign(Place::Register(rn), Source::Place(Place::Register(rn)), How::added(offset.cast_unsigned()));
+            step.assign(
+                Place::Register(rn),
+                Source::Place(Place::Register(rn)),
+                How::added(offset.cast_unsigned()),
+            );
         }
         return;
     }
@@ -352,7 +400,11 @@ fn access(word: u32, at: u32, wide: bool, elf: &Elf<'_>, step: &mut Step) {
         let first = if mode == 1 { 0 } else { offset };
         if vector {
             if !loads {
-                step.store = Store::At { base: rn, offset: first, size: 32 };
+                step.store = Store::At {
+                    base: rn,
+                    offset: first,
+                    size: 32,
+                };
             }
         } else {
             for (register, offset) in [(rt, first), (second, first + size)] {
@@ -372,7 +424,11 @@ fn access(word: u32, at: u32, wide: bool, elf: &Elf<'_>, step: &mut Step) {
             }
         }
         if mode & 1 == 1 {
-            step.assign(Place::Register(rn), Source::Place(Place::Register(rn)), How::added(offset.cast_unsigned()));
+            step.assign(
+                Place::Register(rn),
+                Source::Place(Place::Register(rn)),
+                How::added(offset.cast_unsigned()),
+            );
         }
         return;
     }
@@ -380,7 +436,11 @@ fn access(word: u32, at: u32, wide: bool, elf: &Elf<'_>, step: &mut Step) {
     if word & 0x3b00_0000 == 0x1800_0000 {
         if !vector && rt != 31 {
             let from = moved(at, branch(word, 5, 19)).filter(|address| elf.segment(*address).is_some());
-            step.assign(Place::Register(rt), from.map_or(Source::Opaque, Source::Global), How::SAME);
+            step.assign(
+                Place::Register(rt),
+                from.map_or(Source::Opaque, Source::Global),
+                How::SAME,
+            );
         }
         return;
     }

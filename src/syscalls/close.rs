@@ -194,7 +194,9 @@ impl<'a> Closure<'a> {
             return;
         }
         let index = self.node(function);
-        let Some(node) = self.nodes.get_mut(index as usize) else { return };
+        let Some(node) = self.nodes.get_mut(index as usize) else {
+            return;
+        };
         node.opaque |= opaque;
         if !node.live {
             node.live = true;
@@ -227,7 +229,9 @@ impl<'a> Closure<'a> {
     /// it is taken to be among the strings of the object, or of one that calls its functions.
     fn look_up(&mut self, index: usize) {
         let objects = self.objects;
-        let Some(object) = objects.get(index).filter(|_| self.looking.insert(index)) else { return };
+        let Some(object) = objects.get(index).filter(|_| self.looking.insert(index)) else {
+            return;
+        };
         let by_hash = self.by_hash.get_or_insert_with(|| {
             let mut by_hash: HashMap<u32, Vec<Function>> = HashMap::new();
             for (index, object) in objects.iter().enumerate() {
@@ -238,7 +242,12 @@ impl<'a> Closure<'a> {
             }
             by_hash
         });
-        let mut names: Vec<u32> = object.summary.looked_up.iter().map(|name| hash(name.as_bytes())).collect();
+        let mut names: Vec<u32> = object
+            .summary
+            .looked_up
+            .iter()
+            .map(|name| hash(name.as_bytes()))
+            .collect();
         if object.summary.looks_up_unknown {
             let fact = Facts::get().lookup(object.summary);
             let through: HashSet<&str> = match fact {
@@ -248,16 +257,36 @@ impl<'a> Closure<'a> {
                 }
                 None => {
                     names.extend(&object.summary.strings);
-                    object.summary.exports.iter().map(|export| export.name.as_str()).collect()
+                    object
+                        .summary
+                        .exports
+                        .iter()
+                        .map(|export| export.name.as_str())
+                        .collect()
                 }
             };
-            for caller in objects.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, caller)| caller) {
-                if caller.summary.imports.iter().any(|import| through.contains(import.name.as_str())) {
+            for caller in objects
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != index)
+                .map(|(_, caller)| caller)
+            {
+                if caller
+                    .summary
+                    .imports
+                    .iter()
+                    .any(|import| through.contains(import.name.as_str()))
+                {
                     names.extend(&caller.summary.strings);
                 }
             }
         }
-        let found: Vec<Function> = names.iter().filter_map(|hash| by_hash.get(hash)).flatten().copied().collect();
+        let found: Vec<Function> = names
+            .iter()
+            .filter_map(|hash| by_hash.get(hash))
+            .flatten()
+            .copied()
+            .collect();
         for function in found {
             self.enter(function, None, true);
         }
@@ -273,7 +302,9 @@ impl<'a> Closure<'a> {
             _ => 3,
         });
         for index in &order {
-            let Some(object) = self.objects.get(*index) else { continue };
+            let Some(object) = self.objects.get(*index) else {
+                continue;
+            };
             for entry in object.summary.entry.iter().filter(|_| object.role != Role::Library) {
                 self.enter((*index, *entry), None, true);
             }
@@ -282,7 +313,9 @@ impl<'a> Closure<'a> {
             }
         }
         for index in &order {
-            let Some(object) = self.objects.get(*index) else { continue };
+            let Some(object) = self.objects.get(*index) else {
+                continue;
+            };
             for function in object.summary.called.iter().chain(&object.summary.pointers) {
                 self.enter((*index, *function), None, true);
             }
@@ -339,8 +372,12 @@ impl<'a> Closure<'a> {
 
     /// Whether the numbers that an object passes to an imported function were searched for, if that takes any.
     fn is_fed(&self, object: usize, import: u32, target: Function) -> bool {
-        let Some(places) = self.wrappers.get(&target) else { return true };
-        let Some(object) = self.objects.get(object) else { return false };
+        let Some(places) = self.wrappers.get(&target) else {
+            return true;
+        };
+        let Some(object) = self.objects.get(object) else {
+            return false;
+        };
         places.iter().all(|place| {
             object
                 .summary
@@ -452,12 +489,18 @@ impl<'a> Closure<'a> {
                 if !seen.insert((target, *place)) {
                     continue;
                 }
-                let opaque = self.nodes.get(self.node(target) as usize).is_some_and(|node| node.live && node.opaque);
+                let opaque = self
+                    .nodes
+                    .get(self.node(target) as usize)
+                    .is_some_and(|node| node.live && node.opaque);
                 if opaque {
                     reasons.insert((target, Why::Caller));
                 }
                 for (feeder, feed) in fed.get(&(target, *place)).into_iter().flatten() {
-                    let feed = self.objects.get(*feeder).and_then(|object| object.summary.feeds.get(*feed));
+                    let feed = self
+                        .objects
+                        .get(*feeder)
+                        .and_then(|object| object.summary.feeds.get(*feed));
                     slices.extend(feed.map(|feed| (*feeder, &feed.slice)));
                 }
             }
@@ -466,10 +509,18 @@ impl<'a> Closure<'a> {
             let holder = self.objects.get(from.0).map_or(object.summary, |object| object.summary);
             if let Some(fact) = Facts::get().site(holder, from.1, why) {
                 let runs = |name: &String| {
-                    holder.exports.iter().any(|export| export.name == *name && self.is_live((from.0, export.function)))
+                    holder
+                        .exports
+                        .iter()
+                        .any(|export| export.name == *name && self.is_live((from.0, export.function)))
                 };
                 let applies = fact.when.is_empty() || fact.when.iter().any(runs);
-                for number in fact.calls.iter().filter(|_| applies).filter_map(|call| name::number(machine, call)) {
+                for number in fact
+                    .calls
+                    .iter()
+                    .filter(|_| applies)
+                    .filter_map(|call| name::number(machine, call))
+                {
                     calls.calls.entry(number).or_insert_with(|| Path {
                         steps: self.path(from, end),
                         site,
@@ -504,7 +555,10 @@ impl<'a> Closure<'a> {
         let mut at = Some(self.node(via));
         while let Some(node) = at {
             steps.extend(self.step(self.function(node)));
-            at = self.nodes.get(node as usize).and_then(|node| node.parent.checked_sub(1));
+            at = self
+                .nodes
+                .get(node as usize)
+                .and_then(|node| node.parent.checked_sub(1));
         }
         steps.reverse();
         steps.extend(self.onward(via, site));
@@ -524,7 +578,9 @@ impl<'a> Closure<'a> {
                 break;
             }
             let (index, function) = self.function(node);
-            let Some(object) = self.objects.get(index) else { continue };
+            let Some(object) = self.objects.get(index) else {
+                continue;
+            };
             let count = u32::try_from(object.summary.functions.len()).unwrap_or(u32::MAX);
             for edge in object.summary.edges_of(function) {
                 if edge.reach == Reach::Taken {

@@ -96,7 +96,9 @@ impl Bits {
     }
 
     fn get(&self, address: u32) -> bool {
-        let Some(bit) = address.checked_sub(self.first) else { return false };
+        let Some(bit) = address.checked_sub(self.first) else {
+            return false;
+        };
         self.words
             .get((bit / 64) as usize)
             .is_some_and(|word| word >> (bit % 64) & 1 == 1)
@@ -104,8 +106,12 @@ impl Bits {
 
     /// Sets the bit; whether it was set before.
     fn set(&mut self, address: u32) -> bool {
-        let Some(bit) = address.checked_sub(self.first) else { return true };
-        let Some(word) = self.words.get_mut((bit / 64) as usize) else { return true };
+        let Some(bit) = address.checked_sub(self.first) else {
+            return true;
+        };
+        let Some(word) = self.words.get_mut((bit / 64) as usize) else {
+            return true;
+        };
         let before = *word >> (bit % 64) & 1 == 1;
         *word |= 1 << (bit % 64);
         before
@@ -150,7 +156,12 @@ impl Code {
 
     /// Padding in front of an aligned block is not entered from before, unless something jumps into it.
     fn enter_padding(&mut self, mut padding: Vec<(u32, u32)>) {
-        let mut targets: Vec<u32> = self.events.iter().filter(|event| event.kind == Kind::Jump).map(|event| event.target).collect();
+        let mut targets: Vec<u32> = self
+            .events
+            .iter()
+            .filter(|event| event.kind == Kind::Jump)
+            .map(|event| event.target)
+            .collect();
         targets.sort_unstable();
         padding.sort_unstable();
         for (at, next) in padding {
@@ -166,7 +177,12 @@ impl Code {
     fn part_stubs(&mut self, elf: &Elf<'_>) {
         const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
         let mut targets: Vec<(u32, u32)> = Vec::new();
-        targets.extend(self.events.iter().filter(|event| event.kind == Kind::Jump).map(|event| (event.target, event.at)));
+        targets.extend(
+            self.events
+                .iter()
+                .filter(|event| event.kind == Kind::Jump)
+                .map(|event| (event.target, event.at)),
+        );
         targets.sort_unstable();
         let mut found = Vec::new();
         for event in self.events.iter().filter(|event| event.kind == Kind::SlotJump) {
@@ -177,11 +193,18 @@ impl Code {
             {
                 at = before;
             }
-            let range = self.range(at).filter(|range| !range.has_landing_pads && !range.has_unknown_jumps);
-            let Some(range) = range.filter(|_| !self.flows.get(at)) else { continue };
+            let range = self
+                .range(at)
+                .filter(|range| !range.has_landing_pads && !range.has_unknown_jumps);
+            let Some(range) = range.filter(|_| !self.flows.get(at)) else {
+                continue;
+            };
             let from = targets.partition_point(|(target, _)| *target < at);
             let jumps = targets[from..].iter().take_while(|(target, _)| *target == at);
-            if !jumps.into_iter().any(|(_, from)| range.start <= *from && *from < range.end) {
+            if !jumps
+                .into_iter()
+                .any(|(_, from)| range.start <= *from && *from < range.end)
+            {
                 found.push(at);
             }
         }
@@ -273,7 +296,10 @@ pub(super) fn decode(elf: &Elf<'_>, decoder: &mut dyn Decode, seeds: Seeds) -> R
         return Err(Error::Unsupported("it has no machine code".to_owned()));
     };
     if end - first > 2 * super::elf::MAX_CODE {
-        return Err(Error::TooMany("bytes between its first and last instruction", 2 * super::elf::MAX_CODE as usize));
+        return Err(Error::TooMany(
+            "bytes between its first and last instruction",
+            2 * super::elf::MAX_CODE as usize,
+        ));
     }
     let ranges = disjoint(elf, seeds.frames);
     let mut scan = Scan {
@@ -307,7 +333,13 @@ pub(super) fn decode(elf: &Elf<'_>, decoder: &mut dyn Decode, seeds: Seeds) -> R
     // What a function calls may turn a word that was looked at before into a function's address.
     let mut words = seeds.words;
     for _ in 0..MAX_ROUNDS {
-        words.extend(scan.code.events.iter().filter(|event| event.kind == Kind::Word).map(|event| event.target));
+        words.extend(
+            scan.code
+                .events
+                .iter()
+                .filter(|event| event.kind == Kind::Word)
+                .map(|event| event.target),
+        );
         words.sort_unstable();
         words.dedup();
         let before = scan.found.len();
@@ -357,7 +389,10 @@ fn disjoint(elf: &Elf<'_>, mut frames: Vec<Frame>) -> Vec<Range> {
         });
     }
     for range in &mut ranges {
-        let end = elf.code.iter().find(|(start, end)| *start <= range.start && range.start < *end);
+        let end = elf
+            .code
+            .iter()
+            .find(|(start, end)| *start <= range.start && range.start < *end);
         range.end = range.end.min(end.map_or(range.start, |(_, end)| *end));
     }
     ranges
@@ -520,10 +555,15 @@ impl Scan<'_, '_> {
         ends.dedup();
         for jump in jumps {
             let after = self.code.ranges.partition_point(|range| range.start <= jump.at);
-            let known = after.checked_sub(1).filter(|index| jump.at < self.code.ranges[*index].end);
+            let known = after
+                .checked_sub(1)
+                .filter(|index| jump.at < self.code.ranges[*index].end);
             let index = known.unwrap_or(after);
             if known.is_none() {
-                self.extra = self.extra.checked_sub(1).ok_or(Error::TooMany("functions without bounds", MAX_UNBOUNDED))?;
+                self.extra = self
+                    .extra
+                    .checked_sub(1)
+                    .ok_or(Error::TooMany("functions without bounds", MAX_UNBOUNDED))?;
                 let (start, end) = self.unbounded(jump.at);
                 self.code.ranges.insert(
                     index,
@@ -592,7 +632,9 @@ impl Scan<'_, '_> {
             let end = ends.partition_point(|end| end <= table);
             let end = ends.get(end).copied().unwrap_or(u32::MAX);
             for entry in 0..MAX_TABLE {
-                let Some(place) = table.checked_add(entry * 4).filter(|place| *place < end) else { break };
+                let Some(place) = table.checked_add(entry * 4).filter(|place| *place < end) else {
+                    break;
+                };
                 if self.elf.segment(place).is_none_or(|segment| segment.writable) {
                     break;
                 }

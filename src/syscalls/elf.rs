@@ -196,7 +196,9 @@ impl<'a> Elf<'a> {
             called_arrays: Vec::new(),
             file,
         };
-        this.entry = this.address(header.e_entry.get(LE)).filter(|_| header.e_entry.get(LE) != 0);
+        this.entry = this
+            .address(header.e_entry.get(LE))
+            .filter(|_| header.e_entry.get(LE) != 0);
         this.read_sections(header);
         this.find_code()?;
         let mut dynamic = None;
@@ -287,7 +289,11 @@ impl<'a> Elf<'a> {
                 .and_then(text)
                 .unwrap_or_default();
             let loaded = section.sh_flags.get(LE).0 & elf::SHF_ALLOC.0 != 0;
-            let start = if loaded { self.address(section.sh_addr.get(LE)) } else { None };
+            let start = if loaded {
+                self.address(section.sh_addr.get(LE))
+            } else {
+                None
+            };
             self.sections.push(Section {
                 name,
                 kind: section.sh_type.get(LE).0,
@@ -339,7 +345,9 @@ impl<'a> Elf<'a> {
 
     fn read_dynamic(&mut self, place: u32, size: u64) -> Result<Dynamic, Error> {
         let bytes = self.rest(place).ok_or(Error::Truncated("the dynamic section"))?;
-        let bytes = bytes.get(..usize::try_from(size).unwrap_or(usize::MAX)).unwrap_or(bytes);
+        let bytes = bytes
+            .get(..usize::try_from(size).unwrap_or(usize::MAX))
+            .unwrap_or(bytes);
         let entries = slice_from_bytes::<elf::Dyn64<LE>>(bytes, bytes.len() / size_of::<elf::Dyn64<LE>>())
             .map_err(|()| Error::Truncated("the dynamic section"))?
             .0;
@@ -416,7 +424,9 @@ impl<'a> Elf<'a> {
             let data = self.rest(place).unwrap_or_default();
             let mut offset = 0usize;
             for _ in 0..count {
-                let Some(version) = one::<elf::Verdef<LE>>(data, offset) else { break };
+                let Some(version) = one::<elf::Verdef<LE>>(data, offset) else {
+                    break;
+                };
                 if let Some(auxiliary) = one::<elf::Verdaux<LE>>(data, offset + version.vd_aux.get(LE) as usize) {
                     set(version.vd_ndx.get(LE).0, name(auxiliary.vda_name.get(LE)));
                 }
@@ -432,10 +442,14 @@ impl<'a> Elf<'a> {
             let mut offset = 0usize;
             let mut left = usize::from(u16::MAX);
             for _ in 0..count {
-                let Some(file) = one::<elf::Verneed<LE>>(data, offset) else { break };
+                let Some(file) = one::<elf::Verneed<LE>>(data, offset) else {
+                    break;
+                };
                 let mut at = offset.saturating_add(file.vn_aux.get(LE) as usize);
                 for _ in 0..file.vn_cnt.get(LE) {
-                    let Some(version) = one::<elf::Vernaux<LE>>(data, at) else { break };
+                    let Some(version) = one::<elf::Vernaux<LE>>(data, at) else {
+                        break;
+                    };
                     set(version.vna_other.get(LE).0, name(version.vna_name.get(LE)));
                     left -= 1;
                     let next = version.vna_next.get(LE) as usize;
@@ -468,11 +482,17 @@ impl<'a> Elf<'a> {
         }
         let Some(place) = tables.gnu_hash else { return 0 };
         let data = self.rest(place).unwrap_or_default();
-        let Some(header) = many::<U32<LE>>(data, 0, 4) else { return 0 };
+        let Some(header) = many::<U32<LE>>(data, 0, 4) else {
+            return 0;
+        };
         let [buckets, first, bloom] = [0, 1, 2].map(|at| header[at].get(LE) as usize);
         let start = 16usize.saturating_add(bloom.saturating_mul(8));
-        let Some(heads) = many::<U32<LE>>(data, start as u64, buckets) else { return 0 };
-        let Some(last) = heads.iter().map(|head| head.get(LE) as usize).max() else { return first };
+        let Some(heads) = many::<U32<LE>>(data, start as u64, buckets) else {
+            return 0;
+        };
+        let Some(last) = heads.iter().map(|head| head.get(LE) as usize).max() else {
+            return first;
+        };
         if last < first {
             return first;
         }
@@ -510,7 +530,9 @@ impl<'a> Elf<'a> {
     }
 
     fn read_dynamic_symbols(&mut self, tables: &Dynamic) -> Result<(), Error> {
-        let (Some(place), Some(strings)) = (tables.symbols, tables.strings) else { return Ok(()) };
+        let (Some(place), Some(strings)) = (tables.symbols, tables.strings) else {
+            return Ok(());
+        };
         let strings = self.rest(strings).unwrap_or_default();
         let data = self.rest(place).unwrap_or_default();
         let count = self.count_symbols(tables).min(data.len() / size_of::<Sym64<LE>>());
@@ -585,9 +607,13 @@ impl<'a> Elf<'a> {
             if count.saturating_add(self.relocations.len()) > MAX_RELOCATIONS {
                 return Err(Error::TooMany("relocations", MAX_RELOCATIONS));
             }
-            let Some(relocations) = many::<Rela64<LE>>(bytes, 0, count) else { continue };
+            let Some(relocations) = many::<Rela64<LE>>(bytes, 0, count) else {
+                continue;
+            };
             for relocation in relocations {
-                let Some(place) = self.address(relocation.r_offset.get(LE)) else { continue };
+                let Some(place) = self.address(relocation.r_offset.get(LE)) else {
+                    continue;
+                };
                 if let Some(written) = self.written(relocation) {
                     self.relocations.push(Relocation { place, written });
                 }
@@ -637,7 +663,9 @@ impl<'a> Elf<'a> {
     fn read_relr(&mut self, place: u32, size: u64) -> Result<(), Error> {
         let bytes = self.rest(place).unwrap_or_default();
         let count = usize::try_from(size).unwrap_or(usize::MAX).min(bytes.len()) / 8;
-        let Some(words) = many::<U64<LE>>(bytes, 0, count) else { return Ok(()) };
+        let Some(words) = many::<U64<LE>>(bytes, 0, count) else {
+            return Ok(());
+        };
         let mut at = 0u64;
         let mut places = Vec::new();
         for word in words {
@@ -646,7 +674,11 @@ impl<'a> Elf<'a> {
                 places.push(word);
                 at = word.wrapping_add(8);
             } else {
-                places.extend((0..63).filter(|bit| word >> (bit + 1) & 1 == 1).map(|bit| at.wrapping_add(bit * 8)));
+                places.extend(
+                    (0..63)
+                        .filter(|bit| word >> (bit + 1) & 1 == 1)
+                        .map(|bit| at.wrapping_add(bit * 8)),
+                );
                 at = at.wrapping_add(63 * 8);
             }
             if places.len().saturating_add(self.relocations.len()) > MAX_RELOCATIONS {

@@ -40,7 +40,9 @@ impl<'a> Scope<'a> {
     /// with a scope of its own, or opened the global one: its own definition and those of other plugins count as well,
     /// so that no order of loading is assumed.
     pub fn resolve(&self, from: usize, import: &Import) -> Vec<Function> {
-        let Some(known) = self.exports.get(import.name.as_str()) else { return Vec::new() };
+        let Some(known) = self.exports.get(import.name.as_str()) else {
+            return Vec::new();
+        };
         let role = |index: usize| self.objects.get(index).map(|object| object.role);
         let mut found = Vec::new();
         let mut global = false;

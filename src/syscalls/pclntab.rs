@@ -31,7 +31,10 @@ pub(super) fn functions<'a>(elf: &Elf<'a>) -> Option<(Vec<GoFunction<'a>>, (u32,
             if matches!(word, [0xfa | 0xfb | 0xf0 | 0xf1, 0xff, 0xff, 0xff, 0, 0, 1 | 4, 8]) {
                 let place = segment.start + u32::try_from(index * 8).ok()?;
                 if let Some(functions) = table(elf, place).filter(|functions| functions.len() > 16) {
-                    return Some((functions, (place, segment.start + u32::try_from(segment.bytes.len()).ok()?)));
+                    return Some((
+                        functions,
+                        (place, segment.start + u32::try_from(segment.bytes.len()).ok()?),
+                    ));
                 }
             }
         }
@@ -75,7 +78,9 @@ fn table<'a>(elf: &Elf<'a>, place: u32) -> Option<Vec<GoFunction<'a>>> {
     let mut functions = Vec::new();
     for index in 0..usize::try_from(count).ok()? {
         let (offset, info) = (read(index * 2 * width)?, read((index * 2 + 1) * width)?);
-        let Some(start) = elf.address(text.checked_add(offset)?) else { continue };
+        let Some(start) = elf.address(text.checked_add(offset)?) else {
+            continue;
+        };
         if !elf.is_code(start) {
             continue;
         }
@@ -85,7 +90,13 @@ fn table<'a>(elf: &Elf<'a>, place: u32) -> Option<Vec<GoFunction<'a>>> {
             .ok()
             .and_then(|info| from.get(info.checked_add(width)?..info.checked_add(width + 4)?))
             .and_then(|bytes| bytes.try_into().ok())
-            .and_then(|bytes| data.get(usize::try_from(names).ok()?.checked_add(u32::from_le_bytes(bytes) as usize)?..))
+            .and_then(|bytes| {
+                data.get(
+                    usize::try_from(names)
+                        .ok()?
+                        .checked_add(u32::from_le_bytes(bytes) as usize)?..,
+                )
+            })
             .and_then(|bytes| bytes.get(..bytes.len().min(MAX_NAME))?.split(|byte| *byte == 0).next())
             .unwrap_or_default();
         functions.push(GoFunction { start, name });

@@ -393,9 +393,10 @@ impl<'a, 'b> Slicer<'a, 'b> {
 
     /// Jumps to addresses that could not be read lead to every block of their function.
     fn unknown(&self, state: State, slice: &mut Slice, next: &mut Vec<State>) -> bool {
-        let Some(range) = self.code.range(state.at) else { return false };
-        let begins_block =
-            !self.code.is_flowed_into(state.at) || !sources(&self.jumps, state.at).is_empty();
+        let Some(range) = self.code.range(state.at) else {
+            return false;
+        };
+        let begins_block = !self.code.is_flowed_into(state.at) || !sources(&self.jumps, state.at).is_empty();
         if !begins_block || state.at == range.start {
             return false;
         }
@@ -442,9 +443,21 @@ impl<'a, 'b> Slicer<'a, 'b> {
     }
 
     fn is_behind_endless(&mut self, at: u32) -> bool {
-        let from = self.code.events.partition_point(|event| event.at < at.saturating_sub(5));
-        let calls = self.code.events.get(from..).unwrap_or_default().iter().take_while(|event| event.at < at);
-        let calls: Vec<u32> = calls.filter(|event| event.kind == Kind::Call).map(|event| event.at).collect();
+        let from = self
+            .code
+            .events
+            .partition_point(|event| event.at < at.saturating_sub(5));
+        let calls = self
+            .code
+            .events
+            .get(from..)
+            .unwrap_or_default()
+            .iter()
+            .take_while(|event| event.at < at);
+        let calls: Vec<u32> = calls
+            .filter(|event| event.kind == Kind::Call)
+            .map(|event| event.at)
+            .collect();
         calls.into_iter().any(|call| {
             let next = self.decoder.step(call).and_then(|step| call.checked_add(step.length));
             next == Some(at) && self.code.calls_endless(call)
@@ -457,11 +470,17 @@ impl<'a, 'b> Slicer<'a, 'b> {
         let mut state = State { at: before, ..state };
         if let Place::Memory { base, offset } = state.place {
             // First the address: where did the base register point before?
-            let moved = step.moves.iter().flatten().find(|change| change.to == Place::Register(base));
+            let moved = step
+                .moves
+                .iter()
+                .flatten()
+                .find(|change| change.to == Place::Register(base));
             match moved {
-                Some(Move { from: Source::Place(Place::Register(from)), how, .. })
-                    if how.mask == u64::MAX && !step.maybe =>
-                {
+                Some(Move {
+                    from: Source::Place(Place::Register(from)),
+                    how,
+                    ..
+                }) if how.mask == u64::MAX && !step.maybe => {
                     let escapes = *from == self.abi.stack && base != self.abi.stack && base != self.abi.frame;
                     state.escaped |= escapes;
                     state.place = Place::Memory {
@@ -499,15 +518,26 @@ impl<'a, 'b> Slicer<'a, 'b> {
         }
         let clobbered = step.call && self.abi.clobbered >> register & 1 == 1;
         if clobbered || step.writes >> register & 1 == 1 {
-            slice.unknown.push((function, if step.call { Why::Returned } else { Why::Computed }));
+            slice
+                .unknown
+                .push((function, if step.call { Why::Returned } else { Why::Computed }));
             return;
         }
         next.push(state);
     }
 
     /// Whether an instruction writes the memory of a state: none when it does not touch it.
-    fn stored(&mut self, state: State, step: Step, slice: &mut Slice, function: u32, next: &mut Vec<State>) -> Option<bool> {
-        let Place::Memory { base, offset } = state.place else { return None };
+    fn stored(
+        &mut self,
+        state: State,
+        step: Step,
+        slice: &mut Slice,
+        function: u32,
+        next: &mut Vec<State>,
+    ) -> Option<bool> {
+        let Place::Memory { base, offset } = state.place else {
+            return None;
+        };
         let private = base == self.abi.stack || base == self.abi.frame;
         let unknown = |slice: &mut Slice| {
             slice.unknown.push((function, Why::Memory(Some(offset))));
@@ -515,7 +545,9 @@ impl<'a, 'b> Slicer<'a, 'b> {
         };
         let overlaps = |at: i64, size: u8| at < offset.saturating_add(8) && offset < at.saturating_add(i64::from(size));
         for change in step.moves.iter().flatten() {
-            let Place::Memory { base: to, offset: at } = change.to else { continue };
+            let Place::Memory { base: to, offset: at } = change.to else {
+                continue;
+            };
             if to == base {
                 if at == offset && step.stored >= 4 {
                     self.assigned(state, *change, slice, function, next);
@@ -530,7 +562,11 @@ impl<'a, 'b> Slicer<'a, 'b> {
             }
         }
         match step.store {
-            Store::At { base: to, offset: at, size } if to == base && overlaps(at, size) => return unknown(slice),
+            Store::At {
+                base: to,
+                offset: at,
+                size,
+            } if to == base && overlaps(at, size) => return unknown(slice),
             Store::At { base: to, .. } if to != base && (!private || state.escaped) => return unknown(slice),
             Store::Anywhere if !private || state.escaped => return unknown(slice),
             _ => {}

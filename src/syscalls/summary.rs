@@ -157,7 +157,11 @@ impl Summary {
             return Err(Error::Stored);
         }
         let summary: Self = postcard::from_bytes(rest).map_err(|_| Error::Stored)?;
-        if summary.is_consistent() { Ok(summary) } else { Err(Error::Stored) }
+        if summary.is_consistent() {
+            Ok(summary)
+        } else {
+            Err(Error::Stored)
+        }
     }
 
     fn is_consistent(&self) -> bool {
@@ -173,13 +177,28 @@ impl Summary {
             && self.spans.len() == self.functions.len() + 1
             && self.spans.is_sorted()
             && self.spans.last().is_some_and(|last| *last as usize == self.edges.len())
-            && self.edges.iter().all(|edge| edge.to < functions.saturating_add(imports))
+            && self
+                .edges
+                .iter()
+                .all(|edge| edge.to < functions.saturating_add(imports))
             && self.names.is_sorted_by_key(|(index, _)| *index)
             && self.exports.iter().all(|export| known(&export.function))
-            && self.entry.iter().chain(&self.called).chain(&self.pointers).chain(&self.kept).all(known)
+            && self
+                .entry
+                .iter()
+                .chain(&self.called)
+                .chain(&self.pointers)
+                .chain(&self.kept)
+                .all(known)
             && self.pointer_imports.iter().all(|index| *index < imports)
-            && self.sites.iter().all(|site| known(&site.function) && slice(&site.slice))
-            && self.feeds.iter().all(|feed| feed.import < imports && slice(&feed.slice))
+            && self
+                .sites
+                .iter()
+                .all(|site| known(&site.function) && slice(&site.slice))
+            && self
+                .feeds
+                .iter()
+                .all(|feed| feed.import < imports && slice(&feed.slice))
     }
 
     /// The name of a function: its own, or of the one before it and the distance, or its address.
@@ -205,8 +224,9 @@ impl Summary {
 
 /// Hash of a symbol's name (FNV-1a).
 pub(super) fn hash(name: &[u8]) -> u32 {
-    name.iter()
-        .fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    name.iter().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 /// The functions that find a symbol by its name, their second argument.
@@ -216,7 +236,9 @@ pub(super) const LOOKUPS: [&str; 2] = ["dlsym", "dlvsym"];
 fn name_at<'a>(elf: &Elf<'a>, address: u32) -> Option<&'a [u8]> {
     let bytes = elf.rest(address)?;
     let bytes = bytes.get(..bytes.len().min(MAX_LOOKED_UP))?;
-    let end = bytes.iter().position(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'_'))?;
+    let end = bytes
+        .iter()
+        .position(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'_'))?;
     (bytes.get(end) == Some(&0) && end > 1).then(|| bytes.get(..end))?
 }
 
@@ -243,7 +265,11 @@ fn build(
 ) -> Result<Summary, Error> {
     let go = pclntab::functions(elf);
     let pointed = pointed(elf, go.as_ref().map(|(_, table)| *table));
-    let code = code::decode(elf, decoder, seeds(elf, go.as_ref().map(|(functions, _)| functions.as_slice()), &pointed))?;
+    let code = code::decode(
+        elf,
+        decoder,
+        seeds(elf, go.as_ref().map(|(functions, _)| functions.as_slice()), &pointed),
+    )?;
     let mut builder = Builder::new(elf, &code);
     builder.imports(elf, &code, slots);
     builder.edges(elf, &code, slots);
@@ -297,7 +323,9 @@ fn pointed(elf: &Elf<'_>, table: Option<(u32, u32)>) -> Pointed {
         for segment in elf.segments.iter().filter(|segment| !segment.executable) {
             for (index, word) in segment.bytes.chunks_exact(8).enumerate() {
                 let Ok(word) = word.try_into() else { continue };
-                let Some(address) = elf.address(u64::from_le_bytes(word)) else { continue };
+                let Some(address) = elf.address(u64::from_le_bytes(word)) else {
+                    continue;
+                };
                 let place = segment.start + u32::try_from(index * 8).unwrap_or_default();
                 let in_table = table.is_some_and(|(start, end)| start <= place && place < end);
                 if !in_table && elf.is_code(address) {
@@ -344,7 +372,9 @@ fn seeds(elf: &Elf<'_>, go: Option<&[pclntab::GoFunction<'_>]>, pointed: &Pointe
     }
     seeds.entries.extend(elf.entry.filter(|entry| elf.is_code(*entry)));
     seeds.entries.extend(&pointed.called);
-    seeds.entries.extend(pointed.certain.iter().map(|(_, address)| *address));
+    seeds
+        .entries
+        .extend(pointed.certain.iter().map(|(_, address)| *address));
     // Exports without a type: hand-written assembly.
     seeds.entries.extend(
         elf.dynamic_symbols
@@ -376,7 +406,10 @@ impl Builder {
         let objects = build_id.as_deref().map_or(&[][..], facts::objects);
         let objects: Vec<&DataObject> = objects
             .iter()
-            .filter(|(_, start, size)| elf.segment(*start).is_some_and(|data| !data.executable && start + size <= data.end))
+            .filter(|(_, start, size)| {
+                elf.segment(*start)
+                    .is_some_and(|data| !data.executable && start + size <= data.end)
+            })
             .collect();
         let mut functions = code.starts.clone();
         functions.extend(objects.iter().map(|(_, start, _)| *start));
@@ -436,7 +469,9 @@ impl Builder {
         let import = u32::try_from(self.summary.imports.len()).ok()?;
         self.summary.imports.push(Import {
             name: String::from_utf8_lossy(named.name).into_owned(),
-            version: named.version.map(|version| String::from_utf8_lossy(version).into_owned()),
+            version: named
+                .version
+                .map(|version| String::from_utf8_lossy(version).into_owned()),
             weak: named.weak,
         });
         self.import_of.insert(symbol, import);
@@ -487,8 +522,13 @@ impl Builder {
         }
         let next = self.objects.partition_point(|(_, start, _)| *start <= address);
         let near = self.objects.get(next..).unwrap_or_default().iter();
-        let near = near.take_while(|(_, start, _)| *start - address <= FOLDED).map(|(_, start, _)| *start);
-        self.object(address).into_iter().chain(near.filter_map(|start| self.beginning(start))).collect()
+        let near = near
+            .take_while(|(_, start, _)| *start - address <= FOLDED)
+            .map(|(_, start, _)| *start);
+        self.object(address)
+            .into_iter()
+            .chain(near.filter_map(|start| self.beginning(start)))
+            .collect()
     }
 
     fn edges(&mut self, elf: &Elf<'_>, code: &Code, slots: &Slots) {
@@ -504,7 +544,11 @@ impl Builder {
                     .symbol(event.target)
                     .and_then(|symbol| self.import_of.get(&symbol))
                     .map(|import| {
-                        let reach = if event.kind == Kind::SlotUse { Reach::Taken } else { Reach::Flow };
+                        let reach = if event.kind == Kind::SlotUse {
+                            Reach::Taken
+                        } else {
+                            Reach::Flow
+                        };
                         (count + import, reach)
                     }),
                 Kind::Data | Kind::Site | Kind::Gate32 | Kind::TableJump | Kind::Return => None,
@@ -519,26 +563,58 @@ impl Builder {
             for event in code.events.iter().filter(|event| event.kind == Kind::Data) {
                 let Some(from) = self.holding(event.at) else { continue };
                 for to in self.meant(event.target) {
-                    edges.push((from, Edge { to, reach: Reach::Taken }));
+                    edges.push((
+                        from,
+                        Edge {
+                            to,
+                            reach: Reach::Taken,
+                        },
+                    ));
                 }
             }
             for relocation in &elf.relocations {
                 if let (Some(from), Written::Address(target)) = (self.object(relocation.place), relocation.written) {
-                    let meant = if elf.is_code(target) { self.beginning(target).into_iter().collect() } else { self.meant(target) };
-                    edges.extend(meant.into_iter().map(|to| (from, Edge { to, reach: Reach::Taken })));
+                    let meant = if elf.is_code(target) {
+                        self.beginning(target).into_iter().collect()
+                    } else {
+                        self.meant(target)
+                    };
+                    edges.extend(meant.into_iter().map(|to| {
+                        (
+                            from,
+                            Edge {
+                                to,
+                                reach: Reach::Taken,
+                            },
+                        )
+                    }));
                 }
             }
         }
         for (index, start) in code.starts.iter().enumerate().skip(1) {
-            let (Some(index), Some(before)) = (self.beginning(*start), self.beginning(code.starts[index - 1])) else { continue };
+            let (Some(index), Some(before)) = (self.beginning(*start), self.beginning(code.starts[index - 1])) else {
+                continue;
+            };
             // Code that runs on into the next function, and pieces of one function between which jumps cannot be seen.
             let within = code.range(*start).filter(|range| range.start < *start);
             let joined = within.is_some_and(|range| range.has_landing_pads || range.has_unknown_jumps);
             if code.is_flowed_into(*start) || joined {
-                edges.push((before, Edge { to: index, reach: Reach::Flow }));
+                edges.push((
+                    before,
+                    Edge {
+                        to: index,
+                        reach: Reach::Flow,
+                    },
+                ));
             }
             if joined {
-                edges.push((index, Edge { to: before, reach: Reach::Flow }));
+                edges.push((
+                    index,
+                    Edge {
+                        to: before,
+                        reach: Reach::Flow,
+                    },
+                ));
             }
         }
         edges.sort_unstable();
@@ -551,7 +627,10 @@ impl Builder {
             }
             spans.push(u32::try_from(at).unwrap_or(u32::MAX));
         }
-        let taken = code.events.iter().filter(|event| matches!(event.kind, Kind::Taken | Kind::Word));
+        let taken = code
+            .events
+            .iter()
+            .filter(|event| matches!(event.kind, Kind::Taken | Kind::Word));
         self.open = taken
             .map(|event| event.target)
             .filter(|target| self.beginning(*target).is_some())
@@ -563,13 +642,19 @@ impl Builder {
     fn roots(&mut self, elf: &Elf<'_>, pointed: &Pointed) {
         self.summary.entry = elf.entry.and_then(|entry| self.beginning(entry));
         let indexes = |this: &Self, addresses: &[u32]| {
-            let mut indexes: Vec<u32> = addresses.iter().filter_map(|address| this.beginning(*address)).collect();
+            let mut indexes: Vec<u32> = addresses
+                .iter()
+                .filter_map(|address| this.beginning(*address))
+                .collect();
             indexes.sort_unstable();
             indexes.dedup();
             indexes
         };
         self.summary.called = indexes(self, &pointed.called);
-        let free = pointed.certain.iter().filter(|(place, _)| self.object(*place).is_none());
+        let free = pointed
+            .certain
+            .iter()
+            .filter(|(place, _)| self.object(*place).is_none());
         let free: Vec<u32> = free.map(|(_, address)| *address).collect();
         let mut pointers = indexes(self, &free);
         if !self.objects.is_empty() {
@@ -596,11 +681,15 @@ impl Builder {
             if !symbol.defined || symbol.local || !elf.is_code(symbol.address) {
                 continue;
             }
-            let Some(function) = self.beginning(symbol.address) else { continue };
+            let Some(function) = self.beginning(symbol.address) else {
+                continue;
+            };
             self.open.push(symbol.address);
             self.summary.exports.push(Export {
                 name: String::from_utf8_lossy(symbol.name).into_owned(),
-                version: symbol.version.map(|version| String::from_utf8_lossy(version).into_owned()),
+                version: symbol
+                    .version
+                    .map(|version| String::from_utf8_lossy(version).into_owned()),
                 default: symbol.is_default,
                 function,
             });
@@ -616,23 +705,36 @@ impl Builder {
             .chain(&elf.static_symbols)
             .filter(|symbol| symbol.defined && !symbol.name.is_empty())
             .map(|symbol| (symbol.address, symbol.name));
-        let objects: Vec<(u32, &[u8])> = self.objects.iter().map(|(name, start, _)| (*start, name.as_bytes())).collect();
+        let objects: Vec<(u32, &[u8])> = self
+            .objects
+            .iter()
+            .map(|(name, start, _)| (*start, name.as_bytes()))
+            .collect();
         let functions = go.unwrap_or_default();
         let go = functions.iter().map(|function| (function.start, function.name));
         for (address, name) in symbols.chain(go).chain(objects) {
-            let Some(function) = self.beginning(address) else { continue };
-            let Some(rest) = left.checked_sub(name.len()) else { break };
+            let Some(function) = self.beginning(address) else {
+                continue;
+            };
+            let Some(rest) = left.checked_sub(name.len()) else {
+                break;
+            };
             left = rest;
             names.push((function, String::from_utf8_lossy(name).into_owned()));
         }
         // Of several names the plainest: fewest leading underscores, then the shortest.
         names.sort_unstable_by(|(one, a), (other, b)| {
             let rank = |name: &str| (name.len() - name.trim_start_matches('_').len(), name.len());
-            one.cmp(other).then_with(|| rank(a).cmp(&rank(b))).then_with(|| a.cmp(b))
+            one.cmp(other)
+                .then_with(|| rank(a).cmp(&rank(b)))
+                .then_with(|| a.cmp(b))
         });
         names.dedup_by_key(|(function, _)| *function);
         self.summary.names = names;
-        self.summary.kept = functions.iter().filter_map(|function| self.beginning(function.start)).collect();
+        self.summary.kept = functions
+            .iter()
+            .filter_map(|function| self.beginning(function.start))
+            .collect();
     }
 
     fn sites(
@@ -660,7 +762,9 @@ impl Builder {
             return Err(Error::TooMany("places that enter the kernel", MAX_SITES));
         }
         for event in sites {
-            let Some(function) = self.holding(event.at) else { continue };
+            let Some(function) = self.holding(event.at) else {
+                continue;
+            };
             let slice = match event.kind {
                 Kind::Site => slicer.site(event.at),
                 _ => Slice {
@@ -680,19 +784,33 @@ impl Builder {
             if !matches!(event.kind, Kind::SlotCall | Kind::SlotJump) {
                 continue;
             }
-            let Some(import) = slots.symbol(event.target).and_then(|symbol| self.import_of.get(&symbol)).copied() else {
+            let Some(import) = slots
+                .symbol(event.target)
+                .and_then(|symbol| self.import_of.get(&symbol))
+                .copied()
+            else {
                 continue;
             };
-            let name = self.summary.imports.get(import as usize).map_or("", |import| import.name.as_str());
+            let name = self
+                .summary
+                .imports
+                .get(import as usize)
+                .map_or("", |import| import.name.as_str());
             if LOOKUPS.contains(&name) {
                 let slice = slicer.argument(event.at, 1, event.kind == Kind::SlotCall);
                 self.looked_up(elf, &slice);
                 continue;
             }
-            let Some(argument) = facts.number_argument(name) else { continue };
+            let Some(argument) = facts.number_argument(name) else {
+                continue;
+            };
             let slice = slicer.argument(event.at, argument, event.kind == Kind::SlotCall);
             let slice = self.indexed(slice);
-            self.summary.feeds.push(Feed { import, argument, slice });
+            self.summary.feeds.push(Feed {
+                import,
+                argument,
+                slice,
+            });
         }
         Ok(())
     }
@@ -702,7 +820,11 @@ impl Builder {
         self.summary.looks_up_unknown |= !slice.unknown.is_empty() || !slice.open.is_empty();
         for (address, _) in &slice.numbers {
             let place = address.wrapping_sub(u32::try_from(elf.base & 0xffff_ffff).unwrap_or_default());
-            match elf.segment(place).filter(|segment| !segment.writable).and_then(|_| name_at(elf, place)) {
+            match elf
+                .segment(place)
+                .filter(|segment| !segment.writable)
+                .and_then(|_| name_at(elf, place))
+            {
                 Some(name) => self.summary.looked_up.push(String::from_utf8_lossy(name).into_owned()),
                 None => self.summary.looks_up_unknown |= *address != 0,
             }
@@ -715,7 +837,11 @@ impl Builder {
     fn indexed(&self, slice: Slice) -> Slice {
         let index = |address: u32| self.holding(address).unwrap_or_default();
         Slice {
-            numbers: slice.numbers.into_iter().map(|(number, at)| (number, index(at))).collect(),
+            numbers: slice
+                .numbers
+                .into_iter()
+                .map(|(number, at)| (number, index(at)))
+                .collect(),
             open: slice.open.into_iter().map(|(at, place)| (index(at), place)).collect(),
             unknown: slice.unknown.into_iter().map(|(at, why)| (index(at), why)).collect(),
         }
@@ -725,11 +851,18 @@ impl Builder {
     fn strings(&mut self, elf: &Elf<'_>, code: &Code) {
         // A string is passed by its address, which code computes or a relocation writes; the linker may have made it
         // the end of a longer one, so the strings themselves say too little.
-        let computed = code.events.iter().filter(|event| event.kind == Kind::Data).map(|event| event.target);
-        let written = elf.relocations.iter().filter_map(|relocation| match relocation.written {
-            Written::Address(address) => Some(address),
-            _ => None,
-        });
+        let computed = code
+            .events
+            .iter()
+            .filter(|event| event.kind == Kind::Data)
+            .map(|event| event.target);
+        let written = elf
+            .relocations
+            .iter()
+            .filter_map(|relocation| match relocation.written {
+                Written::Address(address) => Some(address),
+                _ => None,
+            });
         let mut hashes = Vec::new();
         for address in computed.chain(written) {
             hashes.extend(name_at(elf, address).map(hash));

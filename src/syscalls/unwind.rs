@@ -138,9 +138,14 @@ fn read(elf: &Elf<'_>, place: u32, bytes: &[u8], frames: &mut Vec<Frame>) -> Opt
             commons.insert(start, common(&mut entry));
             continue;
         }
-        let Some(parent) = body.checked_sub(id as usize) else { continue };
+        let Some(parent) = body.checked_sub(id as usize) else {
+            continue;
+        };
         let common = *commons.entry(parent).or_insert_with(|| {
-            let mut reader = Reader { bytes, at: parent.checked_add(8)? };
+            let mut reader = Reader {
+                bytes,
+                at: parent.checked_add(8)?,
+            };
             common(&mut reader)
         });
         let Some(common) = common else { continue };

@@ -45,7 +45,11 @@ impl<'a, 'b> X86<'a, 'b> {
             .iter()
             .filter_map(|(start, end)| {
                 let bytes = elf.bytes(*start, (end - start) as usize)?;
-                Some((*start, *end, Decoder::with_ip(64, bytes, u64::from(*start), DecoderOptions::NONE)))
+                Some((
+                    *start,
+                    *end,
+                    Decoder::with_ip(64, bytes, u64::from(*start), DecoderOptions::NONE),
+                ))
             })
             .collect();
         Self {
@@ -67,7 +71,9 @@ impl<'a, 'b> X86<'a, 'b> {
                 None => return false,
             }
         }
-        let Some((start, _, decoder)) = self.ranges.get_mut(self.current) else { return false };
+        let Some((start, _, decoder)) = self.ranges.get_mut(self.current) else {
+            return false;
+        };
         if decoder.ip() != u64::from(at) {
             if decoder.set_position((at - *start) as usize).is_err() {
                 return false;
@@ -112,7 +118,11 @@ impl<'a, 'b> X86<'a, 'b> {
                 }
                 OpKind::Immediate32 | OpKind::Immediate32to64 | OpKind::Immediate64 if !self.elf.relocatable => {
                     if let Some(target) = self.elf.address(instruction.immediate(operand)) {
-                        let kind = if self.elf.is_code(target) { Kind::Word } else { Kind::Data };
+                        let kind = if self.elf.is_code(target) {
+                            Kind::Word
+                        } else {
+                            Kind::Data
+                        };
                         events.push(Event { at, kind, target });
                     }
                 }
@@ -302,7 +312,9 @@ fn place(i: &Instruction) -> Option<Place> {
 
 fn source(i: &Instruction, operand: u32, decoder: &X86<'_, '_>) -> Source {
     match i.op_kind(operand) {
-        OpKind::Register if wide(i.op_register(operand)) => Source::Place(Place::Register(number(i.op_register(operand)))),
+        OpKind::Register if wide(i.op_register(operand)) => {
+            Source::Place(Place::Register(number(i.op_register(operand))))
+        }
         OpKind::Memory => match (decoder.memory(), place(i)) {
             (Some(address), _) if i.is_ip_rel_memory_operand() || i.memory_base() == Register::None => {
                 Source::Global(address)
@@ -323,9 +335,10 @@ fn source(i: &Instruction, operand: u32, decoder: &X86<'_, '_>) -> Source {
 /// Describes the instructions that carry numbers; others are left to their general effects.
 fn lower(i: &Instruction, decoder: &X86<'_, '_>, step: &mut Step) -> bool {
     let register = (i.op0_kind() == OpKind::Register && wide(i.op0_register())).then(|| number(i.op0_register()));
-    let same = i.op0_kind() == OpKind::Register && i.op1_kind() == OpKind::Register && i.op0_register() == i.op1_register();
-    let immediate = (i.op_count() == 2 && !matches!(i.op1_kind(), OpKind::Register | OpKind::Memory))
-        .then(|| i.immediate(1));
+    let same =
+        i.op0_kind() == OpKind::Register && i.op1_kind() == OpKind::Register && i.op0_register() == i.op1_register();
+    let immediate =
+        (i.op_count() == 2 && !matches!(i.op1_kind(), OpKind::Register | OpKind::Memory)).then(|| i.immediate(1));
     match (i.mnemonic(), register) {
         (Mnemonic::Mov, Some(to)) => step.assign(Place::Register(to), source(i, 1, decoder), How::SAME),
         (Mnemonic::Mov, None) if i.op0_kind() == OpKind::Memory => match place(i) {
@@ -338,16 +351,21 @@ fn lower(i: &Instruction, decoder: &X86<'_, '_>, step: &mut Step) -> bool {
         (Mnemonic::Mov, None) if i.op0_kind() == OpKind::Register && i.op0_register().is_gpr8() => {
             // `mov al, 15` after `xor eax, eax` is a short way to write a small number.
             let low = i.op0_register().number() < 4 || i.op0_register().number() > 7;
-            let (Some(value), true) = (immediate, low) else { return false };
+            let (Some(value), true) = (immediate, low) else {
+                return false;
+            };
             let to = Place::Register(number(i.op0_register()));
             step.assign(to, Source::Place(to), How::masked(!0xff, value & 0xff));
         }
         (Mnemonic::Movzx, Some(to)) => {
             let (size, from) = match i.op1_kind() {
-                OpKind::Register if i.op1_register().is_gpr8() && (4..8).contains(&i.op1_register().number()) => return false,
-                OpKind::Register => {
-                    (i.op1_register().size(), Source::Place(Place::Register(number(i.op1_register()))))
+                OpKind::Register if i.op1_register().is_gpr8() && (4..8).contains(&i.op1_register().number()) => {
+                    return false;
                 }
+                OpKind::Register => (
+                    i.op1_register().size(),
+                    Source::Place(Place::Register(number(i.op1_register()))),
+                ),
                 _ => (i.memory_size().size(), source(i, 1, decoder)),
             };
             let mask = if size == 1 { 0xff } else { 0xffff };
@@ -386,10 +404,18 @@ fn lower(i: &Instruction, decoder: &X86<'_, '_>, step: &mut Step) -> bool {
                     None => return false,
                 },
             };
-            step.assign(Place::Register(to), Source::Place(Place::Register(to)), How::added(value));
+            step.assign(
+                Place::Register(to),
+                Source::Place(Place::Register(to)),
+                How::added(value),
+            );
         }
         (Mnemonic::And, Some(to)) if to != RSP => match immediate {
-            Some(value) => step.assign(Place::Register(to), Source::Place(Place::Register(to)), How::masked(value, 0)),
+            Some(value) => step.assign(
+                Place::Register(to),
+                Source::Place(Place::Register(to)),
+                How::masked(value, 0),
+            ),
             None => return false,
         },
         (Mnemonic::Or, Some(to)) if immediate == Some(u64::MAX) || immediate == Some(0xffff_ffff) => {
@@ -399,7 +425,11 @@ fn lower(i: &Instruction, decoder: &X86<'_, '_>, step: &mut Step) -> bool {
             let to = Place::Memory { base: RSP, offset: -8 };
             step.assign(to, source(i, 0, decoder), How::SAME);
             step.stored = 8;
-            step.assign(Place::Register(RSP), Source::Place(Place::Register(RSP)), How::added(8u64.wrapping_neg()));
+            step.assign(
+                Place::Register(RSP),
+                Source::Place(Place::Register(RSP)),
+                How::added(8u64.wrapping_neg()),
+            );
         }
         (Mnemonic::Pop, Some(to)) if to != RSP => {
             step.assign(
@@ -411,7 +441,11 @@ fn lower(i: &Instruction, decoder: &X86<'_, '_>, step: &mut Step) -> bool {
         }
         (Mnemonic::Leave, _) => {
             step.assign(Place::Register(RSP), Source::Place(Place::Register(RBP)), How::added(8));
-            step.assign(Place::Register(RBP), Source::Place(Place::Memory { base: RBP, offset: 0 }), How::SAME);
+            step.assign(
+                Place::Register(RBP),
+                Source::Place(Place::Memory { base: RBP, offset: 0 }),
+                How::SAME,
+            );
         }
         (Mnemonic::Xchg, Some(one)) if i.op1_kind() == OpKind::Register && wide(i.op1_register()) => {
             let (one, other) = (Place::Register(one), Place::Register(number(i.op1_register())));
@@ -430,8 +464,16 @@ fn lower(i: &Instruction, decoder: &X86<'_, '_>, step: &mut Step) -> bool {
                 return false;
             }
             let to = Place::Register(number(i.op0_register()));
-            step.moves[0] = Some(Move { to, from: Source::Place(to), how: How::masked(!0xff, 0) });
-            step.moves[1] = Some(Move { to, from: Source::Place(to), how: How::masked(!0xff, 1) });
+            step.moves[0] = Some(Move {
+                to,
+                from: Source::Place(to),
+                how: How::masked(!0xff, 0),
+            });
+            step.moves[1] = Some(Move {
+                to,
+                from: Source::Place(to),
+                how: How::masked(!0xff, 1),
+            });
         }
         _ => return false,
     }
@@ -442,7 +484,22 @@ fn lower(i: &Instruction, decoder: &X86<'_, '_>, step: &mut Step) -> bool {
 fn moves_conditionally(mnemonic: Mnemonic) -> bool {
     matches!(
         mnemonic,
-        Mnemonic::Cmova | Mnemonic::Cmovae | Mnemonic::Cmovb | Mnemonic::Cmovbe | Mnemonic::Cmove | Mnemonic::Cmovg | Mnemonic::Cmovge | Mnemonic::Cmovl | Mnemonic::Cmovle | Mnemonic::Cmovne | Mnemonic::Cmovno | Mnemonic::Cmovnp | Mnemonic::Cmovns | Mnemonic::Cmovo | Mnemonic::Cmovp | Mnemonic::Cmovs
+        Mnemonic::Cmova
+            | Mnemonic::Cmovae
+            | Mnemonic::Cmovb
+            | Mnemonic::Cmovbe
+            | Mnemonic::Cmove
+            | Mnemonic::Cmovg
+            | Mnemonic::Cmovge
+            | Mnemonic::Cmovl
+            | Mnemonic::Cmovle
+            | Mnemonic::Cmovne
+            | Mnemonic::Cmovno
+            | Mnemonic::Cmovnp
+            | Mnemonic::Cmovns
+            | Mnemonic::Cmovo
+            | Mnemonic::Cmovp
+            | Mnemonic::Cmovs
     )
 }
 
@@ -450,6 +507,21 @@ fn moves_conditionally(mnemonic: Mnemonic) -> bool {
 fn sets_conditionally(mnemonic: Mnemonic) -> bool {
     matches!(
         mnemonic,
-        Mnemonic::Seta | Mnemonic::Setae | Mnemonic::Setb | Mnemonic::Setbe | Mnemonic::Sete | Mnemonic::Setg | Mnemonic::Setge | Mnemonic::Setl | Mnemonic::Setle | Mnemonic::Setne | Mnemonic::Setno | Mnemonic::Setnp | Mnemonic::Setns | Mnemonic::Seto | Mnemonic::Setp | Mnemonic::Sets
+        Mnemonic::Seta
+            | Mnemonic::Setae
+            | Mnemonic::Setb
+            | Mnemonic::Setbe
+            | Mnemonic::Sete
+            | Mnemonic::Setg
+            | Mnemonic::Setge
+            | Mnemonic::Setl
+            | Mnemonic::Setle
+            | Mnemonic::Setne
+            | Mnemonic::Setno
+            | Mnemonic::Setnp
+            | Mnemonic::Setns
+            | Mnemonic::Seto
+            | Mnemonic::Setp
+            | Mnemonic::Sets
     )
 }
