@@ -507,7 +507,7 @@ impl<'a> Closure<'a> {
         }
         for (from, why) in reasons {
             let holder = self.objects.get(from.0).map_or(object.summary, |object| object.summary);
-            if let Some(fact) = Facts::get().site(holder, from.1, why) {
+            if let Some(fact) = Facts::get().site(holder, from.1, why, from == end) {
                 let runs = |name: &String| {
                     holder
                         .exports

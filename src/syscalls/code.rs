@@ -283,6 +283,8 @@ pub(super) struct Seeds {
     pub frames: Vec<Frame>,
     /// Addresses that something outside of the code calls or points to.
     pub entries: Vec<u32>,
+    /// Functions that are known not to come back to their caller.
+    pub endless: Vec<u32>,
     /// Words of data that are an address of code by value.
     pub words: Vec<u32>,
 }
@@ -364,6 +366,8 @@ pub(super) fn decode(elf: &Elf<'_>, decoder: &mut dyn Decode, seeds: Seeds) -> R
     code.enter_padding(padding);
     code.part_stubs(elf);
     code.find_endless();
+    code.endless.extend(seeds.endless);
+    code.endless.sort_unstable();
     Ok(code)
 }
 

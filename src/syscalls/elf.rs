@@ -121,6 +121,8 @@ pub(super) struct Elf<'a> {
     /// Functions that the loader calls: DT_INIT, DT_FINI and the arrays' places.
     pub called: Vec<u32>,
     pub called_arrays: Vec<(u32, u32)>,
+    /// Where the file's and the programs' headers end, when they lie at the lowest address.
+    pub headers: u32,
     file: &'a [u8],
 }
 
@@ -194,6 +196,13 @@ impl<'a> Elf<'a> {
             relocations: Vec::new(),
             called: Vec::new(),
             called_arrays: Vec::new(),
+            headers: header
+                .e_phoff
+                .get(LE)
+                .checked_add(count as u64 * size_of::<ProgramHeader64<LE>>() as u64)
+                .and_then(|end| u32::try_from(end).ok())
+                .filter(|end| *end <= 64 + (MAX_SEGMENTS * size_of::<ProgramHeader64<LE>>()) as u32)
+                .unwrap_or_default(),
             file,
         };
         this.entry = this

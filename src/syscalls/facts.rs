@@ -49,6 +49,8 @@ pub(super) struct Always {
 pub(super) struct SiteFact {
     /// A symbol that the file exports, by which it is known.
     exports: Option<String>,
+    /// A section that the file has, by which it is known.
+    section: Option<String>,
     /// The function in which the number gets lost.
     function: Option<String>,
     /// Why the number is not known: `memory`, `caller`, `computed`.
@@ -102,6 +104,11 @@ impl Facts {
         &FACTS
     }
 
+    /// Sections by which files are known.
+    pub fn sections(&self) -> impl Iterator<Item = &str> {
+        self.site.iter().filter_map(|fact| fact.section.as_deref())
+    }
+
     /// Which argument of an imported function is the number of a system call, if one is.
     pub fn number_argument(&self, symbol: &str) -> Option<u8> {
         self.wrapper
@@ -111,16 +118,19 @@ impl Facts {
     }
 
     /// The fact about a number that gets lost for a reason in a function of a file.
-    pub fn site(&self, summary: &Summary, function: u32, why: Why) -> Option<&SiteFact> {
+    ///
+    /// `within`: the number gets lost in the function that has the site.
+    pub fn site(&self, summary: &Summary, function: u32, why: Why, within: bool) -> Option<&SiteFact> {
         self.site.iter().find(|fact| {
             let reason = match (fact.why.as_str(), why) {
-                ("memory", Why::Memory(offset)) => fact.offset.is_none() || offset == fact.offset,
+                ("memory", Why::Memory(offset)) => fact.offset.is_none() || (within && offset == fact.offset),
                 ("caller", Why::Caller) | ("computed", Why::Computed) => true,
                 _ => false,
             };
             let exports = |name: &String| summary.exports.iter().any(|export| export.name == *name);
             reason
-                && (fact.exports.is_some() || fact.function.is_some())
+                && (fact.exports.is_some() || fact.function.is_some() || fact.section.is_some())
+                && fact.section.as_ref().is_none_or(|name| summary.sections.contains(name))
                 && fact.exports.as_ref().is_none_or(exports)
                 && fact
                     .function

@@ -42,6 +42,24 @@ pub(super) fn functions<'a>(elf: &Elf<'a>) -> Option<(Vec<GoFunction<'a>>, (u32,
     None
 }
 
+/// Whether a function of Go's runtime never comes back to its caller. Compilers put its calls at the end of a function,
+/// in front of code that other paths reach.
+pub(super) fn never_returns(name: &[u8]) -> bool {
+    const NAMES: [&[u8]; 9] = [
+        b"runtime.throw",
+        b"runtime.fatal",
+        b"runtime.fatalthrow",
+        b"runtime.gopanic",
+        b"runtime.panicdivide",
+        b"runtime.panicshift",
+        b"runtime.panicoverflow",
+        b"runtime.panicmem",
+        b"runtime.panicnil",
+    ];
+    const STARTS: [&[u8]; 3] = [b"runtime.panicIndex", b"runtime.panicSlice", b"runtime.goPanic"];
+    NAMES.contains(&name) || STARTS.iter().any(|start| name.starts_with(start))
+}
+
 fn table<'a>(elf: &Elf<'a>, place: u32) -> Option<Vec<GoFunction<'a>>> {
     let data = elf.rest(place)?;
     let word = |index: usize| -> Option<u64> {

@@ -100,6 +100,8 @@ pub struct Summary {
     pub soname: Option<String>,
     /// Libraries it needs.
     pub needed: Vec<String>,
+    /// Those of its sections by which reviewed facts know a file.
+    pub sections: Vec<String>,
     /// The loader it asks for.
     pub interpreter: Option<String>,
     /// Lowest virtual address; addresses here count from it.
@@ -327,6 +329,10 @@ fn pointed(elf: &Elf<'_>, table: Option<(u32, u32)>) -> Pointed {
                     continue;
                 };
                 let place = segment.start + u32::try_from(index * 8).unwrap_or_default();
+                // The program headers, which lie at the start of the first segment, name the first address of the code.
+                if place < elf.headers {
+                    continue;
+                }
                 let in_table = table.is_some_and(|(start, end)| start <= place && place < end);
                 if !in_table && elf.is_code(address) {
                     pointed.words.push(address);
@@ -343,6 +349,7 @@ fn seeds(elf: &Elf<'_>, go: Option<&[pclntab::GoFunction<'_>]>, pointed: &Pointe
     let mut seeds = Seeds {
         frames: unwind::frames(elf),
         entries: Vec::new(),
+        endless: Vec::new(),
         words: pointed.words.clone(),
     };
     for symbol in elf.dynamic_symbols.iter().chain(&elf.static_symbols) {
@@ -359,6 +366,8 @@ fn seeds(elf: &Elf<'_>, go: Option<&[pclntab::GoFunction<'_>]>, pointed: &Pointe
         }
     }
     if let Some(functions) = go {
+        let endless = functions.iter().filter(|function| pclntab::never_returns(function.name));
+        seeds.endless.extend(endless.map(|function| function.start));
         for pair in functions.windows(2) {
             if let [one, next] = pair {
                 seeds.frames.push(Frame {
@@ -421,6 +430,11 @@ impl Builder {
                 build_id,
                 soname: elf.soname.map(text),
                 needed: elf.needed.iter().map(|name| text(name)).collect(),
+                sections: Facts::get()
+                    .sections()
+                    .filter(|name| elf.section(name.as_bytes()).is_some())
+                    .map(str::to_owned)
+                    .collect(),
                 interpreter: elf.interpreter.map(text),
                 base: elf.base,
                 functions,
