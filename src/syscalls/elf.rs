@@ -13,6 +13,8 @@ use super::{Error, Machine};
 pub const MAX_CODE: u32 = 96 << 20;
 /// Most program headers that are read.
 const MAX_SEGMENTS: usize = 64;
+/// Where headers end at the latest when they lie together, as linkers put them.
+const MAX_HEADERS: u32 = 4096;
 /// Most section headers that are read.
 const MAX_SECTIONS: usize = 1024;
 /// Most symbols of one table.
@@ -196,12 +198,10 @@ impl<'a> Elf<'a> {
             relocations: Vec::new(),
             called: Vec::new(),
             called_arrays: Vec::new(),
-            headers: header
-                .e_phoff
-                .get(LE)
-                .checked_add(count as u64 * size_of::<ProgramHeader64<LE>>() as u64)
-                .and_then(|end| u32::try_from(end).ok())
-                .filter(|end| *end <= 64 + (MAX_SEGMENTS * size_of::<ProgramHeader64<LE>>()) as u32)
+            headers: u32::try_from(header.e_phoff.get(LE))
+                .ok()
+                .and_then(|start| start.checked_add(u32::try_from(size_of_val(headers)).ok()?))
+                .filter(|end| *end < MAX_HEADERS)
                 .unwrap_or_default(),
             file,
         };

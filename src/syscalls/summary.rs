@@ -366,7 +366,9 @@ fn seeds(elf: &Elf<'_>, go: Option<&[pclntab::GoFunction<'_>]>, pointed: &Pointe
         }
     }
     if let Some(functions) = go {
-        let endless = functions.iter().filter(|function| pclntab::never_returns(function.name));
+        let endless = functions
+            .iter()
+            .filter(|function| pclntab::never_returns(function.name));
         seeds.endless.extend(endless.map(|function| function.start));
         for pair in functions.windows(2) {
             if let [one, next] = pair {
