@@ -1,5 +1,7 @@
 //! System calls derived from real machine code: programs that are built here, each with the set that it must yield.
 
+#![cfg(test)]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -150,6 +150,10 @@ pub(super) struct Step {
     pub ends: bool,
     /// It calls a function.
     pub call: bool,
+    /// A register and the constant that it is compared with.
+    pub compares: Option<(u8, u64)>,
+    /// It jumps when the compared were equal, or when they were not.
+    pub jumps_if_equal: Option<bool>,
     /// Registers that get an unknown value.
     pub writes: u32,
     pub moves: [Option<Move>; 3],
@@ -196,6 +200,14 @@ pub struct Slice {
     pub open: Vec<(u32, Place)>,
     /// Functions in which the number becomes unknown, and why.
     pub unknown: Vec<(u32, Why)>,
+}
+
+impl Slice {
+    /// Adds a number that a function sets; the kernel reads 32 bits of it.
+    fn add(&mut self, value: u64, function: u32) {
+        self.numbers
+            .push((u32::try_from(value & 0xffff_ffff).unwrap_or_default(), function));
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -345,13 +357,20 @@ impl<'a, 'b> Slicer<'a, 'b> {
         let mut found = false;
         for before in self.before(state.at) {
             found = true;
+            if let Some(value) = self.fixed(before, false, state.place) {
+                slice.add(state.how.of(value), self.function(before));
+                continue;
+            }
             if let Some(step) = self.decoder.step(before) {
                 self.undo(state, before, step, slice, next);
             }
         }
         for source in sources(&self.jumps, state.at) {
             found = true;
-            next.push(State { at: source, ..state });
+            match self.fixed(source, true, state.place) {
+                Some(value) => slice.add(state.how.of(value), self.function(source)),
+                None => next.push(State { at: source, ..state }),
+            }
         }
         found |= self.unknown(state, slice, next);
         let calls = sources(&self.calls, state.at);
@@ -385,6 +404,18 @@ impl<'a, 'b> Slicer<'a, 'b> {
         if !found && !self.is_behind_endless(state.at) {
             slice.unknown.push((self.function(state.at), Why::Unreached));
         }
+    }
+
+    /// The value that a comparison gives a register on one side of the jump behind it: compilers use a register that has
+    /// just been found to be zero as the number 0.
+    fn fixed(&mut self, jump: u32, taken: bool, place: Place) -> Option<u64> {
+        let Place::Register(register) = place else { return None };
+        if self.decoder.step(jump)?.jumps_if_equal? != taken || !sources(&self.jumps, jump).is_empty() {
+            return None;
+        }
+        let [before] = self.before(jump)[..] else { return None };
+        let (compared, value) = self.decoder.step(before)?.compares?;
+        (compared == register).then_some(value)
     }
 
     fn is_argument(&self, register: u8) -> bool {
@@ -586,11 +617,7 @@ impl<'a, 'b> Slicer<'a, 'b> {
             Source::Global(address) => self.is_only_loaded(address),
             _ => false,
         };
-        let mut constant = |value: u64| {
-            // The kernel reads 32 bits.
-            let low = how.of(value) & 0xffff_ffff;
-            slice.numbers.push((u32::try_from(low).unwrap_or_default(), function));
-        };
+        let mut constant = |value: u64| slice.add(how.of(value), function);
         match change.from {
             Source::Constant(value) => constant(value),
             Source::Choice(one, other) => {

@@ -254,6 +254,11 @@ impl Decode for X86<'_, '_> {
                 || (i.flow_control() == FlowControl::Call && i.code() != Opcode::Syscall),
             ..Step::default()
         };
+        step.jumps_if_equal = match i.mnemonic() {
+            Mnemonic::Je => Some(true),
+            Mnemonic::Jne => Some(false),
+            _ => None,
+        };
         if step.call || step.ends {
             return Some(step);
         }
@@ -453,6 +458,8 @@ fn lower(i: &Instruction, decoder: &X86<'_, '_>, step: &mut Step) -> bool {
             step.assign(other, Source::Place(one), How::SAME);
         }
         (Mnemonic::Cdqe, _) => {}
+        (Mnemonic::Test, Some(compared)) if same => step.compares = Some((compared, 0)),
+        (Mnemonic::Cmp, Some(compared)) => step.compares = immediate.map(|value| (compared, value)),
         (Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Cmp | Mnemonic::Test, _) => {}
         (_, Some(to)) if moves_conditionally(i.mnemonic()) => {
             step.assign(Place::Register(to), source(i, 1, decoder), How::SAME);
