@@ -18,6 +18,7 @@
 //! - [`packages`]: the package databases of an image: which package owns which file, and how it stands
 //!   against an SBOM.
 //! - [`closure`]: which files of an image a container needs, and why.
+//! - [`syscalls`]: which system calls ELF files can make, with a path for each.
 //! - [`identity`]: what a container really is, according to containerd and to the bytes that will be mounted.
 //! - [`view`]: a keep set and the layers of a snapshot in, a layer that shows only what is kept out; mounting it.
 //! - [`admission`]: all of the above put together: request in, [`admission::Decision`] out.
@@ -41,6 +42,7 @@ pub mod runtime;
 pub mod sbom;
 pub mod shim;
 pub mod store;
+pub mod syscalls;
 pub mod tree;
 pub mod trust;
 pub mod verify;

@@ -1,0 +1,702 @@
+//! Which bytes are instructions, and what each of them refers to.
+//!
+//! Ranges that a frame entry, a sized symbol or Go's function table bounds are decoded from end to end, so that blocks
+//! which only a jump table or the unwinder reaches are seen. Bytes outside of them are code only where control flow
+//! leads: tables among the code of hand-written assembly would decode as anything.
+
+use super::Error;
+use super::elf::{Elf, Written};
+use super::slice::Step;
+use super::unwind::Frame;
+
+/// Most instructions that are decoded in one file.
+const MAX_INSTRUCTIONS: u32 = 32 << 20;
+/// Most entries of a jump table.
+const MAX_TABLE: u32 = 4096;
+/// Most functions with jump tables and without bounds.
+const MAX_UNBOUNDED: usize = 1 << 14;
+/// Most times that code found through jump tables has jump tables itself.
+const MAX_ROUNDS: usize = 16;
+
+/// What an instruction refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// Calls the target.
+    Call,
+    /// Jumps to the target, or may.
+    Jump,
+    /// Computes the target's address.
+    Taken,
+    /// Holds a number that may be the target's address by chance.
+    Word,
+    /// Calls or jumps through a slot that the loader fills; the target is the slot.
+    SlotCall,
+    /// As above, by a jump.
+    SlotJump,
+    /// Reads a slot that the loader fills.
+    SlotUse,
+    /// Computes or uses the address of data.
+    Data,
+    /// Enters the kernel.
+    Site,
+    /// Enters the kernel by the 32-bit gate.
+    Gate32,
+    /// Jumps to an address from a table; the target is the table's address, or 0.
+    TableJump,
+    /// Returns, or jumps to where nothing shows.
+    Return,
+}
+
+/// A reference of the instruction at `at`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Event {
+    pub at: u32,
+    pub kind: Kind,
+    pub target: u32,
+}
+
+/// How an instruction ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Control goes on to the next one.
+    Next,
+    /// The same, and it does nothing.
+    Nop,
+    /// The same, when the called function returns.
+    Call,
+    /// Control does not go on.
+    Never,
+    /// No instruction.
+    Invalid,
+}
+
+/// A decoder of one machine's instructions.
+pub(super) trait Decode {
+    /// Appends what the instruction at `at` refers to; its length in bytes and its end.
+    fn decode(&mut self, at: u32, events: &mut Vec<Event>) -> (u32, End);
+    /// What the instruction at `at` does to registers and memory.
+    fn step(&mut self, at: u32) -> Option<Step>;
+    /// Forgets what it remembers of earlier instructions: a new function begins.
+    fn reset(&mut self);
+}
+
+/// One bit for each byte of code.
+#[derive(Debug)]
+struct Bits {
+    first: u32,
+    words: Vec<u64>,
+}
+
+impl Bits {
+    fn new(first: u32, end: u32) -> Self {
+        Self {
+            first,
+            words: vec![0; ((end - first) / 64 + 1) as usize],
+        }
+    }
+
+    fn get(&self, address: u32) -> bool {
+        let Some(bit) = address.checked_sub(self.first) else {
+            return false;
+        };
+        self.words
+            .get((bit / 64) as usize)
+            .is_some_and(|word| word >> (bit % 64) & 1 == 1)
+    }
+
+    /// Sets the bit; whether it was set before.
+    fn set(&mut self, address: u32) -> bool {
+        let Some(bit) = address.checked_sub(self.first) else {
+            return true;
+        };
+        let Some(word) = self.words.get_mut((bit / 64) as usize) else {
+            return true;
+        };
+        let before = *word >> (bit % 64) & 1 == 1;
+        *word |= 1 << (bit % 64);
+        before
+    }
+}
+
+/// A stretch of code that one entry bounds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Range {
+    pub start: u32,
+    pub end: u32,
+    pub has_landing_pads: bool,
+    /// A jump in it goes to addresses that could not be read from a table.
+    pub has_unknown_jumps: bool,
+}
+
+/// The decoded code of a file.
+#[derive(Debug)]
+pub(super) struct Code {
+    /// Sorted, not overlapping.
+    pub ranges: Vec<Range>,
+    /// Sorted by place.
+    pub events: Vec<Event>,
+    /// Where functions, or what must be treated as such, begin; sorted.
+    pub starts: Vec<u32>,
+    /// Starts of functions that never come back to their caller; sorted.
+    pub endless: Vec<u32>,
+    instructions: Bits,
+    flows: Bits,
+}
+
+impl Code {
+    /// Whether the instruction at an address calls a function that never comes back.
+    pub fn calls_endless(&self, address: u32) -> bool {
+        let from = self.events.partition_point(|event| event.at < address);
+        let events = self.events.get(from..).unwrap_or_default();
+        events
+            .iter()
+            .take_while(|event| event.at == address)
+            .any(|event| event.kind == Kind::Call && self.endless.binary_search(&event.target).is_ok())
+    }
+
+    /// Padding in front of an aligned block is not entered from before, unless something jumps into it.
+    fn enter_padding(&mut self, mut padding: Vec<(u32, u32)>) {
+        let mut targets: Vec<u32> = self
+            .events
+            .iter()
+            .filter(|event| event.kind == Kind::Jump)
+            .map(|event| event.target)
+            .collect();
+        targets.sort_unstable();
+        padding.sort_unstable();
+        for (at, next) in padding {
+            if self.flows.get(at) || self.starts.binary_search(&at).is_ok() || targets.binary_search(&at).is_ok() {
+                self.flows.set(next);
+            }
+        }
+    }
+
+    /// Makes each stub of a PLT a function of its own. One frame entry bounds them all, and a stub that nothing calls
+    /// would count as part of the one before it. A jump through a slot that no path and no jump of its range leads to is
+    /// reached from elsewhere or not at all; where the range hides ways, it stays.
+    fn part_stubs(&mut self, elf: &Elf<'_>) {
+        const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+        let mut targets: Vec<(u32, u32)> = Vec::new();
+        targets.extend(
+            self.events
+                .iter()
+                .filter(|event| event.kind == Kind::Jump)
+                .map(|event| (event.target, event.at)),
+        );
+        targets.sort_unstable();
+        let mut found = Vec::new();
+        for event in self.events.iter().filter(|event| event.kind == Kind::SlotJump) {
+            let mut at = event.at;
+            if let Some(before) = at.checked_sub(4)
+                && self.instructions.get(before)
+                && elf.bytes(before, 4) == Some(&ENDBR64)
+            {
+                at = before;
+            }
+            let range = self
+                .range(at)
+                .filter(|range| !range.has_landing_pads && !range.has_unknown_jumps);
+            let Some(range) = range.filter(|_| !self.flows.get(at)) else {
+                continue;
+            };
+            let from = targets.partition_point(|(target, _)| *target < at);
+            let jumps = targets[from..].iter().take_while(|(target, _)| *target == at);
+            if !jumps
+                .into_iter()
+                .any(|(_, from)| range.start <= *from && *from < range.end)
+            {
+                found.push(at);
+            }
+        }
+        self.starts.extend(found);
+        self.starts.sort_unstable();
+        self.starts.dedup();
+    }
+
+    /// Finds the functions from which no way leads back: no return, no jump out of sight, no way into a function that
+    /// has one.
+    fn find_endless(&mut self) {
+        let holding = |address: u32| self.starts.partition_point(|start| *start <= address).checked_sub(1);
+        let mut returns = vec![false; self.starts.len()];
+        let mut into: Vec<(usize, usize)> = Vec::new();
+        let mut work = Vec::new();
+        for event in &self.events {
+            let Some(from) = holding(event.at) else { continue };
+            match event.kind {
+                Kind::Return | Kind::SlotJump | Kind::TableJump if !returns[from] => {
+                    returns[from] = true;
+                    work.push(from);
+                }
+                Kind::Jump => into.extend(holding(event.target).filter(|to| *to != from).map(|to| (to, from))),
+                _ => {}
+            }
+        }
+        for (index, start) in self.starts.iter().enumerate().skip(1) {
+            if self.flows.get(*start) {
+                into.push((index, index - 1));
+            }
+        }
+        into.sort_unstable();
+        while let Some(to) = work.pop() {
+            let from = into.partition_point(|edge| edge.0 < to);
+            for (_, before) in into[from..].iter().take_while(|edge| edge.0 == to) {
+                if !std::mem::replace(&mut returns[*before], true) {
+                    work.push(*before);
+                }
+            }
+        }
+        let endless = self.starts.iter().zip(&returns).filter(|(_, returns)| !**returns);
+        self.endless = endless.map(|(start, _)| *start).collect();
+    }
+
+    /// Whether an instruction was decoded at an address.
+    pub fn is_instruction(&self, address: u32) -> bool {
+        self.instructions.get(address)
+    }
+
+    /// Whether the instruction before an address goes on to it.
+    pub fn is_flowed_into(&self, address: u32) -> bool {
+        self.flows.get(address)
+    }
+
+    /// The range that holds an address.
+    pub fn range(&self, address: u32) -> Option<&Range> {
+        find(&self.ranges, address)
+    }
+
+    /// The start of the function that holds an address.
+    pub fn start_of(&self, address: u32) -> Option<u32> {
+        let after = self.starts.partition_point(|start| *start <= address);
+        self.starts.get(after.checked_sub(1)?).copied()
+    }
+}
+
+fn find(ranges: &[Range], address: u32) -> Option<&Range> {
+    let after = ranges.partition_point(|range| range.start <= address);
+    ranges.get(after.checked_sub(1)?).filter(|range| address < range.end)
+}
+
+/// Where decoding begins.
+#[derive(Debug, Default)]
+pub(super) struct Seeds {
+    /// Functions with their bounds.
+    pub frames: Vec<Frame>,
+    /// Addresses that something outside of the code calls or points to.
+    pub entries: Vec<u32>,
+    /// Functions that are known not to come back to their caller.
+    pub endless: Vec<u32>,
+    /// Words of data that are an address of code by value.
+    pub words: Vec<u32>,
+}
+
+/// Decodes everything that the seeds lead to.
+///
+/// # Errors
+/// More instructions than [`MAX_INSTRUCTIONS`], or code that is spread too far.
+pub(super) fn decode(elf: &Elf<'_>, decoder: &mut dyn Decode, seeds: Seeds) -> Result<Code, Error> {
+    let (Some((first, _)), Some((_, end))) = (elf.code.first(), elf.code.last()) else {
+        return Err(Error::Unsupported("it has no machine code".to_owned()));
+    };
+    if end - first > 2 * super::elf::MAX_CODE {
+        return Err(Error::TooMany(
+            "bytes between its first and last instruction",
+            2 * super::elf::MAX_CODE as usize,
+        ));
+    }
+    let ranges = disjoint(elf, seeds.frames);
+    let mut scan = Scan {
+        elf,
+        decoder,
+        starts: Bits::new(*first, *end),
+        code: Code {
+            ranges,
+            events: Vec::new(),
+            starts: Vec::new(),
+            endless: Vec::new(),
+            instructions: Bits::new(*first, *end),
+            flows: Bits::new(*first, *end),
+        },
+        found: Vec::new(),
+        pending: Vec::new(),
+        seen: 0,
+        left: MAX_INSTRUCTIONS,
+        extra: MAX_UNBOUNDED,
+        padding: Vec::new(),
+    };
+    for index in 0..scan.code.ranges.len() {
+        let range = scan.code.ranges[index];
+        scan.start(range.start);
+        scan.run(range.start, range.end)?;
+    }
+    for entry in seeds.entries {
+        scan.start(entry);
+    }
+    scan.settle()?;
+    // What a function calls may turn a word that was looked at before into a function's address.
+    let mut words = seeds.words;
+    for _ in 0..MAX_ROUNDS {
+        words.extend(
+            scan.code
+                .events
+                .iter()
+                .filter(|event| event.kind == Kind::Word)
+                .map(|event| event.target),
+        );
+        words.sort_unstable();
+        words.dedup();
+        let before = scan.found.len();
+        for word in &words {
+            scan.word(*word);
+        }
+        if scan.found.len() == before {
+            break;
+        }
+        scan.settle()?;
+    }
+    let Scan {
+        mut code,
+        mut found,
+        padding,
+        ..
+    } = scan;
+    found.sort_unstable();
+    code.starts = found;
+    code.events.sort();
+    code.events.dedup();
+    code.enter_padding(padding);
+    code.part_stubs(elf);
+    code.find_endless();
+    code.endless.extend(seeds.endless);
+    code.endless.sort_unstable();
+    Ok(code)
+}
+
+/// Bounded functions as ranges that do not overlap: one that begins in another cuts it.
+fn disjoint(elf: &Elf<'_>, mut frames: Vec<Frame>) -> Vec<Range> {
+    frames.retain(|frame| elf.is_code(frame.start));
+    frames.sort_unstable();
+    let mut ranges: Vec<Range> = Vec::with_capacity(frames.len());
+    for frame in frames {
+        if let Some(last) = ranges.last_mut() {
+            if last.start == frame.start {
+                last.end = last.end.max(frame.end);
+                last.has_landing_pads |= frame.has_landing_pads;
+                continue;
+            }
+            last.end = last.end.min(frame.start);
+        }
+        ranges.push(Range {
+            start: frame.start,
+            end: frame.end,
+            has_landing_pads: frame.has_landing_pads,
+            has_unknown_jumps: false,
+        });
+    }
+    for range in &mut ranges {
+        let end = elf
+            .code
+            .iter()
+            .find(|(start, end)| *start <= range.start && range.start < *end);
+        range.end = range.end.min(end.map_or(range.start, |(_, end)| *end));
+    }
+    ranges
+}
+
+struct Scan<'a, 'b> {
+    elf: &'a Elf<'b>,
+    decoder: &'a mut dyn Decode,
+    starts: Bits,
+    code: Code,
+    found: Vec<u32>,
+    pending: Vec<u32>,
+    /// Events up to here have been followed.
+    seen: usize,
+    left: u32,
+    extra: usize,
+    /// What does nothing behind an instruction that ends a path, and what comes after it.
+    padding: Vec<(u32, u32)>,
+}
+
+impl Scan<'_, '_> {
+    /// Makes an address the start of a function, to be decoded if it is not yet.
+    fn start(&mut self, address: u32) {
+        if self.elf.is_code(address) && !self.starts.set(address) {
+            self.found.push(address);
+            if !self.code.instructions.get(address) {
+                self.pending.push(address);
+            }
+        }
+    }
+
+    /// Decodes from `at` to `end`, past instructions that end a path when `end` is known.
+    fn run(&mut self, mut at: u32, end: u32) -> Result<(), Error> {
+        self.decoder.reset();
+        let mut last = End::Never;
+        while at < end {
+            if self.code.instructions.set(at) {
+                // Already decoded from here on, to the next gap.
+                let (length, _) = self.decoder.decode(at, &mut Vec::new());
+                at = at.saturating_add(length.max(1));
+                last = End::Never;
+                continue;
+            }
+            self.left = self
+                .left
+                .checked_sub(1)
+                .ok_or(Error::TooMany("instructions", MAX_INSTRUCTIONS as usize))?;
+            let (length, how) = self.decoder.decode(at, &mut self.code.events);
+            at = at.saturating_add(length.max(1));
+            let padding = how == End::Nop && matches!(last, End::Never | End::Invalid);
+            if padding {
+                self.padding.push((at - length, at));
+                continue;
+            }
+            last = how;
+            if matches!(how, End::Next | End::Nop | End::Call) {
+                self.code.flows.set(at);
+            }
+        }
+        // A compiler ends a function with a call only if that never returns; anything else that reaches the end of
+        // a frame entry runs on into the code behind it, as `__clone3` of glibc does.
+        if matches!(last, End::Next | End::Nop) && self.elf.is_code(at) {
+            self.path(at)?;
+        }
+        Ok(())
+    }
+
+    /// Decodes one path until control goes elsewhere or meets what is known.
+    fn path(&mut self, mut at: u32) -> Result<(), Error> {
+        self.decoder.reset();
+        while self.elf.is_code(at) && !self.code.instructions.set(at) {
+            self.left = self
+                .left
+                .checked_sub(1)
+                .ok_or(Error::TooMany("instructions", MAX_INSTRUCTIONS as usize))?;
+            let (length, how) = self.decoder.decode(at, &mut self.code.events);
+            if matches!(how, End::Never | End::Invalid) {
+                break;
+            }
+            at = at.saturating_add(length.max(1));
+            self.code.flows.set(at);
+        }
+        Ok(())
+    }
+
+    /// Follows references until they lead nowhere new.
+    fn settle(&mut self) -> Result<(), Error> {
+        let mut tables = 0;
+        for _ in 0..MAX_ROUNDS {
+            while self.seen < self.code.events.len() || !self.pending.is_empty() {
+                while let Some(event) = self.code.events.get(self.seen).copied() {
+                    self.seen += 1;
+                    self.follow(event);
+                }
+                while let Some(address) = self.pending.pop() {
+                    self.path(address)?;
+                }
+            }
+            let end = self.code.events.len();
+            if tables == end {
+                return Ok(());
+            }
+            self.tables(tables, end)?;
+            tables = end;
+        }
+        Err(Error::TooMany("rounds of jump tables that lead to others", MAX_ROUNDS))
+    }
+
+    fn follow(&mut self, event: Event) {
+        match event.kind {
+            Kind::Call | Kind::Taken => self.start(event.target),
+            Kind::Jump => {
+                let inside = find(&self.code.ranges, event.at)
+                    .is_some_and(|range| range.start <= event.target && event.target < range.end);
+                // Inside a range everything is decoded; a jump between ranges needs no start of its own either, unless
+                // it leads to where no range is.
+                if self.code.instructions.get(event.target) {
+                    return;
+                }
+                if inside || find(&self.code.ranges, event.target).is_some() {
+                    self.pending.push(event.target);
+                } else {
+                    self.start(event.target);
+                }
+            }
+            Kind::Word => self.word(event.target),
+            _ => {}
+        }
+    }
+
+    /// A number that may be a function's address: it is, when a function begins there or no range says what does.
+    fn word(&mut self, address: u32) {
+        let known = self.starts.get(address) || find(&self.code.ranges, address).is_none();
+        if known && self.elf.is_code(address) {
+            self.start(address);
+        }
+    }
+
+    /// Reads the jump tables of the jumps among some events, and decodes what they lead to.
+    fn tables(&mut self, from: usize, to: usize) -> Result<(), Error> {
+        let jumps: Vec<Event> = self.code.events[from..to]
+            .iter()
+            .filter(|event| event.kind == Kind::TableJump)
+            .copied()
+            .collect();
+        if jumps.is_empty() {
+            return Ok(());
+        }
+        let mut data: Vec<(u32, u32)> = self
+            .code
+            .events
+            .iter()
+            .filter(|event| event.kind == Kind::Data)
+            .map(|event| (event.at, event.target))
+            .collect();
+        data.sort();
+        // A table ends where something else begins that code refers to.
+        let mut ends: Vec<u32> = data.iter().map(|(_, target)| *target).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        for jump in jumps {
+            let after = self.code.ranges.partition_point(|range| range.start <= jump.at);
+            let known = after
+                .checked_sub(1)
+                .filter(|index| jump.at < self.code.ranges[*index].end);
+            let index = known.unwrap_or(after);
+            if known.is_none() {
+                self.extra = self
+                    .extra
+                    .checked_sub(1)
+                    .ok_or(Error::TooMany("functions without bounds", MAX_UNBOUNDED))?;
+                let (start, end) = self.unbounded(jump.at);
+                self.code.ranges.insert(
+                    index,
+                    Range {
+                        start,
+                        end,
+                        has_landing_pads: false,
+                        has_unknown_jumps: false,
+                    },
+                );
+            }
+            let (first, last) = (self.code.ranges[index].start, self.code.ranges[index].end);
+            let found = if jump.target == 0 {
+                self.relative_tables(&data, &ends, first, last)
+            } else {
+                self.absolute_table(jump.target, first, last)
+            };
+            for target in &found {
+                self.code.events.push(Event {
+                    at: jump.at,
+                    kind: Kind::Jump,
+                    target: *target,
+                });
+            }
+            if found.is_empty() && !self.code.ranges[index].has_unknown_jumps {
+                self.code.ranges[index].has_unknown_jumps = true;
+                if known.is_none() {
+                    // Nothing bounds the function and nothing says where it jumps: all of it up to the next one.
+                    self.run(first, last)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// From the last start before an address to the next start, range or end of code after it.
+    fn unbounded(&self, address: u32) -> (u32, u32) {
+        let mut first = address;
+        while !self.starts.get(first) && self.elf.is_code(first.wrapping_sub(1)) {
+            first -= 1;
+        }
+        let mut last = address + 1;
+        while self.elf.is_code(last) && !self.starts.get(last) && find(&self.code.ranges, last).is_none() {
+            last += 1;
+        }
+        (first, last)
+    }
+
+    fn lands(&self, target: u32, first: u32, last: u32) -> bool {
+        (first <= target && target < last) || find(&self.code.ranges, target).is_some()
+    }
+
+    /// Tables of 32-bit offsets from their own start: every table whose address the same function computes.
+    fn relative_tables(&self, data: &[(u32, u32)], ends: &[u32], first: u32, last: u32) -> Vec<u32> {
+        let near = data.partition_point(|(at, _)| *at < first);
+        let mut tables: Vec<u32> = data[near..]
+            .iter()
+            .take_while(|(at, _)| *at < last)
+            .map(|(_, target)| *target)
+            .filter(|target| target % 4 == 0)
+            .collect();
+        tables.sort_unstable();
+        tables.dedup();
+        let mut targets = Vec::new();
+        for table in &tables {
+            let end = ends.partition_point(|end| end <= table);
+            let end = ends.get(end).copied().unwrap_or(u32::MAX);
+            for entry in 0..MAX_TABLE {
+                let Some(place) = table.checked_add(entry * 4).filter(|place| *place < end) else {
+                    break;
+                };
+                if self.elf.segment(place).is_none_or(|segment| segment.writable) {
+                    break;
+                }
+                let Some(offset) = self.elf.word32(place) else { break };
+                let target = table.wrapping_add(offset);
+                if offset == 0 || !self.lands(target, first, last) || !self.elf.is_code(target) {
+                    break;
+                }
+                targets.push(target);
+            }
+        }
+        targets
+    }
+
+    /// A table of 64-bit addresses, in a program that is not relocated.
+    fn absolute_table(&self, table: u32, first: u32, last: u32) -> Vec<u32> {
+        (0..MAX_TABLE)
+            .map_while(|entry| {
+                let word = self.elf.word64(table.checked_add(entry * 8)?)?;
+                let target = self.elf.address(word)?;
+                (self.elf.is_code(target) && self.lands(target, first, last)).then_some(target)
+            })
+            .collect()
+    }
+}
+
+/// Slots that the loader fills with the address of a symbol, sorted by place.
+#[derive(Debug)]
+pub(super) struct Slots(Vec<(u32, u32)>);
+
+impl Slots {
+    /// The slots of a file and the indexes of their symbols.
+    pub fn new(elf: &Elf<'_>) -> Self {
+        let mut slots: Vec<(u32, u32)> = elf
+            .relocations
+            .iter()
+            .filter_map(|relocation| match relocation.written {
+                Written::Slot(symbol) => Some((relocation.place, symbol)),
+                _ => None,
+            })
+            .collect();
+        slots.sort_unstable();
+        slots.dedup_by_key(|slot| slot.0);
+        Self(slots)
+    }
+
+    /// The symbol whose address a slot gets.
+    pub fn symbol(&self, place: u32) -> Option<u32> {
+        let (first, last) = (self.0.first()?.0, self.0.last()?.0);
+        if place < first || place > last {
+            return None;
+        }
+        let index = self.0.binary_search_by_key(&place, |slot| slot.0).ok()?;
+        self.0.get(index).map(|slot| slot.1)
+    }
+
+    /// All slots and symbols.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.0.iter().copied()
+    }
+}

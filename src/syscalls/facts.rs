@@ -1,0 +1,214 @@
+//! The reviewed facts of `config/syscalls/facts.toml`.
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+use super::slice::Why;
+use super::summary::Summary;
+
+const TEXT: &str = include_str!("../../config/syscalls/facts.toml");
+const OBJECTS: &str = include_str!("../../config/syscalls/objects.toml");
+
+/// All facts.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Facts {
+    #[serde(default)]
+    wrapper: Vec<Wrapper>,
+    #[serde(default)]
+    pub always: Vec<Always>,
+    #[serde(default)]
+    pub site: Vec<SiteFact>,
+    #[serde(default)]
+    lookup: Vec<Lookup>,
+    #[serde(default)]
+    pub cut: Vec<Cut>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wrapper {
+    symbol: String,
+    argument: u8,
+    #[cfg_attr(not(test), expect(dead_code, reason = "for reviewers"))]
+    reason: String,
+}
+
+/// Calls of every program.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Always {
+    pub calls: Vec<String>,
+    pub reason: String,
+}
+
+/// What a site whose number cannot be found calls.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SiteFact {
+    /// A symbol that the file exports, by which it is known.
+    exports: Option<String>,
+    /// A section that the file has, by which it is known.
+    section: Option<String>,
+    /// The function in which the number gets lost.
+    function: Option<String>,
+    /// Why the number is not known: `memory`, `caller`, `computed`.
+    why: String,
+    /// With `memory`: distance from the pointer.
+    offset: Option<i64>,
+    /// Names of the calls that such a site makes beyond those found elsewhere.
+    pub calls: Vec<String>,
+    /// Exported functions of the file without one of which none of these calls happens; none listed: always.
+    #[serde(default)]
+    pub when: Vec<String>,
+    pub reason: String,
+}
+
+/// The symbols that a file looks up by names which cannot be found in it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Lookup {
+    /// A symbol that the file exports, by which it is known.
+    exports: String,
+    pub names: Vec<String>,
+    /// Its exported functions whose callers pass names: the strings of those callers count as well.
+    #[serde(default)]
+    pub callers_of: Vec<String>,
+    #[cfg_attr(not(test), expect(dead_code, reason = "for reviewers"))]
+    reason: String,
+}
+
+/// References of one build that never happen.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cut {
+    build_id: String,
+    /// Package and version that the build identifier stands for.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for reviewers"))]
+    package: String,
+    /// Address of the function that never runs.
+    pub to: u32,
+    /// Addresses of functions that would make it run.
+    #[serde(default)]
+    pub unless: Vec<u32>,
+    #[cfg_attr(not(test), expect(dead_code, reason = "for reviewers"))]
+    reason: String,
+}
+
+static FACTS: LazyLock<Facts> = LazyLock::new(|| toml::from_str(TEXT).unwrap_or_default());
+
+impl Facts {
+    /// The facts of this build.
+    pub fn get() -> &'static Self {
+        &FACTS
+    }
+
+    /// Sections by which files are known.
+    pub fn sections(&self) -> impl Iterator<Item = &str> {
+        self.site.iter().filter_map(|fact| fact.section.as_deref())
+    }
+
+    /// Which argument of an imported function is the number of a system call, if one is.
+    pub fn number_argument(&self, symbol: &str) -> Option<u8> {
+        self.wrapper
+            .iter()
+            .find(|wrapper| wrapper.symbol == symbol)
+            .map(|wrapper| wrapper.argument)
+    }
+
+    /// The fact about a number that gets lost for a reason in a function of a file.
+    ///
+    /// `within`: the number gets lost in the function that has the site.
+    pub fn site(&self, summary: &Summary, function: u32, why: Why, within: bool) -> Option<&SiteFact> {
+        self.site.iter().find(|fact| {
+            let reason = match (fact.why.as_str(), why) {
+                ("memory", Why::Memory(offset)) => fact.offset.is_none() || (within && offset == fact.offset),
+                ("caller", Why::Caller) | ("computed", Why::Computed) => true,
+                _ => false,
+            };
+            let exports = |name: &String| summary.exports.iter().any(|export| export.name == *name);
+            reason
+                && (fact.exports.is_some() || fact.function.is_some() || fact.section.is_some())
+                && fact.section.as_ref().is_none_or(|name| summary.sections.contains(name))
+                && fact.exports.as_ref().is_none_or(exports)
+                && fact
+                    .function
+                    .as_ref()
+                    .is_none_or(|name| summary.name(function) == *name)
+        })
+    }
+
+    /// The symbols that a file is known to look up.
+    pub fn lookup(&self, summary: &Summary) -> Option<&Lookup> {
+        self.lookup
+            .iter()
+            .find(|fact| summary.exports.iter().any(|export| export.name == fact.exports))
+    }
+
+    /// The functions of a build that never run.
+    pub fn cuts(&self, build_id: Option<&str>) -> impl Iterator<Item = &Cut> {
+        self.cut
+            .iter()
+            .filter(move |cut| Some(cut.build_id.as_str()) == build_id)
+    }
+}
+
+/// An object that holds pointers to code: name, address, size in bytes.
+pub(super) type DataObject = (String, u32, u32);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Build {
+    build_id: String,
+    #[cfg_attr(not(test), expect(dead_code, reason = "for reviewers"))]
+    package: String,
+    objects: Vec<DataObject>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Builds {
+    build: Vec<Build>,
+}
+
+static BUILDS: LazyLock<Builds> = LazyLock::new(|| toml::from_str(OBJECTS).unwrap_or_default());
+
+/// The objects of a build, sorted by address; none of a build that is not known.
+pub(super) fn objects(build_id: &str) -> &'static [DataObject] {
+    BUILDS
+        .build
+        .iter()
+        .find(|build| build.build_id == build_id)
+        .map_or(&[], |build| &build.objects)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_facts_are_readable_and_every_one_has_its_reason() {
+        let facts: Facts = toml::from_str(TEXT).unwrap();
+        let mut reasons: Vec<&str> = facts.wrapper.iter().map(|fact| fact.reason.as_str()).collect();
+        reasons.extend(facts.always.iter().map(|fact| fact.reason.as_str()));
+        reasons.extend(facts.site.iter().map(|fact| fact.reason.as_str()));
+        reasons.extend(facts.lookup.iter().map(|fact| fact.reason.as_str()));
+        reasons.extend(facts.cut.iter().map(|fact| fact.reason.as_str()));
+        assert!(
+            facts
+                .cut
+                .iter()
+                .all(|cut| cut.build_id.len() == 40 && !cut.package.is_empty())
+        );
+        let builds: Builds = toml::from_str(OBJECTS).unwrap();
+        assert!(
+            builds
+                .build
+                .iter()
+                .all(|build| !build.package.is_empty() && build.objects.is_sorted_by_key(|object| object.1))
+        );
+        assert!(reasons.len() > 5);
+        assert!(reasons.iter().all(|reason| reason.len() > 20), "{reasons:?}");
+    }
+}

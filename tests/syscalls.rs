@@ -1,0 +1,593 @@
+//! System calls derived from real machine code: programs that are built here, each with the set that it must yield.
+
+#![cfg(test)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use assay::syscalls::{Calls, Machine, Object, Role, Summary, Why, close, name, summarise};
+use proptest::prelude::*;
+
+/// A C program without a library: calls by inline assembly, entered at `_start`.
+const BARE: &str = r#"
+typedef long L;
+#define BARE __attribute__((noinline, noipa))
+static inline __attribute__((always_inline)) L call(L n) {
+    L r;
+    __asm__ volatile("syscall" : "=a"(r) : "a"(n) : "rcx", "r11", "memory");
+    return r;
+}
+volatile int seed;
+"#;
+
+struct Built {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+}
+
+fn build(compiler: &str, arguments: &[&str], extension: &str, source: &str) -> Built {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join(format!("program.{extension}"));
+    let path = dir.path().join("program");
+    std::fs::write(&input, source).unwrap();
+    let output = Command::new(compiler)
+        .args(arguments)
+        .arg("-o")
+        .arg(&path)
+        .arg(&input)
+        .env("GOCACHE", dir.path().join("cache"))
+        .env("GO111MODULE", "off")
+        .env("CGO_ENABLED", "0")
+        .current_dir(dir.path())
+        .output()
+        .unwrap_or_else(|error| panic!("{compiler}: {error}; run tests/setup/install"));
+    assert!(
+        output.status.success(),
+        "{compiler}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Built { _dir: dir, path }
+}
+
+fn bare(flags: &[&str], body: &str) -> Calls {
+    let mut arguments = vec!["-O2", "-nostdlib", "-static", "-fno-stack-protector", "-fno-builtin"];
+    arguments.extend(flags);
+    let built = build("gcc", &arguments, "c", &format!("{BARE}{body}"));
+    alone(&built.path)
+}
+
+fn alone(path: &Path) -> Calls {
+    let summary = summarise(&std::fs::read(path).unwrap()).unwrap();
+    close(&[Object {
+        path: "program",
+        summary: &summary,
+        role: Role::Program,
+    }])
+}
+
+/// Names without those that every program has by the facts.
+fn names(calls: &Calls) -> Vec<&'static str> {
+    let own = calls.calls.iter().filter(|(_, path)| !path.steps.is_empty());
+    own.map(|(number, _)| name(Machine::X86_64, *number).unwrap()).collect()
+}
+
+/// A program with the libraries that the machine's loader finds for it.
+fn with_libraries(path: &Path) -> Calls {
+    let mut files = vec![(path.to_owned(), Role::Program)];
+    let mut summaries: Vec<Summary> = Vec::new();
+    let mut at = 0;
+    while let Some((path, role)) = files.get(at).cloned() {
+        at += 1;
+        let summary = summarise(&std::fs::read(&path).unwrap()).unwrap();
+        for needed in summary.needed.iter().filter(|name| !name.starts_with("ld-")) {
+            let file = Path::new("/lib/x86_64-linux-gnu").join(needed);
+            if !files.iter().any(|(known, _)| *known == file) {
+                files.push((file, Role::Library));
+            }
+        }
+        if let (Role::Program, Some(loader)) = (role, &summary.interpreter) {
+            files.push((PathBuf::from(loader), Role::Interpreter));
+        }
+        summaries.push(Summary::decode(&summary.encode().unwrap()).unwrap());
+    }
+    let objects: Vec<Object<'_>> = files
+        .iter()
+        .zip(&summaries)
+        .map(|((path, role), summary)| Object {
+            path: path.to_str().unwrap(),
+            summary,
+            role: *role,
+        })
+        .collect();
+    close(&objects)
+}
+
+/// Calls that a program really makes, its own `execve` excepted.
+fn traced(program: &Path, arguments: &[&str]) -> BTreeSet<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let status = Command::new("strace")
+        .args(["-f", "-qq", "-o"])
+        .arg(&log)
+        .arg(program)
+        .args(arguments)
+        .stdout(std::process::Stdio::null())
+        .status()
+        .expect("strace; run tests/setup/install");
+    assert!(status.success(), "{} fails", program.display());
+    let log = std::fs::read_to_string(log).unwrap();
+    let calls = log.lines().skip(1).filter_map(|line| {
+        let call = line.split_once(' ')?.1.trim_start();
+        let call = call.strip_prefix("<... ").unwrap_or(call);
+        let end = call.find(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'))?;
+        (end > 0).then(|| call[..end].to_owned())
+    });
+    calls.collect()
+}
+
+fn assert_covers(program: &Path, arguments: &[&str], calls: &Calls) {
+    assert_eq!(calls.unknown, [], "{}", program.display());
+    let derived: BTreeSet<String> = calls
+        .calls
+        .keys()
+        .map(|number| name(Machine::X86_64, *number).unwrap().to_owned())
+        .collect();
+    let made = traced(program, arguments);
+    assert!(made.len() > 3, "nothing was traced");
+    let missed: Vec<&String> = made.difference(&derived).collect();
+    assert!(missed.is_empty(), "{}: missed {missed:?}", program.display());
+}
+
+#[test]
+fn a_number_that_depends_on_a_branch_yields_both() {
+    for flags in [&["-fPIE", "-static-pie"][..], &["-fno-pie", "-no-pie"]] {
+        let calls = bare(
+            flags,
+            "void _start(void) { call(seed ? 102 : 104); call(60); for (;;); }",
+        );
+        assert_eq!(names(&calls), ["exit", "getuid", "getgid"]);
+        assert_eq!(calls.unknown, []);
+    }
+}
+
+#[test]
+fn a_wrapper_is_resolved_at_its_callers() {
+    let calls = bare(
+        &[],
+        "BARE L wrap(L a, L n) { return call(n) + a; }
+         BARE L twice(L n) { return wrap(1, n) + wrap(2, n); }
+         BARE L unused(void) { return wrap(1, 57); }
+         void _start(void) { twice(39); wrap(seed, 110); call(60); for (;;); }",
+    );
+    assert_eq!(
+        names(&calls),
+        ["getpid", "exit", "getppid"],
+        "fork has no caller that runs"
+    );
+    assert_eq!(calls.unknown, []);
+    let path = &calls.calls[&39];
+    assert_eq!(path.steps.first().map(|step| step.function.as_str()), Some("_start"));
+    assert_eq!(path.steps.last().map(|step| step.function.as_str()), Some("wrap"));
+}
+
+#[test]
+fn a_number_from_the_stack_is_found_where_it_was_put() {
+    let calls = bare(
+        &[],
+        r#"BARE L seventh(L a, L b, L c, L d, L e, L f, L n) { return call(n) + a + b + c + d + e + f; }
+           void pushed(void);
+           __asm__(".globl pushed\npushed: push $186\npop %rax\nsyscall\nret\n");
+           void low(void);
+           __asm__(".globl low\nlow: xor %eax, %eax\nmov $24, %al\nsyscall\nret\n");
+           void _start(void) { seventh(1, 2, 3, 4, 5, 6, 95); pushed(); low(); call(60); for (;;); }"#,
+    );
+    assert_eq!(names(&calls), ["sched_yield", "exit", "umask", "gettid"]);
+    assert_eq!(calls.unknown, []);
+}
+
+#[test]
+fn a_number_that_nothing_fixes_is_reported_with_its_place() {
+    let from_memory = bare(&[], "void _start(void) { call(seed); call(60); for (;;); }");
+    assert_eq!(from_memory.unknown.len(), 1, "{from_memory:?}");
+    assert_eq!(from_memory.unknown[0].function, "_start");
+    assert_eq!(from_memory.unknown[0].why, Why::Memory(None));
+    assert_eq!(names(&from_memory), ["exit"]);
+
+    let by_pointer = bare(
+        &[],
+        "BARE L wrap(L n) { return call(n); }
+         L (*volatile pointer)(L) = wrap;
+         void _start(void) { pointer(39); call(60); for (;;); }",
+    );
+    let reasons: Vec<Why> = by_pointer.unknown.iter().map(|site| site.why).collect();
+    assert_eq!(reasons, [Why::Caller]);
+}
+
+#[test]
+fn a_function_counts_when_something_points_to_it_and_not_before() {
+    let body = "
+        BARE L in_data(void) { return call(39); }
+        BARE L computed(void) { return call(110); }
+        BARE L unused(void) { return call(57); }
+        L (*const table[])(void) = { in_data };
+        L (*volatile sink)(void);
+        void _start(void) { sink = seed ? computed : table[seed]; call(60); for (;;); }";
+    for flags in [
+        &["-fPIE", "-static-pie"][..],
+        &["-fno-pie", "-no-pie"],
+        &["-fno-pie", "-no-pie", "-s"],
+        &["-fPIE", "-static-pie", "-s"],
+    ] {
+        assert_eq!(names(&bare(flags, body)), ["getpid", "exit", "getppid"], "{flags:?}");
+    }
+}
+
+#[test]
+fn every_case_of_a_jump_table_is_code() {
+    let body = "
+        BARE L pick(int c) {
+            switch (c) {
+                case 0: return call(39); case 1: return call(110) + 1; case 2: return call(102) + 2;
+                case 3: return call(104) + 3; case 4: return call(107) * 4; case 5: return call(108) + 5;
+                case 6: return call(186) + 6; default: return 0;
+            }
+        }
+        void _start(void) { pick(seed); call(60); for (;;); }";
+    let expected = [
+        "getpid", "exit", "getuid", "getgid", "geteuid", "getegid", "getppid", "gettid",
+    ];
+    for flags in [
+        &["-fPIE", "-static-pie"][..],
+        &["-fno-pie", "-no-pie"],
+        &["-fno-asynchronous-unwind-tables", "-s"],
+    ] {
+        let calls = bare(flags, body);
+        assert_eq!(names(&calls), expected, "{flags:?}");
+        assert_eq!(calls.unknown, [], "{flags:?}");
+    }
+}
+
+#[test]
+fn code_that_runs_past_its_frame_entry_goes_on() {
+    let calls = bare(
+        &[],
+        r#"void first(void);
+           __asm__(".globl first\n.type first, @function\nfirst: .cfi_startproc\nmov $39, %eax\n.cfi_endproc\n.size first, . - first\n"
+                   "syscall\nret\n");
+           void _start(void) { first(); call(60); for (;;); }"#,
+    );
+    assert_eq!(names(&calls), ["getpid", "exit"]);
+    assert_eq!(calls.unknown, []);
+}
+
+#[test]
+fn bytes_among_code_that_nothing_runs_are_no_code() {
+    let calls = bare(
+        &[],
+        r#"__asm__(".globl table\ntable: .byte 0xb8, 57, 0, 0, 0, 0x0f, 0x05, 0xc3\n");
+           void _start(void) { call(60); for (;;); }"#,
+    );
+    assert_eq!(names(&calls), ["exit"]);
+}
+
+#[test]
+fn programs_of_every_c_library_are_covered() {
+    let source = r#"
+        #include <pthread.h>
+        #include <signal.h>
+        #include <stdio.h>
+        #include <stdlib.h>
+        #include <time.h>
+        #include <unistd.h>
+        #include <sys/syscall.h>
+        static void handler(int signal) { (void)signal; }
+        static void *run(void *argument) { puts(argument); return 0; }
+        int main(void) {
+            pthread_t thread;
+            struct timespec now;
+            char *name = malloc(1 << 20);
+            signal(SIGUSR1, handler);
+            raise(SIGUSR1);
+            pthread_create(&thread, 0, run, "thread");
+        #ifndef ONE_USER
+            setgid(getgid());
+            setuid(getuid());
+        #endif
+            pthread_join(thread, 0);
+            clock_gettime(CLOCK_REALTIME, &now);
+            syscall(SYS_gettid);
+            snprintf(name, 100, "%ld", (long)now.tv_sec);
+            FILE *file = fopen("/dev/null", "w");
+            fputs(name, file);
+            fclose(file);
+            return 0;
+        }"#;
+    for (compiler, flags) in [
+        ("gcc", &["-O2", "-pthread"][..]),
+        ("gcc", &["-O2", "-pthread", "-static"]),
+        ("gcc", &["-O2", "-pthread", "-static-pie", "-s"]),
+        ("musl-gcc", &["-O2", "-static"]),
+        // musl passes the numbers of set*id calls through memory, in a function that only its name tells apart.
+        ("musl-gcc", &["-O2", "-static", "-s", "-DONE_USER"]),
+    ] {
+        let built = build(compiler, flags, "c", source);
+        let calls = with_libraries(&built.path);
+        assert_covers(&built.path, &[], &calls);
+        assert!(calls.calls.len() < 120, "{compiler} {flags:?}: {}", calls.calls.len());
+    }
+}
+
+#[test]
+fn a_go_program_is_covered_stripped_or_not() {
+    let source = r#"package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+)
+
+func main() {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	go func() { connection, _ := listener.Accept(); connection.Write([]byte("x")) }()
+	connection, _ := net.Dial("tcp", listener.Addr().String())
+	connection.Read(make([]byte, 1))
+	syscall.Setgid(os.Getgid())
+	_, _, _ = syscall.Syscall(syscall.SYS_GETPGID, 0, 0, 0)
+	fmt.Println(os.Getpid())
+}
+"#;
+    for flags in [&["build"][..], &["build", "-ldflags=-s -w"]] {
+        let built = build("go", flags, "go", source);
+        let calls = alone(&built.path);
+        assert_covers(&built.path, &[], &calls);
+        assert!(
+            names(&calls).contains(&"getpgid"),
+            "a number passed through syscall.Syscall"
+        );
+        assert!(calls.calls.len() <= 95, "{}", calls.calls.len());
+    }
+}
+
+#[test]
+fn a_rust_program_is_covered_but_for_the_function_that_it_calls_through_a_register() {
+    let source = r#"fn main() {
+        let thread = std::thread::spawn(|| std::fs::read_to_string("/proc/self/stat").unwrap().len());
+        println!("{}", thread.join().unwrap());
+    }"#;
+    let built = build("rustc", &["-O"], "rs", source);
+    let mut calls = with_libraries(&built.path);
+    // Rust loads the address of `syscall` into a register where it calls it more than once: what becomes of an address
+    // is not followed, so the profile of such a program is incomplete, and says so.
+    calls
+        .unknown
+        .retain(|site| (site.function.as_str(), site.why) != ("syscall", Why::Caller));
+    assert_covers(&built.path, &[], &calls);
+}
+
+#[test]
+fn a_small_program_gets_few_calls() {
+    let built = build(
+        "gcc",
+        &["-O2"],
+        "c",
+        "#include <stdio.h>\nint main(void) { puts(\"x\"); return 0; }",
+    );
+    let calls = with_libraries(&built.path);
+    assert_covers(&built.path, &[], &calls);
+    assert!(calls.calls.len() <= 70, "{}", calls.calls.len());
+    assert_eq!(calls.unresolved, []);
+}
+
+/// Fails when the machine's C library was updated: the reviewed files must then be written again for the new build.
+#[test]
+fn the_reviewed_facts_are_those_of_this_machines_c_library() {
+    let facts = include_str!("../config/syscalls/facts.toml");
+    let objects = include_str!("../config/syscalls/objects.toml");
+    for file in ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"] {
+        let summary = summarise(&std::fs::read(file).unwrap()).unwrap();
+        let id = summary.build_id.clone().unwrap();
+        assert!(
+            facts.contains(&id),
+            "{file} {id}: review the cuts in config/syscalls/facts.toml for it"
+        );
+        // No object of the loader is known by name.
+        let listed = objects.contains(&id) || file.contains("ld-linux");
+        assert!(listed, "{file} {id}: write config/syscalls/objects.toml for it");
+        let cuts: toml::Table = toml::from_str(facts).unwrap();
+        for cut in cuts["cut"].as_array().unwrap() {
+            if cut["build_id"].as_str() == Some(&id) {
+                let to = u32::try_from(cut["to"].as_integer().unwrap()).unwrap();
+                assert!(
+                    summary.functions.binary_search(&to).is_ok(),
+                    "{file}: no function at {to:#x}"
+                );
+            }
+        }
+    }
+}
+
+/// A library and a program that uses one of its two functions.
+fn pair() -> (Built, Built, Summary, Summary) {
+    let library = build(
+        "gcc",
+        &["-O2", "-shared", "-fPIC", "-nostdlib", "-Wl,-soname,libpair.so"],
+        "c",
+        &format!("{BARE}L used(void) {{ return call(39); }}\nL other(void) {{ return call(57); }}"),
+    );
+    let directory = library.path.parent().unwrap();
+    std::fs::copy(&library.path, directory.join("libpair.so")).unwrap();
+    let search = format!("-L{}", directory.display());
+    let source = format!("{BARE}L used(void);\nvoid _start(void) {{ used(); call(60); for (;;); }}");
+    // The library is named after the source, or the linker would leave it out.
+    let dir = tempfile::tempdir().unwrap();
+    let (input, path) = (dir.path().join("program.c"), dir.path().join("program"));
+    std::fs::write(&input, source).unwrap();
+    let status = Command::new("gcc")
+        .args(["-O2", "-nostdlib", "-fPIE", "-pie", &search, "-o"])
+        .arg(&path)
+        .arg(&input)
+        .arg("-lpair")
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let summaries = [&path, &library.path].map(|path| summarise(&std::fs::read(path).unwrap()).unwrap());
+    let [program, shared] = summaries;
+    (Built { _dir: dir, path }, library, program, shared)
+}
+
+#[test]
+fn a_library_adds_what_is_used_of_it_and_a_plugin_all() {
+    let (_program, _library, program, library) = pair();
+    let object = |summary, role| Object {
+        path: "file",
+        summary,
+        role,
+    };
+    let calls = close(&[object(&program, Role::Program), object(&library, Role::Library)]);
+    assert_eq!(names(&calls), ["getpid", "exit"]);
+    let path: Vec<usize> = calls.calls[&39].steps.iter().map(|step| step.object).collect();
+    assert_eq!((path.first(), path.last()), (Some(&0), Some(&1)));
+    let calls = close(&[object(&program, Role::Program), object(&library, Role::Plugin)]);
+    assert_eq!(names(&calls), ["getpid", "fork", "exit"]);
+    let calls = close(&[object(&program, Role::Program)]);
+    assert_eq!(calls.unresolved, [(0, "used".to_owned())], "what is missing is said");
+}
+
+#[test]
+fn adding_an_object_never_removes_a_call() {
+    let (_program, _library, program, library) = pair();
+    let machine = ["libc.so.6", "libz.so.1", "libm.so.6", "libgcc_s.so.1"]
+        .map(|name| Path::new("/lib/x86_64-linux-gnu").join(name))
+        .map(|path| summarise(&std::fs::read(path).unwrap()).unwrap());
+    let mut all = vec![&program, &library];
+    all.extend(&machine);
+    for role in [Role::Library, Role::Plugin] {
+        let mut before = BTreeSet::new();
+        for count in 1..=all.len() {
+            let objects: Vec<Object<'_>> = all[..count]
+                .iter()
+                .enumerate()
+                .map(|(index, summary)| Object {
+                    path: "file",
+                    summary,
+                    role: if index == 0 { Role::Program } else { role },
+                })
+                .collect();
+            let calls: BTreeSet<u32> = close(&objects).calls.into_keys().collect();
+            assert!(before.is_subset(&calls), "{role:?} {count}: {before:?} {calls:?}");
+            before = calls;
+        }
+    }
+}
+
+/// A 64-bit Arm program of a few instructions: headers, one segment, code.
+fn arm(code: &[u32]) -> Vec<u8> {
+    let size = 0x78 + code.len() as u64 * 4;
+    let mut file = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    file.extend([2u16, 183].iter().flat_map(|half| half.to_le_bytes()));
+    file.extend(1u32.to_le_bytes());
+    file.extend([0x40_0078u64, 0x40, 0].iter().flat_map(|word| word.to_le_bytes()));
+    file.extend(0u32.to_le_bytes());
+    file.extend([64u16, 56, 1, 64, 0, 0].iter().flat_map(|half| half.to_le_bytes()));
+    file.extend([1u32, 5].iter().flat_map(|word| word.to_le_bytes()));
+    file.extend(
+        [0u64, 0x40_0000, 0x40_0000, size, size, 0x1000]
+            .iter()
+            .flat_map(|word| word.to_le_bytes()),
+    );
+    file.extend(code.iter().flat_map(|word| word.to_le_bytes()));
+    file
+}
+
+#[test]
+fn arm_programs_are_understood_as_well() {
+    let summary = summarise(&arm(&[
+        0xd280_0ac1, // mov x1, #86
+        0x9400_0005, // bl wrapper
+        0xd280_0ba8, // mov x8, #93
+        0xd400_0001, // svc #0
+        0xd280_0568, // mov x8, #43, never reached
+        0xd65f_03c0, // ret
+        0xaa01_03e8, // wrapper: mov x8, x1
+        0xd100_0908, // sub x8, x8, #2
+        0xd400_0001, // svc #0
+        0xd65f_03c0, // ret
+    ]))
+    .unwrap();
+    assert_eq!(summary.machine, Machine::Aarch64);
+    let calls = close(&[Object {
+        path: "program",
+        summary: &summary,
+        role: Role::Program,
+    }]);
+    let own = calls.calls.iter().filter(|(_, path)| !path.steps.is_empty());
+    let names: Vec<_> = own.map(|(number, _)| name(Machine::Aarch64, *number)).collect();
+    assert_eq!(names, [Some("sync_file_range"), Some("exit")]);
+    assert_eq!(calls.unknown, []);
+}
+
+fn bounded(bytes: &[u8]) -> Duration {
+    let start = Instant::now();
+    let _ = summarise(bytes);
+    start.elapsed()
+}
+
+#[test]
+fn a_file_that_ends_early_is_an_error_or_a_bounded_result() {
+    let file = std::fs::read("/lib64/ld-linux-x86-64.so.2").unwrap();
+    for at in (0..file.len()).step_by(file.len() / 97) {
+        assert!(bounded(&file[..at]) < Duration::from_secs(20), "{at}");
+    }
+    assert!(summarise(b"").is_err());
+    assert!(summarise(&file[..64]).is_err());
+}
+
+#[test]
+fn a_file_that_claims_what_it_does_not_have_is_refused() {
+    let mut file = arm(&[0xd400_0001]);
+    file[56] = 0xff; // program headers
+    assert!(summarise(&file).unwrap_err().to_string().contains("program headers"));
+    let mut file = arm(&[0xd400_0001]);
+    file[0x60..0x70].fill(0xff);
+    assert!(summarise(&file).is_err());
+    assert!(
+        summarise(b"#!/bin/sh\n")
+            .unwrap_err()
+            .to_string()
+            .contains("not an ELF")
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damaged_files_never_panic(changes in prop::collection::vec((0usize..240_000, any::<u8>()), 1..64), headers in prop::collection::vec((0usize..2048, any::<u8>()), 0..4)) {
+        let mut file = std::fs::read("/lib64/ld-linux-x86-64.so.2").unwrap();
+        for (at, value) in changes.into_iter().chain(headers) {
+            let at = at % file.len();
+            file[at] = value;
+        }
+        prop_assert!(bounded(&file) < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn damaged_summaries_are_refused_or_whole(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+        let summary = summarise(&arm(&[0xd280_0ba8, 0xd400_0001, 0xd65f_03c0])).unwrap();
+        let mut kept = summary.encode().unwrap();
+        for (at, value) in changes {
+            let at = at.index(kept.len());
+            kept[at] = value;
+        }
+        if let Ok(summary) = Summary::decode(&kept) {
+            let _calls = close(&[Object { path: "file", summary: &summary, role: Role::Plugin }]);
+        }
+    }
+}
