@@ -24,4 +24,9 @@ if [ "$1" = 'postgres' ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
   pg_ctl -D "$PGDATA" -m fast -w stop
 fi
 
+# postgres refuses a key that others may read, as a mounted one often is.
+if [ -f /etc/tls/tls.key ]; then
+  install -m 600 /etc/tls/tls.key /tmp/tls.key
+fi
+
 exec "$@"
