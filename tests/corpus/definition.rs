@@ -125,21 +125,9 @@ impl Definition {
         self.image.get("StopSignal").and_then(Value::as_str).unwrap_or("SIGTERM")
     }
 
-    /// Changes with everything that the image is built from.
-    pub fn build_key(&self) -> String {
-        let mut parts = vec![format!("{:?} {:?} {}", self.base, self.packages, json!(self.image))];
-        for tool in ["tests/corpus/build", "tests/setup/layout.sh", "tests/setup/signing.sh"] {
-            parts.push(Digest::of(&fs::read(root().join(tool)).unwrap()).to_string());
-        }
-        for part in ["root", "build", "source"] {
-            describe(&self.folder().join(part), &mut parts);
-        }
-        Digest::of(parts.join("\n").as_bytes()).to_string()
-    }
-
     /// Changes with the image and with everything that its workload does.
     pub fn run_key(&self) -> String {
-        let mut parts = vec![self.build_key()];
+        let mut parts = vec![fs::read_to_string(self.kept().join("key")).unwrap()];
         describe(&self.folder(), &mut parts);
         Digest::of(parts.join("\n").as_bytes()).to_string()
     }

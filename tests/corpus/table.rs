@@ -47,7 +47,7 @@ impl Row {
 /// The table, in Markdown.
 pub fn table(rows: &[Row]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::ASCII_MARKDOWN).set_header([
+    table.load_style(presets::ASCII_MARKDOWN).set_header([
         "image", "stock", "assay", "files", "hidden", "MB", "hidden", "executables", "hidden", "set-uid", "hidden",
         "calls allowed", "traced", "missed", "F1", "ready stock ms", "ready assay ms",
     ]);
