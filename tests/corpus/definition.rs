@@ -120,6 +120,13 @@ impl Definition {
         format!("assay.test/corpus/{}:latest", self.name)
     }
 
+    /// What runs before the arguments.
+    pub fn entrypoint(&self) -> Vec<String> {
+        let words = self.image.get("Entrypoint").and_then(Value::as_array);
+        let words = words.into_iter().flatten();
+        words.filter_map(|word| Some(word.as_str()?.to_owned())).collect()
+    }
+
     /// The signal that asks it to stop.
     pub fn stop_signal(&self) -> &str {
         self.image.get("StopSignal").and_then(Value::as_str).unwrap_or("SIGTERM")

@@ -97,6 +97,7 @@ fn prepare(node: &Node, definition: &Definition, id: &str, folder: &Path) -> Res
         format!("nameserver {}\noptions timeout:2\n", node.nameserver),
     )
     .unwrap();
+    fs::write(folder.join("hosts"), "127.0.0.1 localhost\n::1 localhost\n").unwrap();
     let mounted = definition.folder().join("mount");
     if mounted.exists() {
         copy(&mounted, folder, &environment);
@@ -157,7 +158,7 @@ impl Container<'_> {
                 id: &format!("{}-init", self.id),
                 log: folder.join("init.log"),
             };
-            init.create(definition, runtime, &run.init, folder, environment)?;
+            init.create(definition, runtime, run.init.clone(), folder, environment)?;
             let ended = init.task().and_then(|_| {
                 init.call(init.start())?;
                 init.ended(UNTIL_READY)
@@ -169,7 +170,13 @@ impl Container<'_> {
                 Err(reason) => return Err(format!("the init container: {reason}")),
             }
         }
-        self.create(definition, runtime, &run.arguments, folder, environment)?;
+        // As the arguments of a pod: the image's entry point stays.
+        let arguments = if run.arguments.is_empty() {
+            Vec::new()
+        } else {
+            [definition.entrypoint(), run.arguments.clone()].concat()
+        };
+        self.create(definition, runtime, arguments, folder, environment)?;
         let since = Instant::now();
         let process = self.task()?;
         let created = since.elapsed();
@@ -221,11 +228,13 @@ impl Container<'_> {
         &self,
         definition: &Definition,
         runtime: Runtime,
-        arguments: &[String],
+        arguments: Vec<String>,
         folder: &Path,
         environment: &Environment,
     ) -> Result<(), String> {
-        let mut words: Vec<String> = ["container", "create", "--net-host", "--runtime", runtime.name()]
+        // The machine's network, but not its name server, which `--net-host` would bring along.
+        let network = format!("network:/proc/{}/ns/net", std::process::id());
+        let mut words: Vec<String> = ["container", "create", "--with-ns", &network, "--runtime", runtime.name()]
             .map(str::to_owned)
             .to_vec();
         for entry in &definition.run.env {
@@ -234,8 +243,9 @@ impl Container<'_> {
         if definition.run.read_only {
             words.push("--read-only".to_owned());
         }
-        let names = ("/etc/resolv.conf".to_owned(), "resolv.conf".to_owned());
-        for (destination, source) in definition.run.mounts.iter().chain([(&names.0, &names.1)]) {
+        let names = ["resolv.conf", "hosts"].map(|name| (format!("/etc/{name}"), name.to_owned()));
+        let names = names.iter().map(|(destination, source)| (destination, source));
+        for (destination, source) in definition.run.mounts.iter().chain(names) {
             let from = folder.join(source);
             let access = if source.ends_with('/') {
                 if !from.exists() {
@@ -401,8 +411,10 @@ impl Container<'_> {
         let delete = DeleteTaskRequest {
             container_id: self.id.to_owned(),
         };
-        let _ = self.call(async { self.tasks().kill(with_namespace!(kill, self.node.scope)).await });
-        let _ = self.ended(UNTIL_STOPPED);
+        let killed = self.call(async { self.tasks().kill(with_namespace!(kill, self.node.scope)).await });
+        if killed.is_ok() {
+            let _ = self.ended(UNTIL_STOPPED);
+        }
         let _ = self.call(async { self.tasks().delete(with_namespace!(delete, self.node.scope)).await });
         let _ = self.node.ctr(["container", "delete", self.id]);
     }
