@@ -276,7 +276,9 @@ impl Tree {
             path: path.to_owned(),
             source,
         };
-        file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(fail)?;
+        file.take(limit.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(fail)?;
         if bytes.len() as u64 > limit {
             return Err(Error::TooLarge {
                 path: path.to_owned(),
@@ -408,7 +410,11 @@ mod tests {
     #[test]
     fn no_path_leads_out_of_the_image() {
         let (_dir, tree) = sample();
-        assert_eq!(tree.resolve("/usr/bin/out"), None, "the host has this file, the image has not");
+        assert_eq!(
+            tree.resolve("/usr/bin/out"),
+            None,
+            "the host has this file, the image has not"
+        );
         assert_eq!(tree.resolve("/etc/loop"), None);
         assert_eq!(tree.resolve("/usr/bin/mawk/x"), None);
         assert!(tree.bytes("/usr/bin/out", 10).is_err());

@@ -99,7 +99,10 @@ impl Definition {
         let search = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         let env = read.image.entry("Env").or_insert_with(|| json!([]));
         let env = env.as_array_mut().expect("Env is a list");
-        if !env.iter().any(|entry| entry.as_str().is_some_and(|entry| entry.starts_with("PATH="))) {
+        if !env
+            .iter()
+            .any(|entry| entry.as_str().is_some_and(|entry| entry.starts_with("PATH=")))
+        {
             env.insert(0, search.into());
         }
         read
@@ -129,7 +132,10 @@ impl Definition {
 
     /// The signal that asks it to stop.
     pub fn stop_signal(&self) -> &str {
-        self.image.get("StopSignal").and_then(Value::as_str).unwrap_or("SIGTERM")
+        self.image
+            .get("StopSignal")
+            .and_then(Value::as_str)
+            .unwrap_or("SIGTERM")
     }
 
     /// Changes with the image and with everything that its workload does.

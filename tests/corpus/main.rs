@@ -2,11 +2,7 @@
 //! and prints what Assay took away from each and whether anything broke. `docs/corpus.md` says how to use it.
 //!
 //! Not a test of `cargo test`: it downloads packages and takes minutes. `make corpus` runs it.
-#![allow(
-    clippy::unwrap_used,
-    missing_docs,
-    reason = "all of this program is a test"
-)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "all of this program is a test")]
 
 mod build;
 mod definition;
@@ -26,7 +22,10 @@ use node::{Enforced, Node, Runtime};
 use table::Row;
 
 #[derive(Debug, Parser)]
-#[command(name = "corpus", about = "Runs the corpus of images, all of it or those that are named")]
+#[command(
+    name = "corpus",
+    about = "Runs the corpus of images, all of it or those that are named"
+)]
 struct Arguments {
     /// Only these images.
     names: Vec<String>,
@@ -62,7 +61,10 @@ fn main() -> ExitCode {
         eprintln!("corpus: no image is called {unknown}: see tests/corpus/images");
         return ExitCode::FAILURE;
     }
-    let mut rows: Vec<_> = definitions.iter().map(|definition| Row::new(&definition.name)).collect();
+    let mut rows: Vec<_> = definitions
+        .iter()
+        .map(|definition| Row::new(&definition.name))
+        .collect();
     for (definition, row) in definitions.iter().zip(&mut rows) {
         if let Err(reason) = build::build(definition) {
             row.fails("build", &reason);
@@ -76,7 +78,7 @@ fn main() -> ExitCode {
         if row.failed() {
             continue;
         }
-        print!("{:<20}", definition.name);
+        println!("{}: {}", definition.name, definition.about);
         examine(&node, definition, row, &arguments);
         println!();
     }
@@ -118,7 +120,7 @@ fn examine(node: &Node, definition: &Definition, row: &mut Row, arguments: &Argu
 
 fn say(what: &str) {
     use std::io::Write;
-    print!(" {what}");
+    print!("  {what}");
     std::io::stdout().flush().unwrap();
 }
 

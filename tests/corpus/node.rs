@@ -140,7 +140,10 @@ impl Node {
         write_archive(&layout, &definition.image_name(), &archive);
         self.ctr(["images", "import", "--local", archive.to_str().unwrap()])?;
         fs::remove_file(archive).unwrap();
-        succeed(&mut assay(&self.folder, ["evidence", "import", layout.to_str().unwrap()]))
+        succeed(&mut assay(
+            &self.folder,
+            ["evidence", "import", layout.to_str().unwrap()],
+        ))
     }
 
     /// The last decision about a container.
@@ -204,7 +207,12 @@ fn start_containerd(folder: &Path) -> Child {
 fn start_names(folder: &Path, address: Ipv4Addr) -> Child {
     let log = File::create(folder.join("names.log")).unwrap();
     Command::new("dnsmasq")
-        .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"])
+        .args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+        ])
         .args(["--bind-interfaces", "--pid-file=", "--user=root", "--log-facility=-"])
         .arg(format!("--listen-address={address}"))
         .arg("--address=/corpus.test/127.0.0.1")
@@ -219,8 +227,21 @@ fn start_names(folder: &Path, address: Ipv4Addr) -> Child {
 fn make_certificate(folder: &Path) {
     succeed(
         Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=corpus.test"])
-            .args(["-addext", "subjectAltName=DNS:localhost,DNS:corpus.test,DNS:*.corpus.test,IP:127.0.0.1"])
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "30",
+                "-subj",
+                "/CN=corpus.test",
+            ])
+            .args([
+                "-addext",
+                "subjectAltName=DNS:localhost,DNS:corpus.test,DNS:*.corpus.test,IP:127.0.0.1",
+            ])
             .args(["-keyout", "tls.key", "-out", "tls.pem"])
             .current_dir(folder),
     )

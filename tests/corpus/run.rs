@@ -43,8 +43,6 @@ pub struct Ran {
     pub surface: Surface,
     /// The system calls that its profile allows, if it has one.
     pub allowed: Option<BTreeSet<String>>,
-    /// Assay's decision.
-    pub decision: Option<Value>,
 }
 
 /// Runs a container of the image with its workload, traced into a file where one is given.
@@ -180,6 +178,9 @@ impl Container<'_> {
         let since = Instant::now();
         let process = self.task()?;
         let created = since.elapsed();
+        if runtime == Runtime::Assay {
+            self.decided()?;
+        }
         let surface = surface::of(&PathBuf::from(format!("/proc/{process}/root")))?;
         let allowed = self.allowed();
         let tracer = trace.map(|file| Tracer::attach(process, file)).transpose()?;
@@ -219,7 +220,6 @@ impl Container<'_> {
             ready,
             surface,
             allowed,
-            decision: self.node.decision(self.id),
         })
     }
 
@@ -234,9 +234,16 @@ impl Container<'_> {
     ) -> Result<(), String> {
         // The machine's network, but not its name server, which `--net-host` would bring along.
         let network = format!("network:/proc/{}/ns/net", std::process::id());
-        let mut words: Vec<String> = ["container", "create", "--with-ns", &network, "--runtime", runtime.name()]
-            .map(str::to_owned)
-            .to_vec();
+        let mut words: Vec<String> = [
+            "container",
+            "create",
+            "--with-ns",
+            &network,
+            "--runtime",
+            runtime.name(),
+        ]
+        .map(str::to_owned)
+        .to_vec();
         for entry in &definition.run.env {
             words.extend(["--env".to_owned(), fill(entry, environment)]);
         }
@@ -317,6 +324,16 @@ impl Container<'_> {
         })
     }
 
+    /// That Assay let it start on the word of the evidence, and not for some other reason.
+    fn decided(&self) -> Result<(), String> {
+        let decision = self.node.decision(self.id).ok_or("the decision log does not know it")?;
+        let evidence = decision["evidence"].as_array().map_or(0, Vec::len);
+        if decision["verdict"] != "allow" || decision["rule"] != "corpus" || evidence < 2 {
+            return Err(format!("not what the policy asks for: {decision}"));
+        }
+        Ok(())
+    }
+
     /// Waits for the end of its first process and tells the status.
     fn ended(&self, limit: Duration) -> Result<u32, String> {
         let request = WaitRequest {
@@ -369,7 +386,10 @@ impl Container<'_> {
             if since.elapsed() > UNTIL_WORKED {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!("the workload takes longer than {UNTIL_WORKED:?}\n{}", last_lines(&said)));
+                return Err(format!(
+                    "the workload takes longer than {UNTIL_WORKED:?}\n{}",
+                    last_lines(&said)
+                ));
             }
             sleep(GLANCE);
         };

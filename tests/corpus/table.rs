@@ -48,8 +48,23 @@ impl Row {
 pub fn table(rows: &[Row]) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header([
-        "image", "stock", "assay", "files", "hidden", "MB", "hidden", "executables", "hidden", "set-uid", "hidden",
-        "calls allowed", "traced", "missed", "F1", "ready stock ms", "ready assay ms",
+        "image",
+        "stock",
+        "assay",
+        "files",
+        "hidden",
+        "MB",
+        "hidden",
+        "executables",
+        "hidden",
+        "set-uid",
+        "hidden",
+        "calls allowed",
+        "traced",
+        "missed",
+        "F1",
+        "ready stock ms",
+        "ready assay ms",
     ]);
     for row in rows {
         table.add_row(cells(row));
@@ -81,7 +96,11 @@ fn cells(row: &Row) -> Vec<String> {
     match (allowed, traced) {
         (Some(allowed), Some(traced)) => {
             let missed: Vec<_> = traced.difference(allowed).map(String::as_str).collect();
-            cells.push(if missed.is_empty() { "0".to_owned() } else { missed.join(" ") });
+            cells.push(if missed.is_empty() {
+                "0".to_owned()
+            } else {
+                missed.join(" ")
+            });
             cells.push(f1(allowed, traced));
         }
         _ => cells.extend(["-".to_owned(), "-".to_owned()]),

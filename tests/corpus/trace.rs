@@ -30,7 +30,13 @@ impl Tracer {
     /// strace does not run or does not attach.
     pub fn attach(process: u32, file: &Path) -> Result<Self, String> {
         let strace = Command::new("strace")
-            .args(["--follow-forks", "--quiet=all", "--signal=none", "--string-limit=0", "--output"])
+            .args([
+                "--follow-forks",
+                "--quiet=all",
+                "--signal=none",
+                "--string-limit=0",
+                "--output",
+            ])
             .arg(file)
             .args(["--attach", &process.to_string()])
             .stdin(Stdio::null())
