@@ -215,7 +215,7 @@ fn start_names(folder: &Path, address: Ipv4Addr) -> Child {
         ])
         .args(["--bind-interfaces", "--pid-file=", "--user=root", "--log-facility=-"])
         .arg(format!("--listen-address={address}"))
-        .arg("--address=/corpus.test/127.0.0.1")
+        .args(["--address=/corpus.test/127.0.0.1", "--local=/invalid/"])
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)

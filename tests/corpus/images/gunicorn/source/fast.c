@@ -22,7 +22,6 @@ extern PyObject *PyLong_FromUnsignedLong(unsigned long);
 
 static PyObject *checksum(PyObject *self, PyObject *arguments) {
   const unsigned char *bytes;
-
   unsigned long sum = 1;
   (void)self;
   if (!PyArg_ParseTuple(arguments, "s", &bytes)) return NULL;
