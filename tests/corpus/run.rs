@@ -354,7 +354,12 @@ impl Container<'_> {
     fn listening(&self, port: u16) -> Result<(), String> {
         let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
         let since = Instant::now();
-        while TcpStream::connect_timeout(&address.into(), Duration::from_secs(1)).is_err() {
+        // A connection to oneself is nobody's answer: the kernel may choose the same port for the other end.
+        let answers = || {
+            TcpStream::connect_timeout(&address.into(), Duration::from_secs(1))
+                .is_ok_and(|stream| stream.local_addr().ok() != Some(address.into()))
+        };
+        while !answers() {
             if self.state()? != State::Running {
                 return Err("it ends before it listens".to_owned());
             }

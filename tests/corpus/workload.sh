@@ -20,7 +20,7 @@ trap 'fail "line $LINENO fails: $BASH_COMMAND"' ERR
 eventually() {
   local tries
   for tries in $(seq 150); do
-    if "$@" >/dev/null 2>&1; then return 0; fi
+    if ("$@") >/dev/null 2>&1; then return 0; fi
     sleep 0.1
   done
   fail "after $tries tries this still fails: $*"
