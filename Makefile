@@ -1,4 +1,4 @@
-.PHONY: fmt lint build test vm-test demo bench setup
+.PHONY: fmt lint build test vm-test demo bench corpus setup
 
 # A time that has passed wherever the program runs. That of the commit: the same commit gives the same program.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
@@ -37,4 +37,10 @@ demo: build
 	@tests/demo/run target/release
 
 bench: setup
-	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo bench --bench shim --bench view
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo bench --bench shim --bench view --bench syscalls
+
+# Real images with real workloads under the stock runtime and under Assay: see docs/corpus.md. `make corpus
+# CORPUS="nginx redis --trace"` does a part of it.
+corpus: setup
+	@tests/setup/corpus
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo test --release --test corpus -- $(CORPUS)

@@ -1,0 +1,3 @@
+module corpus.test/server
+
+go 1.19

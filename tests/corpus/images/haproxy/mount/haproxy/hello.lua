@@ -1,0 +1,7 @@
+core.register_service("hello", "http", function(applet)
+  local body = "hello from Lua " .. string.upper(applet.method) .. " " .. os.date("%Y")
+  applet:set_status(200)
+  applet:add_header("content-length", #body)
+  applet:start_response()
+  applet:send(body)
+end)
