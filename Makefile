@@ -1,4 +1,4 @@
-.PHONY: fmt lint build test vm-test demo bench setup
+.PHONY: fmt lint build test vm-test demo bench fuzz setup
 
 # A time that has passed wherever the program runs. That of the commit: the same commit gives the same program.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
@@ -28,6 +28,9 @@ build: setup
 test: lint
 	cargo test --no-fail-fast
 
+# Seconds for each target of `make fuzz`.
+SECONDS ?= 60
+
 # Only the checks that need another kernel than this machine's.
 vm-test: setup
 	cargo test --test vm
@@ -37,3 +40,7 @@ demo: build
 
 bench: setup
 	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo bench --bench shim
+
+# Every parser of what others wrote, for SECONDS each; an input that breaks one ends it.
+fuzz: setup
+	fuzz/run $(SECONDS)

@@ -213,7 +213,10 @@ fn wait_for(fd: BorrowedFd<'_>, deadline: Instant, started: Instant) -> Result<(
 }
 
 /// Reads what a parser said and accepts only what the question can lead to.
-fn accept(reply: &[u8], question: &Question) -> Result<Judged, ParserFault> {
+///
+/// # Errors
+/// [`ParserFault::Garbage`] for anything else.
+pub fn accept(reply: &[u8], question: &Question) -> Result<Judged, ParserFault> {
     // What the parser said may say anything; only where it goes wrong is repeated.
     let Reply { answer, blobs } = serde_json::from_slice(reply)
         .map_err(|error| ParserFault::Garbage(format!("not a reply at column {}", error.column())))?;
