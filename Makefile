@@ -39,7 +39,7 @@ demo: build
 	@tests/demo/run target/release
 
 bench: setup
-	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo bench --bench shim
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo bench --bench shim --bench verify
 
 # Every parser of what others wrote, for SECONDS each; an input that breaks one ends it.
 fuzz: setup

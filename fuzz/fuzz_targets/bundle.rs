@@ -10,7 +10,9 @@ fuzz_target!(|data: &[u8]| {
     let Ok(bundle) = Bundle::parse(data) else { return };
     let _ = bundle.subjects();
     let Ok(unverified) = bundle.unverified() else { return };
-    let Some(&subject) = unverified.subjects().first() else { return };
+    let Some(&subject) = unverified.subjects().first() else {
+        return;
+    };
     for root in ROOTS.iter() {
         if let Ok(proof) = root.verify(&unverified, By::Certificate, subject, NOW) {
             assert!(proof.times.iter().all(|time| time.time <= NOW));

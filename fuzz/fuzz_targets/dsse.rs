@@ -9,8 +9,14 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let (layer, blob) = two_parts(data);
-    let Ok(layer) = serde_json::from_slice::<Descriptor>(layer) else { return };
-    let Ok(unverified) = legacy::envelope(&layer, blob) else { return };
-    let Some(&subject) = unverified.subjects().first() else { return };
+    let Ok(layer) = serde_json::from_slice::<Descriptor>(layer) else {
+        return;
+    };
+    let Ok(unverified) = legacy::envelope(&layer, blob) else {
+        return;
+    };
+    let Some(&subject) = unverified.subjects().first() else {
+        return;
+    };
     let _ = ROOTS[0].verify(&unverified, By::Certificate, subject, NOW);
 });

@@ -9,9 +9,23 @@ use libfuzzer_sys::fuzz_target;
 
 static STORES: LazyLock<TrustStores> = LazyLock::new(|| {
     let mut stores = TrustStores::default();
-    stores.add_certificates(StoreKind::Ca, "ca", include_bytes!("../../tests/fixtures/notation/ca.pem")).unwrap();
-    stores.add_certificates(StoreKind::Tsa, "tsa", include_bytes!("../../tests/fixtures/notation/tsa.pem")).unwrap();
-    stores.add_crl(include_bytes!("../../tests/fixtures/notation/good.crl")).unwrap();
+    stores
+        .add_certificates(
+            StoreKind::Ca,
+            "ca",
+            include_bytes!("../../tests/fixtures/notation/ca.pem"),
+        )
+        .unwrap();
+    stores
+        .add_certificates(
+            StoreKind::Tsa,
+            "tsa",
+            include_bytes!("../../tests/fixtures/notation/tsa.pem"),
+        )
+        .unwrap();
+    stores
+        .add_crl(include_bytes!("../../tests/fixtures/notation/good.crl"))
+        .unwrap();
     stores
 });
 

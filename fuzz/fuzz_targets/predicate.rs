@@ -16,9 +16,14 @@ fuzz_target!(|data: &[u8]| {
     let (kind, bytes) = two_parts(data);
     let Ok(kind) = std::str::from_utf8(kind) else { return };
     let _ = Details::parse(kind, bytes);
-    let Ok(predicate) = Predicate::parse(kind, bytes) else { return };
+    let Ok(predicate) = Predicate::parse(kind, bytes) else {
+        return;
+    };
     for cel in CONDITIONS {
-        let condition = Condition { about: Family::Provenance, cel: cel.to_owned() };
+        let condition = Condition {
+            about: Family::Provenance,
+            cel: cel.to_owned(),
+        };
         let _ = condition.holds(&predicate);
     }
 });

@@ -10,8 +10,14 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|data: &[u8]| {
     let (layer, payload) = two_parts(data);
     let _ = SimpleSigning::parse(payload);
-    let Ok(layer) = serde_json::from_slice::<Descriptor>(layer) else { return };
-    let Ok(unverified) = legacy::simple_signing(&layer, payload.to_vec()) else { return };
-    let Some(&subject) = unverified.subjects().first() else { return };
+    let Ok(layer) = serde_json::from_slice::<Descriptor>(layer) else {
+        return;
+    };
+    let Ok(unverified) = legacy::simple_signing(&layer, payload.to_vec()) else {
+        return;
+    };
+    let Some(&subject) = unverified.subjects().first() else {
+        return;
+    };
     let _ = ROOTS[0].verify(&unverified, By::Certificate, subject, NOW);
 });

@@ -19,6 +19,7 @@ mod exec;
 mod failure;
 mod grouping;
 mod lifecycle;
+mod offline;
 mod options;
 mod pods;
 mod refusals;

@@ -49,7 +49,8 @@ fn signed_chain_id(case: &Case) -> String {
     config["rootfs"]["diff_ids"][0].as_str().unwrap().to_owned()
 }
 
-fn signed(case: &Case, name: &str) -> ContainerBuilder<'static> {
+/// A container of the image that the release key has signed.
+pub fn signed(case: &Case, name: &str) -> ContainerBuilder<'static> {
     case.shell(name, "echo ran; exit 3")
         .image_name(SIGNED)
         .snapshot_parent(&signed_chain_id(case))
