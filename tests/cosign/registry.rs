@@ -52,13 +52,17 @@ impl Registry {
             .stderr(out)
             .spawn()
             .expect("docker-registry is not in target/tools: run `make setup`");
+        let mut registry = Self {
+            child,
+            address: String::new(),
+        };
         let since = Instant::now();
         loop {
             let said = fs::read_to_string(&log).unwrap();
             if let Some((_, after)) = said.split_once("listening on ") {
                 let end = after.find(['"', ',', ' ', '\n']).unwrap_or(after.len());
-                let address = after[..end].to_owned();
-                return Self { child, address };
+                after[..end].clone_into(&mut registry.address);
+                return registry;
             }
             assert!(since.elapsed() < PATIENCE, "the registry does not start: {said}");
             sleep(Duration::from_millis(50));
