@@ -15,8 +15,7 @@ use std::process::Command;
 const IDENTITY: &str = "https://github.com/sigstore-conformance/extremely-dangerous-public-oidc-beacon/.github/workflows/extremely-dangerous-oidc-beacon.yml@refs/heads/main";
 const ISSUER: &str = "https://token.actions.githubusercontent.com";
 
-/// Right by the suite, and refused: entries of kinds that the verifier of the Sigstore project does not know yet.
-/// `README.md` beside them says more.
+/// Right by the suite, and refused: `docs/conformance.md` says why.
 const NOT_YET: [&str; 1] = ["dsse-with-hashedrekord-happy-path"];
 
 fn assets() -> PathBuf {
