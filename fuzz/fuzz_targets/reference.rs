@@ -12,7 +12,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(reference.to_string().parse::<Reference>().unwrap(), reference);
     }
     let name = ImageName::parse(name);
-    if let Ok(pattern) = pattern.parse::<ImagePattern>() {
+    if let Ok(pattern) = ImagePattern::try_from(pattern.to_owned()) {
         assert!(pattern.covers(&pattern));
         let _ = pattern.matches(name.as_ref());
     }
