@@ -1,4 +1,4 @@
-.PHONY: fmt lint build test vm-test demo bench corpus setup
+.PHONY: fmt lint build test vm-test demo bench corpus fuzz setup
 
 # A time that has passed wherever the program runs. That of the commit: the same commit gives the same program.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
@@ -28,6 +28,9 @@ build: setup
 test: lint
 	cargo test --no-fail-fast
 
+# Seconds for each target of `make fuzz`.
+SECONDS ?= 60
+
 # Only the checks that need another kernel than this machine's.
 vm-test: setup
 	cargo test --test vm
@@ -37,10 +40,14 @@ demo: build
 	@tests/demo/run target/release
 
 bench: setup
-	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo bench --bench shim --bench view --bench syscalls
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo bench --bench shim --bench verify --bench view --bench syscalls
 
 # Real images with real workloads under the stock runtime and under Assay: see docs/corpus.md. `make corpus
 # CORPUS="nginx redis --trace"` does a part of it.
 corpus: setup
 	@tests/setup/corpus
 	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo test --release --test corpus -- $(CORPUS)
+
+# Every parser of what others wrote, for SECONDS each; an input that breaks one ends it.
+fuzz: setup
+	fuzz/run $(SECONDS)

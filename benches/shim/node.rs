@@ -23,7 +23,8 @@ use tempfile::TempDir;
 /// The image that every container is started from.
 pub const IMAGE: &str = "assay.test/busybox:latest";
 
-const NAMESPACE: &str = "assay-bench";
+/// containerd's namespace.
+pub const NAMESPACE: &str = "assay-bench";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The shims that are compared.
@@ -134,15 +135,21 @@ impl Node {
 
     /// Puts a policy in force that differs from any with another name, so that nothing decided before counts.
     pub fn apply_policy(&self, rule: &str) {
-        fs::write(
-            self.folder.path().join("policy.d/bench.toml"),
-            format!(
-                "[[rule]]\nname = \"{rule}\"\nmatch = {{ image = [\"assay.test/**\"] }}\nmode = \"enforce\"\n\n\
-                 [[rule.signature]]\nany = [{{ key = \"release\" }}]\n"
-            ),
-        )
-        .unwrap();
+        self.apply(&format!(
+            "[[rule]]\nname = \"{rule}\"\nmatch = {{ image = [\"assay.test/**\"] }}\nmode = \"enforce\"\n\n\
+             [[rule.signature]]\nany = [{{ key = \"release\" }}]\n"
+        ));
+    }
+
+    /// Puts this policy in force.
+    pub fn apply(&self, policy: &str) {
+        fs::write(self.folder.path().join("policy.d/bench.toml"), policy).unwrap();
         self.assay(["policy", "apply"]);
+    }
+
+    /// The folder that holds all of the node.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Runs `ctr`, which must succeed, and returns what it wrote.
@@ -157,12 +164,18 @@ impl Node {
         .stdout
     }
 
-    fn assay<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) {
-        succeed(
-            Command::new(env!("CARGO_BIN_EXE_assay"))
-                .args(arguments)
-                .env("ASSAY_CONFIG", self.folder.path().join("config.toml")),
-        );
+    /// Runs `assay`, which must succeed.
+    pub fn assay<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) {
+        succeed(self.command().args(arguments));
+    }
+
+    /// `assay`, with the environment that the shim gives it.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_assay"));
+        command
+            .env_clear()
+            .env("ASSAY_CONFIG", self.folder.path().join("config.toml"));
+        command
     }
 
     /// Starts a container that does nothing for as long as the benchmark lasts.
@@ -232,13 +245,10 @@ impl Node {
         serde_json::to_vec(&question).unwrap()
     }
 
-    /// `assay admit`, with the environment that the shim gives it.
+    /// `assay admit`.
     pub fn admit(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_assay"));
-        command
-            .arg("admit")
-            .env_clear()
-            .env("ASSAY_CONFIG", self.folder.path().join("config.toml"));
+        let mut command = self.command();
+        command.arg("admit");
         command
     }
 

@@ -113,7 +113,10 @@ pub fn ask(layout: BorrowedFd<'_>, question: &Question, deadline: Instant) -> Re
 }
 
 /// Reads what a parser said and accepts only what the question can lead to.
-fn accept(reply: &[u8], question: &Question) -> Result<Judged, ParserFault> {
+///
+/// # Errors
+/// [`ParserFault::Garbage`] for anything else.
+pub fn accept(reply: &[u8], question: &Question) -> Result<Judged, ParserFault> {
     // What the parser said may say anything; only where it goes wrong is repeated.
     let Reply { answer, blobs } = serde_json::from_slice(reply)
         .map_err(|error| ParserFault::Garbage(format!("not a reply at column {}", error.column())))?;

@@ -11,10 +11,10 @@ use spki::der::pem;
 use super::{Exit, complain};
 use crate::diagnostic::{self, Diagnostic};
 use crate::digest::Digest;
-use crate::trust::root::MAX_BYTES;
+use crate::trust::root::{MAX_BYTES, RootError};
 use crate::trust::{Builtin, HashAlgorithm, Key, Root, RootSource, Status};
 use crate::verify::bundle::{Bundle, MAX_BUNDLE};
-use crate::verify::{By, Problem, Proof, Signer, TrustedRoot, Unverified, Verify as _, sigstore};
+use crate::verify::{By, Keyring, Problem, Proof, Signer, TrustedRoot, Unverified, Verify as _, sigstore};
 
 /// Largest artifact that is read.
 const MAX_ARTIFACT: u64 = 256 << 20;
@@ -63,6 +63,8 @@ enum Refused {
     Problem(#[from] Problem),
     #[error("it is signed by {found}, not by {expected}")]
     Signer { found: String, expected: String },
+    #[error("it names nothing that it signs")]
+    Subject,
     #[error("it has no entry in a transparency log, and the trusted root lists some")]
     Unlogged,
 }
@@ -94,12 +96,15 @@ fn verify(args: &Args) -> Result<(), Refused> {
             Root::new("given", RootSource::File(path.display().to_string()), json)
         }
     };
+    let subject = subject(&args.artifact)?;
+    let evidence = Bundle::parse(&diagnostic::read_file(&args.bundle, MAX_BUNDLE)?)?.unverified()?;
+    if let Some(path) = args.key.as_ref().filter(|_| !evidence.is_witnessed()) {
+        return by_key_alone(&root, &evidence, path, subject);
+    }
     let (root, left_out) = TrustedRoot::new(&root)?;
     for left_out in left_out {
         complain(format_args!("warning: {left_out}"));
     }
-    let subject = subject(&args.artifact)?;
-    let evidence = Bundle::parse(&diagnostic::read_file(&args.bundle, MAX_BUNDLE)?)?.unverified()?;
     let proof = match &args.key {
         Some(path) => by_key(&root, &evidence, path, subject)?,
         None => root.verify(&evidence, By::Certificate, subject, Timestamp::now())?,
@@ -126,36 +131,63 @@ fn subject(artifact: &str) -> Result<Digest, Refused> {
     }
 }
 
+/// A signature with neither log entry nor timestamp: the key is all that it needs, unless the root lists logs, in one
+/// of which it would have to be.
+fn by_key_alone(root: &Root, evidence: &Unverified, path: &Path, subject: Digest) -> Result<(), Refused> {
+    match root.usable() {
+        Ok(usable) if usable.lists_logs => return Err(Refused::Unlogged),
+        Ok(_) | Err(RootError::Empty) => {}
+        Err(error) => {
+            let (root, reason) = (root.id.clone(), error.to_string());
+            return Err(Problem::RootUnusable { root, reason }.into());
+        }
+    }
+    let keys = [HashAlgorithm::Sha256, HashAlgorithm::Sha384, HashAlgorithm::Sha512]
+        .into_iter()
+        .map(|hash| key(path, hash))
+        .collect::<Result<Vec<_>, _>>()?;
+    let (mut keyring, _) = Keyring::new(&keys);
+    keyring.signer(evidence)?;
+    match evidence.subjects() {
+        subjects if subjects.contains(&subject) => Ok(()),
+        [signed, ..] => Err(Problem::SubjectMismatch {
+            attached: subject,
+            signed: *signed,
+        }
+        .into()),
+        [] => Err(Refused::Subject),
+    }
+}
+
 fn by_key(root: &TrustedRoot, evidence: &Unverified, path: &Path, subject: Digest) -> Result<Proof, Refused> {
-    let bytes = diagnostic::read_file(path, MAX_KEY)?;
-    let spki = spki(&bytes).map_err(|reason| Refused::Key {
-        path: path.to_owned(),
-        reason: reason.to_string(),
-    })?;
-    let verify = |hash| {
-        let key = Key {
-            id: path.display().to_string(),
-            spki: spki.clone(),
-            hash,
-            r#use: Vec::new(),
-            from: None,
-            until: None,
-            status: Status::Active,
-            digests: Vec::new(),
-        };
-        root.verify(evidence, By::Key(&key), subject, Timestamp::now())
+    let verify = |hash| -> Result<_, Refused> {
+        let key = key(path, hash)?;
+        Ok(root.verify(evidence, By::Key(&key), subject, Timestamp::now()))
     };
     // The command line does not say with which hash the key signs.
-    match verify(HashAlgorithm::Sha256) {
+    match verify(HashAlgorithm::Sha256)? {
         Err(Problem::Sigstore {
             refusal: sigstore::Refusal::Key(_),
             ..
-        }) => Ok(verify(HashAlgorithm::Sha384)?),
+        }) => Ok(verify(HashAlgorithm::Sha384)??),
         verdict => Ok(verdict?),
     }
 }
 
-fn spki(pem: &[u8]) -> Result<Vec<u8>, pem::Error> {
-    let (_, der) = pem::decode_vec(pem)?;
-    Ok(der)
+fn key(path: &Path, hash: HashAlgorithm) -> Result<Key, Refused> {
+    let bytes = diagnostic::read_file(path, MAX_KEY)?;
+    let (_, spki) = pem::decode_vec(&bytes).map_err(|reason| Refused::Key {
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    })?;
+    Ok(Key {
+        id: path.display().to_string(),
+        spki,
+        hash,
+        r#use: Vec::new(),
+        from: None,
+        until: None,
+        status: Status::Active,
+        digests: Vec::new(),
+    })
 }

@@ -71,6 +71,8 @@ pub const MAX_WORK: usize = 1024;
 pub const MAX_WORK_OF_MANIFEST: usize = 128;
 /// What a signature of the Notary Project costs of that: its chain, its timestamp's, and revocation lists.
 const NOTATION_WORK: usize = 16;
+/// What a signature with a certificate costs of that at least: itself, and what says when it was made.
+const CERTIFICATE_WORK: usize = 2;
 /// Most facts of one answer.
 pub const MAX_FACTS: usize = 256;
 /// Most findings that are listed.
@@ -194,6 +196,11 @@ impl Work {
         }
         (self.spent, self.spent_on_manifest) = (all, here);
         true
+    }
+
+    /// Whether there is no room for this much on anything any more.
+    fn is_spent(&self, work: usize) -> bool {
+        self.spent.saturating_add(work) > MAX_WORK
     }
 
     fn end(&self) -> Bounded {
@@ -380,8 +387,18 @@ impl Judge<'_> {
         if self.signatures > MAX_SIGNATURES {
             return Err(Problem::WorkLimit("signatures"));
         }
+        if self.is_in_vain(layer, kind) {
+            return Ok(());
+        }
         self.spend(layer, kind.limit())?;
         let blob = self.layout.blob(layer, kind.limit()).map_err(Problem::Evidence);
+        if let (Kind::Bundle, Ok(bytes)) = (kind, &blob)
+            && self.work.is_spent(CERTIFICATE_WORK)
+            && bundle::is_certified(bytes)
+        {
+            self.work.refused = true;
+            return Ok(());
+        }
         let unverified = blob.and_then(|bytes| match kind {
             Kind::Bundle => Bundle::parse(&bytes)?.unverified().map(Either::Signature),
             Kind::SimpleSigning => legacy::simple_signing(layer, bytes).map(Either::Signature),
@@ -451,6 +468,19 @@ impl Judge<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Whether there is no room left to verify what this layer certainly holds, so that it need not even be read. Ten
+    /// thousand forged signatures must not take longer than those that are verified.
+    fn is_in_vain(&mut self, layer: &Descriptor, kind: Kind) -> bool {
+        let least = match kind {
+            Kind::Notation if !self.stores.is_empty() => NOTATION_WORK,
+            Kind::SimpleSigning | Kind::Envelope if legacy::is_certified(layer) => CERTIFICATE_WORK,
+            Kind::Bundle | Kind::Notation | Kind::SimpleSigning | Kind::Envelope => return false,
+        };
+        let in_vain = self.work.is_spent(least);
+        self.work.refused |= in_vain;
+        in_vain
     }
 
     /// Verifies a signature with a certificate under each root that could have issued it.

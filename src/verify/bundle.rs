@@ -263,6 +263,28 @@ impl Bundle {
     }
 }
 
+/// Whether a bundle says that its signature comes with a certificate. One look, cheap and at nothing else: what is no
+/// bundle does not say so.
+#[must_use]
+pub fn is_certified(bytes: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Signed {
+        verification_material: By,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct By {
+        certificate: Option<IgnoredAny>,
+        x509_certificate_chain: Option<IgnoredAny>,
+    }
+    serde_json::from_slice(bytes).is_ok_and(
+        |Signed {
+             verification_material: by,
+         }| { by.certificate.is_some() || by.x509_certificate_chain.is_some() },
+    )
+}
+
 impl Raw {
     fn content(&self) -> Result<Content, Problem> {
         match (&self.dsse_envelope, &self.message_signature) {

@@ -104,6 +104,12 @@ pub fn envelope(layer: &Descriptor, blob: &[u8]) -> Result<Unverified, Problem> 
     })
 }
 
+/// Whether a layer's signature comes with a certificate.
+#[must_use]
+pub fn is_certified(layer: &Descriptor) -> bool {
+    annotation(layer, CERTIFICATE).is_some()
+}
+
 /// The value of an annotation. An empty one says as much as none.
 fn annotation<'a>(layer: &'a Descriptor, name: &str) -> Option<&'a str> {
     layer

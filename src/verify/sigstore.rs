@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use sigstore_verify::crypto::{Checkpoint, Keyring};
 use sigstore_verify::error::{CertificateError, TimestampError, TransparencyLogError};
-use sigstore_verify::trust_root::TsaAuthority;
+use sigstore_verify::trust_root::{TransparencyLog, TsaAuthority};
 use sigstore_verify::types::bundle::{TransparencyLogEntry, VerificationMaterialContent};
 use sigstore_verify::types::{Artifact, Bundle, DerPublicKey, KindVersion, Sha256Hash, SignatureContent};
 use sigstore_verify::{Error, PublicKeyVerificationPolicy, VerificationPolicy, Verifier, trust_root, tsa};
@@ -25,11 +25,6 @@ use crate::digest::Digest;
 use crate::oci::shorten;
 use crate::trust::root::{LeftOut, RootError};
 use crate::trust::{HashAlgorithm, Key, Root, root};
-
-/// What the SubjectPublicKeyInfo of an Ed25519 key is before the key itself (RFC 8410).
-const ED25519_SPKI: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-/// Signature type of Ed25519 in signed notes.
-const ED25519_NOTE: u8 = 1;
 
 /// Verification of evidence under one trusted root.
 pub trait Verify {
@@ -266,7 +261,7 @@ impl TrustedRoot {
     }
 
     /// What the log entries prove, beyond what the library found out: of which log each is.
-    fn entries(&self, bundle: &Bundle, times: &mut Vec<TrustedTime>) -> Result<Vec<LogEntry>, Refusal> {
+    fn entries(&self, bundle: &Bundle, times: &mut Vec<TrustedTime>, now: Timestamp) -> Result<Vec<LogEntry>, Refusal> {
         let entries = &bundle.verification_material.tlog_entries;
         for entry in entries {
             if let Some(time) = promised_time(entry) {
@@ -286,7 +281,14 @@ impl TrustedRoot {
             if !included && entry.inclusion_promise.is_none() {
                 return Err(Refusal::LogProof("it has neither proof nor promise".to_owned()));
             }
-            if !times.iter().any(|time| self.logs.key_at(&id, time.time).is_some()) {
+            let valid = if times.is_empty() {
+                // Nobody says when. A key that is valid to this day and has no end was valid then too, whenever that was
+                // after its start; and it proves inclusion now.
+                included && self.is_open(&id, now)
+            } else {
+                times.iter().any(|time| self.logs.key_at(&id, time.time).is_some())
+            };
+            if !valid {
                 return Err(Refusal::LogTime(
                     "the log's key was not valid when it was signed".to_owned(),
                 ));
@@ -306,6 +308,22 @@ impl TrustedRoot {
         Ok(logs.into_values().collect())
     }
 
+    /// The log of this identifier, as the root lists it.
+    fn listed(&self, id: &Sha256Hash) -> Option<&TransparencyLog> {
+        let mut logs = self.listed.tlogs.iter();
+        logs.find(|log| log.log_id.key_id.as_bytes() == id.as_bytes())
+    }
+
+    /// Whether the key of a log is valid now, and without end.
+    fn is_open(&self, id: &Sha256Hash, now: Timestamp) -> bool {
+        self.listed(id).is_some_and(|log| {
+            log.public_key
+                .valid_for
+                .as_ref()
+                .is_none_or(|window| window.end.is_none() && window.start <= now)
+        })
+    }
+
     /// Whether inclusion was proved, by a checkpoint of the very log that the entry names. The library accepts a
     /// checkpoint of any log of the root.
     fn included(&self, entry: &TransparencyLogEntry, id: &Sha256Hash) -> Result<bool, Refusal> {
@@ -315,14 +333,13 @@ impl TrustedRoot {
         let key = self.logs.key(id).ok_or_else(|| Refusal::UnknownLog(id.to_hex()))?;
         let checkpoint =
             Checkpoint::from_text(proof.checkpoint.envelope()).map_err(|error| Refusal::LogProof(said(&error)))?;
-        if !self.is_origin(id, checkpoint.origin()) {
-            return Err(Refusal::LogProof("its checkpoint is of another origin".to_owned()));
-        }
         let hint = id.as_bytes().get(..4);
+        let url = self.listed(id).map_or("", |log| log.base_url.as_str());
         let signed = checkpoint
             .signatures()
             .iter()
             .filter(|signature| Some(signature.key_id.as_slice()) == hint)
+            .filter(|signature| is_at(url, &signature.name) && is_origin(checkpoint.origin(), &signature.name))
             .any(|signature| key.verify(checkpoint.signed_data(), &signature.signature).is_ok());
         if signed {
             Ok(true)
@@ -331,24 +348,6 @@ impl TrustedRoot {
                 "its checkpoint is not by the log that it names".to_owned(),
             ))
         }
-    }
-}
-
-impl TrustedRoot {
-    /// Whether a log can have written checkpoints of this origin. The identifier of a log of the second version is the
-    /// hash of its origin and its key (<https://c2sp.org/signed-note>); that of the first says nothing about its origin.
-    fn is_origin(&self, id: &Sha256Hash, origin: &str) -> bool {
-        let listed = self.listed.tlogs.iter();
-        let mut keys = listed
-            .filter(|log| log.log_id.key_id.as_bytes() == id.as_bytes())
-            .map(|log| log.public_key.raw_bytes.as_bytes());
-        keys.any(|spki| match spki.strip_prefix(ED25519_SPKI) {
-            Some(key) if Digest::of(spki).hex() != id.to_hex() => {
-                let named = [origin.as_bytes(), b"\n", &[ED25519_NOTE], key].concat();
-                Digest::of(&named).hex() == id.to_hex()
-            }
-            _ => true,
-        })
     }
 }
 
@@ -429,7 +428,7 @@ impl Verify for TrustedRoot {
             (By::Certificate, Maker::Key(_)) | (By::Key(_), Maker::Certificate(_)) => return Err(Problem::NoKey),
         };
         let mut times = self.timestamps(&bundle).map_err(refused)?;
-        let logs = self.entries(&bundle, &mut times).map_err(refused)?;
+        let logs = self.entries(&bundle, &mut times, now).map_err(refused)?;
         let latest = times.iter().map(|time| time.time).max();
         if let Some(latest) = latest.filter(|latest| *latest > now) {
             return Err(refused(Refusal::Future(latest)));
@@ -466,6 +465,24 @@ pub(super) fn entries(bundle: &str) -> Vec<(String, u64)> {
 /// Whether an entry is of the second version of the log.
 fn is_version2(kind: &KindVersion) -> bool {
     *kind == KindVersion::HashedRekordV002
+}
+
+/// Whether the log at this address signs by this name: that of its host, and perhaps more of the address.
+fn is_at(url: &str, name: &str) -> bool {
+    let address = url.split_once("://").map_or(url, |(_, address)| address);
+    let more = address.strip_prefix(name);
+    !name.is_empty() && more.is_some_and(|more| more.is_empty() || more.starts_with([':', '/']))
+}
+
+/// Whether a checkpoint is of the log of this name. The first version of the log adds the number of its tree.
+fn is_origin(origin: &str, name: &str) -> bool {
+    origin
+        .strip_prefix(name)
+        .is_some_and(|rest| rest.is_empty() || rest.strip_prefix(" - ").is_some_and(is_number))
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The time in a log's promise, which the library verified. Only such a promise vouches for a time: proofs of

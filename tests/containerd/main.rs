@@ -20,6 +20,7 @@ mod failure;
 mod grouping;
 mod lifecycle;
 mod narrowing;
+mod offline;
 mod options;
 mod pods;
 mod refusals;

@@ -51,6 +51,7 @@ fn signed_chain_id(case: &Case) -> String {
     config["rootfs"]["diff_ids"][0].as_str().unwrap().to_owned()
 }
 
+/// A container of the image that the release key has signed.
 pub fn signed(case: &Case, name: &str) -> ContainerBuilder<'static> {
     case.shell(name, "echo ran; exit 3")
         .image_name(SIGNED)
