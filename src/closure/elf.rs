@@ -54,6 +54,9 @@ const STARTS: &[&str] = &[
 /// Functions that start a shell.
 const SHELLS: &[&str] = &["popen", "system", "wordexp"];
 
+/// Functions that load a library of the caller's choice.
+const LOADS: &[&str] = &["dlopen", "dlmopen"];
+
 /// What cannot be mixed in one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Abi {
@@ -78,8 +81,10 @@ pub(super) struct Elf {
     pub(super) runpath: Vec<String>,
     /// The loader's own directories are not searched for it.
     pub(super) no_default: bool,
-    /// Imported functions that start programs or shells, or that some rule asks for.
+    /// Imported functions that start programs or load libraries, or that some rule asks for.
     pub(super) imports: BTreeSet<String>,
+    /// It loads libraries by name.
+    pub(super) loads: bool,
     /// It starts programs.
     pub(super) starts: bool,
     /// It starts a shell through the C library.
@@ -184,6 +189,7 @@ fn parse_as<H: FileHeader<Endian = Endianness>>(
         runpath: Vec::new(),
         no_default: false,
         imports: BTreeSet::new(),
+        loads: false,
         starts: false,
         starts_shell: false,
         loaded: Vec::new(),
@@ -341,8 +347,9 @@ fn read_dynamic<H: FileHeader<Endian = Endianness>>(
         let Some(name) = text(symbol.st_name(endian).into()) else {
             continue;
         };
-        if STARTS.contains(&name) || asked.contains(name) {
+        if STARTS.contains(&name) || LOADS.contains(&name) || asked.contains(name) {
             elf.imports.insert(name.to_owned());
+            elf.loads |= LOADS.contains(&name);
             elf.starts |= STARTS.contains(&name);
             elf.starts_shell |= SHELLS.contains(&name);
         }

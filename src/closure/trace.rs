@@ -726,7 +726,7 @@ impl<'a> Trace<'a> {
                     return;
                 }
                 let Some(elf) = self.elf(&member) else { continue };
-                loads |= elf.imports.contains("dlopen") || elf.imports.contains("dlmopen");
+                loads |= elf.loads && !Self::is_c_library(&member);
                 if elf.runpath.is_empty() {
                     let origin = member.rsplit_once('/').map_or("", |(directory, _)| directory);
                     for directory in &elf.rpath {

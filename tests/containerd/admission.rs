@@ -143,7 +143,7 @@ impl<'a> Node<'a> {
     }
 
     /// Signs a digest the way cosign did before bundles, and imports the signature.
-    fn sign(&self, subject: Digest) {
+    pub(crate) fn sign(&self, subject: Digest) {
         let payload = serde_json::to_vec(&json!({
             "critical": {
                 "identity": { "docker-reference": "assay.test/busybox" },

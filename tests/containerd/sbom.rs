@@ -17,6 +17,8 @@ const RULE: &str = r#"
 name = "described"
 match = { image = ["assay.test/**"] }
 mode = "enforce"
+[[rule.signature]]
+any = [{ key = "release" }]
 [[rule.sbom]]
 any = [{ key = "release" }]
 "#;
@@ -73,6 +75,7 @@ fn the_attested_sbom_is_compared_with_the_image(case: &Case) {
             "files": [{ "fileName": "bin/busybox", "checksums": [{ "algorithm": "SHA256", "checksumValue": digest.hex() }] }],
         })
     };
+    node.sign(BUSYBOX.manifest);
     attest(&node, BUSYBOX.manifest, &sbom(&busybox), "first");
     let (code, report, error) = look(&BUSYBOX.name);
     assert_eq!(code, 0, "{error}");

@@ -135,7 +135,7 @@ fn list(title: &str, listing: &Listing) -> Option<String> {
     if listing.count == 0 {
         return None;
     }
-    let mut lines = vec![format!("{} {title}:", listing.count)];
+    let mut lines = vec![format!("{title}: {}", listing.count)];
     let shown = listing.first.iter().take(MAX_LINES);
     lines.extend(shown.map(|name| format!("  {}", printable(name))));
     if let Some(more) = listing.count.checked_sub(MAX_LINES).filter(|more| *more > 0) {
