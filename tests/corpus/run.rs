@@ -1,11 +1,12 @@
 //! One container from its start to its graceful end, with its workload in between.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use containerd_client::tonic::{Code, Request, Status};
 use containerd_client::types::Mount;
 use containerd_client::types::v1::Status as State;
 use containerd_client::with_namespace;
+use rustix::fs::{FileType, Mode};
 use serde_json::Value;
 
 use crate::definition::{Definition, Ready};
@@ -58,6 +60,7 @@ pub fn run(node: &Node, definition: &Definition, runtime: Runtime, trace: Option
         node,
         id: &id,
         log: folder.join("log"),
+        copiers: RefCell::default(),
     };
     let ran = container.all(definition, runtime, trace, &folder, &environment);
     container.remove();
@@ -138,6 +141,8 @@ struct Container<'a> {
     node: &'a Node,
     id: &'a str,
     log: PathBuf,
+    /// What copies its output into the log.
+    copiers: RefCell<Vec<Child>>,
 }
 
 impl Container<'_> {
@@ -155,6 +160,7 @@ impl Container<'_> {
                 node: self.node,
                 id: &format!("{}-init", self.id),
                 log: folder.join("init.log"),
+                copiers: RefCell::default(),
             };
             init.create(definition, runtime, run.init.clone(), folder, environment)?;
             let ended = init.task().and_then(|_| {
@@ -290,18 +296,32 @@ impl Container<'_> {
                 .into_inner()
                 .mounts)
         })?;
-        let log = format!("file://{}", self.log.display());
         let request = CreateTaskRequest {
             container_id: self.id.to_owned(),
             rootfs,
-            stdout: log.clone(),
-            stderr: log,
+            stdout: self.pipe("stdout"),
+            stderr: self.pipe("stderr"),
             ..Default::default()
         };
         self.call(async {
             let created = self.tasks().create(with_namespace!(request, self.node.scope)).await?;
             Ok(created.into_inner().pid)
         })
+    }
+
+    /// A named pipe whose content ends up in the log. Not a `file://` address: the stock shim opens that file once for
+    /// both streams, and closes it as soon as the container closes one of them.
+    fn pipe(&self, name: &str) -> String {
+        let pipe = self.log.with_extension(name);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let copier = Command::new("sh")
+            .args(["-c", "exec cat \"$0\" >>\"$1\""])
+            .args([&pipe, &self.log])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.copiers.borrow_mut().push(copier);
+        pipe.display().to_string()
     }
 
     async fn start(&self) -> Result<(), Status> {
@@ -442,6 +462,15 @@ impl Container<'_> {
         }
         let _ = self.call(async { self.tasks().delete(with_namespace!(delete, self.node.scope)).await });
         let _ = self.node.ctr(["container", "delete", self.id]);
+        for copier in self.copiers.borrow_mut().iter_mut() {
+            // One whose pipe nobody has opened waits for ever.
+            let since = Instant::now();
+            while copier.try_wait().unwrap().is_none() && since.elapsed() < Duration::from_secs(1) {
+                sleep(GLANCE);
+            }
+            let _ = copier.kill();
+            let _ = copier.wait();
+        }
     }
 
     fn tasks(&self) -> TasksClient<containerd_client::tonic::transport::Channel> {
