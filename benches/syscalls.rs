@@ -3,7 +3,6 @@
 //! `cargo bench --bench syscalls [PROGRAM …]`; without a program, this machine's nginx, or the one that the tests unpack.
 //! Prints medians of processor time on one core: other work on the machine does not count.
 
-#![expect(missing_docs, reason = "a benchmark has no interface")]
 #![expect(clippy::unwrap_used, reason = "a benchmark fails where it stands")]
 
 use std::time::Duration;
