@@ -1,6 +1,7 @@
 //! PEM of a public key in, DER of its SubjectPublicKeyInfo (RFC 5280 §4.1) out, if Assay can verify with it.
 
 use aws_lc_rs::signature::{self, ParsedPublicKey};
+use ed25519_dalek::VerifyingKey;
 use spki::SubjectPublicKeyInfoRef;
 use spki::der::asn1::{ObjectIdentifier, UintRef};
 use spki::der::{Decode as _, Reader as _, SliceReader, pem};
@@ -114,6 +115,14 @@ fn check(der: &[u8]) -> Result<(), Fault> {
     };
     let (algorithm, name) = algorithm;
     ParsedPublicKey::new(algorithm, der).map_err(|_| Fault::Malformed(name))?;
+    if info.algorithm.oid == ED25519 {
+        // The library takes any 32 bytes until it verifies; half of them are no point of the curve.
+        let point = info.subject_public_key.raw_bytes().try_into();
+        point
+            .ok()
+            .and_then(|point| VerifyingKey::from_bytes(point).ok())
+            .ok_or(Fault::Malformed(name))?;
+    }
     Ok(())
 }
 
@@ -146,6 +155,13 @@ mod tests {
     use super::*;
 
     const P256_PEM: &str = include_str!("testdata/p256.pem");
+
+    #[test]
+    fn what_could_never_verify_anything_is_no_key() {
+        let off_the_curve = include_bytes!("../../fuzz/corpus/public_key/ed25519-off-the-curve.pem");
+        assert_eq!(from_pem(off_the_curve), Err(Fault::Malformed("Ed25519")));
+        assert!(from_pem(include_bytes!("testdata/ed25519.pem")).is_ok());
+    }
 
     #[test]
     fn every_supported_kind_of_key_is_read() {
