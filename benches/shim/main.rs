@@ -3,6 +3,7 @@
 // A benchmark that meets a surprise stops and shows it.
 #![allow(clippy::unwrap_used)]
 
+#[allow(dead_code, reason = "the benchmark of verification uses the rest")]
 mod node;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,7 @@
 //! Which public keys Assay verifies with. PEM of one in, DER of its SubjectPublicKeyInfo (RFC 5280 §4.1) out.
 
 use aws_lc_rs::signature::{self, ParsedPublicKey};
+use ed25519_dalek::VerifyingKey;
 use spki::der::asn1::{AnyRef, ObjectIdentifier, UintRef};
 use spki::der::{Decode as _, Reader as _, SliceReader, TagMode, TagNumber, pem};
 use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
@@ -156,6 +157,14 @@ fn check(der: &[u8], hash: HashAlgorithm) -> Result<(), Fault> {
         ),
     };
     ParsedPublicKey::new(algorithm, key).map_err(|_| Fault::Malformed(kind.name()))?;
+    if matches!(kind, Kind::Ed25519) {
+        // The library takes any 32 bytes until it verifies; half of them are no point of the curve.
+        let point = info.subject_public_key.raw_bytes().try_into();
+        point
+            .ok()
+            .and_then(|point| VerifyingKey::from_bytes(point).ok())
+            .ok_or(Fault::Malformed(kind.name()))?;
+    }
     Ok(())
 }
 
@@ -282,6 +291,16 @@ mod tests {
 
     fn sound(der: &[u8]) -> Result<(), Fault> {
         check(der, HashAlgorithm::Sha256)
+    }
+
+    #[test]
+    fn what_could_never_verify_anything_is_no_key() {
+        let off_the_curve = include_bytes!("../../fuzz/corpus/public_key/ed25519-off-the-curve.pem");
+        assert_eq!(
+            from_pem(off_the_curve, HashAlgorithm::Sha256),
+            Err(Fault::Malformed("Ed25519"))
+        );
+        assert!(from_pem(include_bytes!("testdata/ed25519.pem"), HashAlgorithm::Sha256).is_ok());
     }
 
     #[test]

@@ -88,7 +88,10 @@ fn a_node_without_any_interface_verifies_all_the_same(case: &Case) {
     does(&["evidence", "ls"], 0, "image signature");
     does(&["trust", "show"], 0, "public-good");
     let socket = case.daemon.socket().display().to_string();
-    for (image, code, expected) in [(SIGNED, 0, "signature-verified"), (WANTED_BY_ANOTHER, 3, "key-unknown")] {
+    for (image, code, expected) in [
+        (SIGNED, 0, "signature-verified"),
+        (WANTED_BY_ANOTHER, 3, "signer-not-wanted"),
+    ] {
         does(
             &["verify", "--address", &socket, "--namespace", &case.daemon.scope, image],
             code,
