@@ -486,6 +486,108 @@ fn explanation(tree: &Tree, inventory: &Inventory, closure: &Closure, needs: &Ne
 mod tests {
     use super::*;
 
+    /// A Debian image of a shell and a tool, each of a package of its own.
+    fn image() -> tempfile::TempDir {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str, mode: u32| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        write("usr/bin/tool", "#!/usr/bin/shell\necho done\n", 0o755);
+        write("usr/bin/shell", "\u{7f}ELF is what it is not\n", 0o755);
+        write("usr/bin/other", "#!/usr/bin/shell\n", 0o755);
+        write("opt/own", "#!/usr/bin/shell\n", 0o755);
+        write("etc/os-release", "ID=debian\nVERSION_ID=12\n", 0o644);
+        let package = |name: &str| {
+            format!("Package: {name}\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1.0-1\n\n")
+        };
+        write("var/lib/dpkg/status", &(package("tool") + &package("shell")), 0o644);
+        write(
+            "var/lib/dpkg/info/tool.list",
+            "/.\n/usr/bin/tool\n/usr/bin/other\n",
+            0o644,
+        );
+        write("var/lib/dpkg/info/shell.list", "/.\n/usr/bin/shell\n", 0o644);
+        dir
+    }
+
+    fn needs(image: &tempfile::TempDir, program: &str, sbom: Option<&[&str]>) -> Needs {
+        use std::io::Write as _;
+        use std::os::fd::IntoRawFd as _;
+        let packages: Vec<_> = sbom
+            .unwrap_or_default()
+            .iter()
+            .map(|package| {
+                let (name, version) = package.split_once(' ').unwrap();
+                let purl = format!("pkg:deb/debian/{name}@{version}?arch=amd64&distro=debian-12");
+                serde_json::json!({ "type": "library", "name": name, "version": version, "purl": purl })
+            })
+            .collect();
+        let predicate = serde_json::json!({ "bomFormat": "CycloneDX", "specVersion": "1.5", "components": packages });
+        let statement = format!(r#"{{"_type":"https://in-toto.io/Statement/v1","predicate":{predicate}}}"#);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(statement.as_bytes()).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        let question = Question {
+            roots: Roots {
+                args: vec![program.to_owned()],
+                cwd: "/".to_owned(),
+                ..Roots::default()
+            },
+            level: Level::Balanced,
+            exec: Vec::new(),
+            keep: Vec::new(),
+            volumes: Vec::new(),
+            sbom: sbom.map(|_| Digest::of(predicate.to_string().as_bytes())),
+            rules: Vec::new(),
+            explain: Some("/usr/bin/other".to_owned()),
+        };
+        let root = std::fs::File::open(image.path()).unwrap();
+        let posed = Posed {
+            question,
+            statements: vec![file.into_raw_fd()],
+            contents: Vec::new(),
+        };
+        find_out(root.into(), posed).unwrap()
+    }
+
+    #[test]
+    fn the_sbom_decides_which_programs_may_be_needed() {
+        let image = image();
+        let all = needs(&image, "/usr/bin/tool", Some(&["tool 1.0-1", "shell 1.0-1"]));
+        assert_eq!(all.unlisted, []);
+        assert!(
+            all.keep.contains("/usr/bin/tool") && all.keep.contains("/usr/bin/shell"),
+            "{:?}",
+            all.keep
+        );
+        assert!(!all.keep.contains("/usr/bin/other"), "{:?}", all.keep);
+        insta::assert_snapshot!(all.explanation.join("\n"), @"/usr/bin/other is hidden: nothing that the container runs starts it");
+
+        let without = needs(&image, "/usr/bin/tool", Some(&["tool 1.0-1"]));
+        let unlisted = |needs: &Needs| {
+            needs
+                .unlisted
+                .iter()
+                .map(|one| (one.path.clone(), one.instead.len()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(unlisted(&without), [("/usr/bin/shell".to_owned(), 0)]);
+        let drifted = needs(&image, "/usr/bin/tool", Some(&["tool 1.0-2", "shell 1.0-1"]));
+        assert_eq!(unlisted(&drifted), [("/usr/bin/tool".to_owned(), 1)]);
+        assert_eq!(unlisted(&needs(&image, "/usr/bin/tool", None)), []);
+    }
+
+    #[test]
+    fn a_program_that_no_package_owns_is_reported() {
+        let own = needs(&image(), "/opt/own", None);
+        assert_eq!(own.unattested, ["/opt/own"]);
+        assert!(own.counts.executables.0 > own.counts.executables.1, "{:?}", own.counts);
+    }
+
     #[test]
     fn only_what_can_be_an_answer_is_one() {
         let reply = |needs: Needs| serde_json::to_vec(&Reply::Needs(Box::new(needs))).unwrap();

@@ -326,3 +326,120 @@ fn file_into(hasher: &mut Sha256, file: &OwnedFd, stat: &Stat, left: &mut u64) -
     hasher.update(&bytes);
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::identity::Process;
+
+    fn roots(args: &[&str], env: &[&str]) -> Roots {
+        let own = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+        let workload = Workload {
+            process: Process {
+                args: own(args),
+                env: own(env),
+                cwd: "/".to_owned(),
+                ..Process::default()
+            },
+            ..Workload::default()
+        };
+        prepare(&workload).roots
+    }
+
+    #[test]
+    fn what_differs_between_pods_without_meaning_a_file_is_taken_out() {
+        let roots = roots(
+            &[
+                "/bin/app",
+                "10.0.0.1:80",
+                "--port=8080",
+                "8080",
+                "5m",
+                "https://a.example/x",
+                "db.example:5432",
+                "0f3a9c1d2e4b5a6978",
+            ],
+            &[
+                "HOSTNAME=web-7d9f-x2x",
+                "KUBERNETES_SERVICE_HOST=10.96.0.1",
+                "REDIS_SERVICE_HOST=10.0.0.7",
+                "REDIS_PORT_6379_TCP=tcp://10.0.0.7:6379",
+                "POD_IP=10.1.2.3",
+            ],
+        );
+        assert_eq!(roots.args, ["/bin/app", "_", "--port=_", "_", "_", "_", "_", "_"]);
+        assert_eq!(roots.env, ["POD_IP=_"]);
+    }
+
+    #[test]
+    fn what_can_name_a_file_or_a_command_stays() {
+        let args = [
+            "8080",
+            "/etc/app.conf",
+            "--config=/etc/app.conf",
+            "-c",
+            "echo 1; exec server",
+            "python3.11",
+            "app:main",
+            "file:///srv/site",
+            "2to3",
+            "postgres",
+        ];
+        let env = ["APP=/srv/app:/opt/app", "LANG=C.UTF-8", "PATH=/usr/local/bin:/bin"];
+        let roots = roots(&args, &env);
+        assert_eq!(roots.args, args);
+        assert_eq!(roots.env, env);
+    }
+
+    fn mounted(source: &Path, options: &[&str]) -> Mounted {
+        let workload = Workload {
+            mounts: vec![SpecMount {
+                destination: "/config".to_owned(),
+                source: source.display().to_string(),
+                fs_type: "bind".to_owned(),
+                options: options.iter().map(ToString::to_string).collect(),
+            }],
+            ..Workload::default()
+        };
+        let prepared = prepare(&workload);
+        let mounted = prepared.roots.mounts.into_iter().next().unwrap();
+        assert_eq!(prepared.contents.len(), usize::from(mounted.content.is_some()));
+        mounted
+    }
+
+    /// A volume as the kubelet writes it.
+    fn volume(time: &str, script: &str) -> tempfile::TempDir {
+        let volume = tempfile::tempdir().unwrap();
+        let data = volume.path().join(format!("..{time}"));
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("run.sh"), script).unwrap();
+        symlink(format!("..{time}"), volume.path().join("..data")).unwrap();
+        symlink("..data/run.sh", volume.path().join("run.sh")).unwrap();
+        volume
+    }
+
+    #[test]
+    fn equal_volumes_are_equal_whenever_they_were_written_and_a_changed_script_is_another() {
+        let (one, same) = (volume("2026_01_01", "echo"), volume("2026_02_02", "echo"));
+        let other = volume("2026_01_01", "curl");
+        let options = ["rbind", "ro"];
+        assert_eq!(mounted(one.path(), &options), mounted(same.path(), &options));
+        assert_ne!(mounted(one.path(), &options), mounted(other.path(), &options));
+        assert_ne!(mounted(one.path(), &options), mounted(one.path(), &["rbind", "rw"]));
+        assert!(mounted(one.path(), &options).content.is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_looked_through_has_no_content() {
+        let large = tempfile::tempdir().unwrap();
+        for number in 0..=MAX_NAMES {
+            fs::write(large.path().join(number.to_string()), "").unwrap();
+        }
+        for source in [large.path(), Path::new("/no/such"), Path::new("/dev/null")] {
+            assert_eq!(mounted(source, &["bind"]).content, None, "{}", source.display());
+        }
+    }
+}

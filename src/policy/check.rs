@@ -595,15 +595,22 @@ mod tests {
          help: trust holds no [[root]] yet: add one to trust.d
         "#
         );
-        insta::assert_snapshot!(said(&rule(&format!("{SIGNED}\n[rule.runtime]\nuser = \"non-root\"\nread_only_root = true"))), @r#"
-        error[not-supported]: `user` and `read_only_root` in [rule.runtime] are not supported by this version of Assay
-         --> /etc/assay/policy.d/50.toml:8:1
-          |
-        8 | user = "non-root"
-          | ^^^^ not supported yet
-         help: remove it; this version knows `restart`
-        "#);
         insta::assert_snapshot!(said(&format!("{}\n[[deny]]\nidentity = [\"x\"]", rule(SIGNED))), @"");
+    }
+
+    #[test]
+    fn tables_that_take_something_away_are_read_strictly() {
+        let read = |text: &str| {
+            let checked = check_files(&[("50.toml", &rule(&format!("{SIGNED}\n{text}")))]).unwrap();
+            checked.rules[0].clone()
+        };
+        let runtime = read("[rule.runtime]\nuser = 'non-root'\nread_only_root = true\nnoexec_mounts = false").runtime;
+        assert!(runtime.non_root && runtime.read_only_root && !runtime.noexec_mounts && !runtime.no_new_privileges);
+        let filesystem = read("[rule.filesystem]\nexec = ['/bin/probe']\nkeep = ['/usr/share/zoneinfo/**']").filesystem;
+        assert_eq!(filesystem.mode, Mode::Enforce);
+        assert_eq!(read("").filesystem.mode, Mode::Off);
+        let wrong = "[rule.filesystem]\nmode = 'audit'\nexec = ['probe', '/bin/../sh']\nkeep = ['/a[']\nlevels = 1";
+        insta::assert_snapshot!(said(&rule(&format!("{SIGNED}\n{wrong}"))), @"");
     }
 
     #[test]

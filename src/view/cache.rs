@@ -73,7 +73,7 @@ struct Description {
 struct Seen {
     device: u64,
     inode: u64,
-    changed: i64,
+    changed: (i64, u64),
 }
 
 /// What was removed.
@@ -325,7 +325,8 @@ impl Cache {
         Ok(Seen {
             device: u64::from(stat.st_dev),
             inode: u64::from(stat.st_ino),
-            changed: stat.st_ctime,
+            // The number of a directory that was removed is given to the next one within the same second.
+            changed: (i64::from(stat.st_ctime), u64::from(stat.st_ctime_nsec)),
         })
     }
 
