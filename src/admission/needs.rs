@@ -496,21 +496,21 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         };
-        write("usr/bin/tool", "#!/usr/bin/shell\necho done\n", 0o755);
-        write("usr/bin/shell", "\u{7f}ELF is what it is not\n", 0o755);
-        write("usr/bin/other", "#!/usr/bin/shell\n", 0o755);
-        write("opt/own", "#!/usr/bin/shell\n", 0o755);
+        write("usr/bin/tool", "#!/usr/bin/sh\necho done\n", 0o755);
+        write("usr/bin/sh", "\u{7f}ELF is what it is not\n", 0o755);
+        write("usr/bin/other", "#!/usr/bin/sh\n", 0o755);
+        write("opt/own", "#!/usr/bin/sh\n", 0o755);
         write("etc/os-release", "ID=debian\nVERSION_ID=12\n", 0o644);
         let package = |name: &str| {
             format!("Package: {name}\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1.0-1\n\n")
         };
-        write("var/lib/dpkg/status", &(package("tool") + &package("shell")), 0o644);
+        write("var/lib/dpkg/status", &(package("tool") + &package("dash")), 0o644);
         write(
             "var/lib/dpkg/info/tool.list",
             "/.\n/usr/bin/tool\n/usr/bin/other\n",
             0o644,
         );
-        write("var/lib/dpkg/info/shell.list", "/.\n/usr/bin/shell\n", 0o644);
+        write("var/lib/dpkg/info/dash.list", "/.\n/usr/bin/sh\n", 0o644);
         dir
     }
 
@@ -557,10 +557,10 @@ mod tests {
     #[test]
     fn the_sbom_decides_which_programs_may_be_needed() {
         let image = image();
-        let all = needs(&image, "/usr/bin/tool", Some(&["tool 1.0-1", "shell 1.0-1"]));
+        let all = needs(&image, "/usr/bin/tool", Some(&["tool 1.0-1", "dash 1.0-1"]));
         assert_eq!(all.unlisted, []);
         assert!(
-            all.keep.contains("/usr/bin/tool") && all.keep.contains("/usr/bin/shell"),
+            all.keep.contains("/usr/bin/tool") && all.keep.contains("/usr/bin/sh"),
             "{:?}",
             all.keep
         );
@@ -575,8 +575,8 @@ mod tests {
                 .map(|one| (one.path.clone(), one.instead.len()))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(unlisted(&without), [("/usr/bin/shell".to_owned(), 0)]);
-        let drifted = needs(&image, "/usr/bin/tool", Some(&["tool 1.0-2", "shell 1.0-1"]));
+        assert_eq!(unlisted(&without), [("/usr/bin/sh".to_owned(), 0)]);
+        let drifted = needs(&image, "/usr/bin/tool", Some(&["tool 1.0-2", "dash 1.0-1"]));
         assert_eq!(unlisted(&drifted), [("/usr/bin/tool".to_owned(), 1)]);
         assert_eq!(unlisted(&needs(&image, "/usr/bin/tool", None)), []);
     }

@@ -610,7 +610,42 @@ mod tests {
         assert_eq!(filesystem.mode, Mode::Enforce);
         assert_eq!(read("").filesystem.mode, Mode::Off);
         let wrong = "[rule.filesystem]\nmode = 'audit'\nexec = ['probe', '/bin/../sh']\nkeep = ['/a[']\nlevels = 1";
-        insta::assert_snapshot!(said(&rule(&format!("{SIGNED}\n{wrong}"))), @"");
+        insta::assert_snapshot!(said(&rule(&format!("{SIGNED}\n{wrong}"))), @r#"
+        error[invalid-value]: `audit` is no value of `mode`
+         --> /etc/assay/policy.d/50.toml:8:8
+          |
+        8 | mode = 'audit'
+          |        ^^^^^^^
+         help: one of: enforce, off
+
+        error[invalid-value]: `probe` cannot be a path in an image: it does not begin with /
+         --> /etc/assay/policy.d/50.toml:9:9
+          |
+        9 | exec = ['probe', '/bin/../sh']
+          |         ^^^^^^^
+         help: an absolute path as the container sees it, /usr/bin/env for example
+
+        error[invalid-value]: `/bin/../sh` cannot be a path in an image: it has an empty component, . or ..
+         --> /etc/assay/policy.d/50.toml:9:18
+          |
+        9 | exec = ['probe', '/bin/../sh']
+          |                  ^^^^^^^^^^^^
+         help: an absolute path as the container sees it, /usr/bin/env for example
+
+        error[invalid-value]: `/a[` cannot be a path in an image: it is no pattern that can be matched
+          --> /etc/assay/policy.d/50.toml:10:9
+           |
+        10 | keep = ['/a[']
+           |         ^^^^^
+         help: an absolute path as the container sees it, /usr/bin/env for example
+
+        error[unknown-key]: [rule.filesystem] has no key `levels`
+          --> /etc/assay/policy.d/50.toml:11:1
+           |
+        11 | levels = 1
+           | ^^^^^^ not a key of it
+         help: its keys are `mode`, `level`, `keep`, `exec`, `exec_annotation`, `unattested` and `unavailable`
+        "#);
     }
 
     #[test]
