@@ -190,10 +190,17 @@ impl FromStr for Identity {
         } else {
             String::new()
         };
+        let (mut namespace, mut name) = (purl.namespace().unwrap_or_default().to_owned(), purl.name().to_owned());
+        // Some tools put what follows the repository in the path of a Go module into the subpath.
+        if let ("golang", Some(subpath)) = (kind, purl.subpath()) {
+            let path = format!("{namespace}/{name}/{subpath}");
+            let (before, last) = path.rsplit_once('/').unwrap_or(("", &path));
+            (namespace, name) = (before.to_owned(), last.to_owned());
+        }
         Ok(Self::new(
             kind,
-            purl.namespace().unwrap_or_default(),
-            purl.name(),
+            &namespace,
+            &name,
             &format!("{epoch}{version}"),
             qualifier("arch"),
         ))
@@ -270,7 +277,17 @@ mod tests {
         }
         assert_eq!(
             read("pkg:golang/github.com/Azure/go-autorest@v14.2.0%2Bincompatible#autorest"),
-            Identity::new("golang", "github.com/azure", "go-autorest", "14.2.0+incompatible", "")
+            Identity::new(
+                "golang",
+                "github.com/azure/go-autorest",
+                "autorest",
+                "14.2.0+incompatible",
+                ""
+            )
+        );
+        assert_eq!(
+            read("pkg:golang/github.com/bmatcuk/doublestar@v4.7.1#v4"),
+            read("pkg:golang/github.com/bmatcuk/doublestar/v4@v4.7.1")
         );
         assert_eq!(
             read("pkg:pypi/ruamel-yaml-clib@0.2.7"),
