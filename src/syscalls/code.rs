@@ -11,6 +11,10 @@ use super::unwind::Frame;
 
 /// Most instructions that are decoded in one file.
 const MAX_INSTRUCTIONS: u32 = 32 << 20;
+/// Most references of the instructions of one file.
+const MAX_EVENTS: usize = 6 << 20;
+/// Most functions of one file.
+const MAX_STARTS: usize = 1 << 20;
 /// Most entries of a jump table.
 const MAX_TABLE: u32 = 4096;
 /// Most functions with jump tables and without bounds.
@@ -428,6 +432,19 @@ impl Scan<'_, '_> {
         }
     }
 
+    /// Counts an instruction, and what the ones before it refer to.
+    fn count(&mut self) -> Result<(), Error> {
+        if self.code.events.len() > MAX_EVENTS {
+            return Err(Error::TooMany("references", MAX_EVENTS));
+        }
+        if self.found.len() > MAX_STARTS {
+            return Err(Error::TooMany("functions", MAX_STARTS));
+        }
+        let left = self.left.checked_sub(1);
+        self.left = left.ok_or(Error::TooMany("instructions", MAX_INSTRUCTIONS as usize))?;
+        Ok(())
+    }
+
     /// Decodes from `at` to `end`, past instructions that end a path when `end` is known.
     fn run(&mut self, mut at: u32, end: u32) -> Result<(), Error> {
         self.decoder.reset();
@@ -440,10 +457,7 @@ impl Scan<'_, '_> {
                 last = End::Never;
                 continue;
             }
-            self.left = self
-                .left
-                .checked_sub(1)
-                .ok_or(Error::TooMany("instructions", MAX_INSTRUCTIONS as usize))?;
+            self.count()?;
             let (length, how) = self.decoder.decode(at, &mut self.code.events);
             at = at.saturating_add(length.max(1));
             let padding = how == End::Nop && matches!(last, End::Never | End::Invalid);
@@ -468,10 +482,7 @@ impl Scan<'_, '_> {
     fn path(&mut self, mut at: u32) -> Result<(), Error> {
         self.decoder.reset();
         while self.elf.is_code(at) && !self.code.instructions.set(at) {
-            self.left = self
-                .left
-                .checked_sub(1)
-                .ok_or(Error::TooMany("instructions", MAX_INSTRUCTIONS as usize))?;
+            self.count()?;
             let (length, how) = self.decoder.decode(at, &mut self.code.events);
             if matches!(how, End::Never | End::Invalid) {
                 break;

@@ -16,9 +16,9 @@ use super::code::{Code, Decode, Kind};
 use super::elf::{Elf, Written};
 
 /// Most states of one slice.
-const MAX_STATES: usize = 1 << 15;
+const MAX_STATES: usize = 1 << 13;
 /// Most states of all slices of one file.
-const MAX_ALL_STATES: usize = 1 << 21;
+const MAX_ALL_STATES: usize = 1 << 18;
 
 /// What a slice needs to know of a machine and its calling convention.
 #[derive(Debug)]
