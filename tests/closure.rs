@@ -3,6 +3,12 @@
 //!
 //! The root is built once, with mmdebstrap, below `target/closure`. Needs root.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::tests_outside_test_module,
+    reason = "all of this file is test"
+)]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
