@@ -8,6 +8,12 @@
     reason = "all of this program is tests"
 )]
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::tests_outside_test_module,
+    reason = "all of this file is test"
+)]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -270,8 +276,9 @@ fn postgres_makes_a_cluster_and_serves_it() {
     assert!(view.closure.unfollowed.is_empty(), "{:?}", view.closure.unfollowed);
     let text = view.succeeds(
         &["sh", "-c", &entry],
-        // A cancel request: the server closes the connection after it, and only a server that runs accepts it.
-        "exec 3<>/dev/tcp/127.0.0.1/5432 && printf '\\0\\0\\0\\x08\\x04\\xd2\\x16\\x2f' >&3 && head -c1 <&3 | grep -q N\\\\\\|S",
+        // A startup packet for user and database `postgres`, a query, and the end of the session.
+        "exec 3<>/dev/tcp/127.0.0.1/5432 && printf '\\0\\0\\0\\x29\\0\\x03\\0\\0user\\0postgres\\0database\\0postgres\\0\\0' >&3 \
+         && printf 'Q\\0\\0\\0\\x0fselect 6*7\\0X\\0\\0\\0\\x04' >&3 && timeout 5 cat <&3 | grep -aq 42",
     );
     assert!(text.contains("ready to accept connections"), "{text}");
     assert!(!view.has("/usr/bin/apt-get") && !view.has("/usr/bin/perl"));
