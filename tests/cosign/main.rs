@@ -24,10 +24,28 @@ const SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
 const SPDX: &str = "https://spdx.dev/Document";
 const VEX: &str = "https://openvex.dev/ns/v0.2.0";
 
-/// What cosign accepts and Assay does not; `docs/evidence.md` says why.
+/// What cosign accepts and Assay does not; `docs/conformance.md` says why.
 const STRICTER: &[&str] = &[
+    "SBOM, no type of statement",
+    "SBOM, unknown type of statement",
+    "attestation by a key, SignaturesTwo, older layout",
     "attestation by the key, logged, older layout",
+    "keyless, EntryOfOtherPayload, older layout",
+    "keyless, IndexNegative, older layout",
+    "keyless, LeafIsAuthority, bundle",
+    "keyless, LeafIsAuthority, older layout",
+    "keyless, LeafIssuersDisagree, bundle",
+    "keyless, LeafWithTwoNames, bundle",
+    "keyless, LeafWithTwoNames, older layout",
+    "keyless, LeafWithoutCodeSigning, bundle",
+    "keyless, LeafWithoutCodeSigning, older layout",
+    "keyless, LeafWithoutDigitalSignature, bundle",
+    "keyless, LeafWithoutDigitalSignature, older layout",
+    "keyless, LeafWithoutKeyUsage, bundle",
+    "keyless, LeafWithoutKeyUsage, older layout",
+    "signature asked for, SBOM attested",
     "signature by the key, logged, older layout",
+    "signature, payload of another kind, older layout",
 ];
 
 /// What is asked.
