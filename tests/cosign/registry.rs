@@ -62,6 +62,8 @@ impl Registry {
             if let Some((_, after)) = said.split_once("listening on ") {
                 let end = after.find(['"', ',', ' ', '\n']).unwrap_or(after.len());
                 after[..end].clone_into(&mut registry.address);
+                // Every manifest refers to it. The registry does not bear the same upload twice at a time.
+                registry.blob(b"{}");
                 return registry;
             }
             assert!(since.elapsed() < PATIENCE, "the registry does not start: {said}");
@@ -71,7 +73,6 @@ impl Registry {
 
     /// Puts an image without any signature there.
     pub fn image(&self, manifest: &[u8]) -> Digest {
-        self.blob(b"{}");
         self.document(&Digest::of(manifest).to_string(), MANIFEST, manifest)
     }
 
