@@ -2,12 +2,6 @@
 //! programs are started in it with nothing else to be seen.
 //!
 //! The root is built once, with mmdebstrap, below `target/closure`. Needs root.
-#![expect(
-    clippy::tests_outside_test_module,
-    clippy::unwrap_used,
-    reason = "all of this program is tests"
-)]
-
 #![allow(
     clippy::unwrap_used,
     clippy::tests_outside_test_module,
