@@ -42,10 +42,19 @@ fn cgroup_file(case: &Case, container: &Container, v1: &str, v2: &str) -> String
         .to_owned()
 }
 
+/// Asks again where runc gives up: with the first version of cgroups it cannot always freeze what forks all the time, and
+/// says so.
+fn pause(container: &Container) {
+    eventually("a frozen container", || match container.client.pause(&container.id) {
+        Err(status) if status.message().contains("unable to freeze") => Err(status.to_string()),
+        other => other.map_err(|status| -> String { panic!("{status}") }),
+    });
+}
+
 fn pause_and_resume(case: &Case) {
     let mut container = case.shell("ticker", "while :; do echo tick; sleep 0.02; done").start();
     container.stdio().expect("tick");
-    container.client.pause(&container.id).unwrap();
+    pause(&container);
     assert_eq!(container.status(), State::Paused);
     std::thread::sleep(GLANCE * 10);
     let paused = container.stdio().stdout().len();
@@ -68,7 +77,7 @@ fn pause_and_resume(case: &Case) {
 
 fn a_paused_container_refuses_execs_and_deletion(case: &Case) {
     let container = case.container("paused", &["/bin/sleep", "1000"]).start();
-    container.client.pause(&container.id).unwrap();
+    pause(&container);
     assert_refused(container.exec("exec", &["/bin/true"]), Code::FailedPrecondition);
     assert_refused(container.delete(), Code::FailedPrecondition);
     assert_eq!(container.status(), State::Paused);
