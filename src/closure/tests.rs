@@ -393,6 +393,19 @@ fn data_is_kept_by_the_package_and_executables_one_by_one() {
 }
 
 #[test]
+fn what_a_servers_configuration_names_is_found() {
+    let image = Image::new();
+    image.programs(&["apache2", "ask", "log", "unused"]);
+    image.file(
+        "/etc/apache2/ssl.conf",
+        "# SSLPassPhraseDialog exec:/usr/bin/unused\nSSLPassPhraseDialog exec:/usr/bin/ask\nCustomLog \"|/usr/bin/log\" x\n\
+         Redirect / https://usr/bin/unused\n",
+        0o644,
+    );
+    assert_eq!(executables(&image.run(&["apache2"])), names(&["apache2", "ask", "log"]));
+}
+
+#[test]
 fn an_interpreters_modules_stay_and_the_programs_that_they_start_are_found() {
     let image = Image::new();
     image.programs(&["python3.11", "sh", "convert", "identify", "unused"]);

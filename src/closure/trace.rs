@@ -1138,6 +1138,13 @@ impl<'a> Trace<'a> {
                 continue;
             }
             for token in line.split(|c: char| c.is_whitespace() || "\"'=|;,(){}<>`".contains(c)) {
+                // `exec:/usr/bin/program`, as servers write it; `https://host` names no file.
+                let token = match token.split_once(":/") {
+                    Some((word, _)) if !word.contains('/') && !token.contains("://") => {
+                        token.get(word.len() + 1..).unwrap_or(token)
+                    }
+                    _ => token,
+                };
                 if token.starts_with('/') && token.len() > 1 {
                     self.named(
                         token,
