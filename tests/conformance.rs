@@ -15,9 +15,6 @@ use std::process::Command;
 const IDENTITY: &str = "https://github.com/sigstore-conformance/extremely-dangerous-public-oidc-beacon/.github/workflows/extremely-dangerous-oidc-beacon.yml@refs/heads/main";
 const ISSUER: &str = "https://token.actions.githubusercontent.com";
 
-/// Right by the suite, and refused: `docs/conformance.md` says why.
-const NOT_YET: [&str; 1] = ["dsse-with-hashedrekord-happy-path"];
-
 fn assets() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sigstore-conformance")
 }
@@ -75,8 +72,7 @@ fn every_directory_is_judged_as_the_suite_says() {
         for artifact in artifacts(directory) {
             let output = command(directory, &artifact).output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr);
-            let wanted = !name.ends_with("_fail") && !NOT_YET.contains(&&*name);
-            match (output.status.code(), !wanted) {
+            match (output.status.code(), name.ends_with("_fail")) {
                 (Some(0), false) => accepted += 1,
                 // A refusal says why; anything else is a crash.
                 (Some(1), true) if said.starts_with("error: ") => refused += 1,

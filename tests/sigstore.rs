@@ -133,6 +133,7 @@ fn every_kind_of_bundle_verifies() {
         (of(Entry::Dsse001), Version::V02, true),
         (of(Entry::Dsse001), Version::V03, true),
         (of(Entry::Intoto002), Version::V03, true),
+        (of(Entry::HashedRekord001), Version::V03, true),
         (promised, Version::V01, false),
         (sigstore.keyless().message(SUBJECT), Version::V03, true),
         (sigstore.keyless().rekor2().message(SUBJECT), Version::V03, true),
@@ -140,6 +141,20 @@ fn every_kind_of_bundle_verifies() {
     ] {
         let proof = keyless(&sigstore, &signed, version).unwrap();
         assert_eq!((proof.logs.len(), proof.logs[0].included), (1, included), "{version:?}");
+    }
+}
+
+#[test]
+fn a_statement_counts_for_its_own_subjects_however_it_was_logged() {
+    let sigstore = Sigstore::new();
+    let about_another = pki::statement(&hex::encode(pki::sha256(b"another artifact")), PREDICATE);
+    for entry in [Entry::Dsse001, Entry::Intoto002, Entry::HashedRekord001] {
+        let signed = sigstore.keyless().entry(entry).statement(&about_another);
+        assert_eq!(
+            code(&keyless(&sigstore, &signed, Version::V03)),
+            "subject-mismatch",
+            "{entry:?}"
+        );
     }
 }
 
@@ -154,6 +169,7 @@ fn shapes(sigstore: &Sigstore, fault: Fault) -> Vec<(Signed, Version)> {
     if everywhere || envelope || promise {
         shapes.push((sigstore.keyless().promised().statement(&text), Version::V01));
         shapes.push((of(Entry::Intoto002), Version::V03));
+        shapes.push((of(Entry::HashedRekord001), Version::V03));
     }
     if everywhere || envelope || promise || proof {
         shapes.push((of(Entry::Dsse001), Version::V02));

@@ -12,7 +12,9 @@ use sigstore_verify::crypto::{Checkpoint, Keyring};
 use sigstore_verify::error::{CertificateError, TimestampError, TransparencyLogError};
 use sigstore_verify::trust_root::{TransparencyLog, TsaAuthority};
 use sigstore_verify::types::bundle::{TransparencyLogEntry, VerificationMaterialContent};
-use sigstore_verify::types::{Artifact, Bundle, DerPublicKey, KindVersion, Sha256Hash, SignatureContent};
+use sigstore_verify::types::{
+    Artifact, Bundle, DerPublicKey, KindVersion, MessageSignature, Sha256Hash, SignatureContent,
+};
 use sigstore_verify::{Error, PublicKeyVerificationPolicy, VerificationPolicy, Verifier, trust_root, tsa};
 use x509_cert::Certificate as X509;
 use x509_cert::der::{Decode as _, Encode as _};
@@ -380,6 +382,15 @@ impl Verify for TrustedRoot {
             .transpose()
             .map_err(refused)?;
         let verifier = restated.as_ref().unwrap_or(&self.verifier);
+        if is_logged_as_message(&bundle) {
+            // The library looks for the subject in an envelope only, which this is for it no longer.
+            if !evidence.subjects.contains(&subject) {
+                return Err(refused(Refusal::Subject(
+                    "its statement names other subjects".to_owned(),
+                )));
+            }
+            state_as_message(&mut bundle);
+        }
         let artifact = match (&bundle.content, &evidence.message) {
             // The message is known and names its subject, as simple signing does.
             (SignatureContent::MessageSignature(_), Message::Bytes(message)) => Artifact::from(message.as_slice()),
@@ -460,6 +471,24 @@ pub(super) fn entries(bundle: &str) -> Vec<(String, u64)> {
         .flatten()
         .map(|entry| (hex::encode(entry.log_id.key_id.as_bytes()), entry.log_index.get()))
         .collect()
+}
+
+/// Whether a bundle is an envelope that the first version of the log took for a plain signature: one over the envelope's
+/// pre-authentication encoding, which it is. Such entries are of the kind `hashedrekord`.
+fn is_logged_as_message(bundle: &Bundle) -> bool {
+    let entries = &bundle.verification_material.tlog_entries;
+    matches!(bundle.content, SignatureContent::DsseEnvelope(_))
+        && !entries.is_empty()
+        && entries
+            .iter()
+            .all(|entry| entry.kind_version == KindVersion::HashedRekordV001)
+}
+
+/// Makes such an envelope the plain signature as which it was logged: the library knows that kind of entry with no other.
+fn state_as_message(bundle: &mut Bundle) {
+    if let SignatureContent::DsseEnvelope(envelope) = &bundle.content {
+        bundle.content = SignatureContent::MessageSignature(MessageSignature::new(envelope.signature.sig.clone()));
+    }
 }
 
 /// Whether an entry is of the second version of the log.
