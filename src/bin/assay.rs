@@ -28,6 +28,8 @@ enum Command {
     Admit,
     /// Judge images in containerd's store as containers made from them would be judged, without starting anything
     Verify(cli::verify::Args),
+    /// Add a handler of Assay to this node's containerd, or take it out again
+    Configure(cli::configure::Args),
     /// Fill the cache of signatures and attestations
     Evidence(cli::evidence::Args),
     /// Show the packages of an image, the files that they own, and how these stand against the attested SBOM
@@ -120,6 +122,7 @@ fn run(command: Command) -> ExitCode {
         Command::Admit => cli::admit::run(),
         Command::VerifyBundle(arguments) => cli::verify_bundle::run(&arguments),
         Command::Verify(arguments) => cli::verify::run(&arguments, Ok(&config)),
+        Command::Configure(arguments) => cli::configure::run(&arguments, &config),
         Command::View(arguments) => cli::view::run(&arguments, &config),
         Command::Sbom(arguments) => cli::sbom::run(&arguments, &config),
         Command::Evidence(arguments) => cli::evidence::run(&arguments, &config),

@@ -2,6 +2,7 @@
 //! came of it; results go to standard output, everything else to standard error.
 
 pub mod admit;
+pub mod configure;
 pub mod evidence;
 pub mod explain;
 pub mod policy;

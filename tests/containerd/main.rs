@@ -15,6 +15,7 @@ mod harness;
 mod checkpoint;
 mod churn;
 mod command;
+mod configure;
 mod exec;
 mod failure;
 mod grouping;
