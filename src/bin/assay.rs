@@ -41,6 +41,12 @@ enum Command {
     /// Check the rules in policy.d and the keys in trust.d, or put them in force
     #[command(subcommand)]
     Policy(Policy),
+    /// Say what of this node would be refused if every rule were enforced, and what to do about it
+    ///
+    /// Judged are the images and containers of containerd, now, by the active policy with its audit rules enforced.
+    /// Nothing is started or recorded. Exit codes: 0 nothing would be refused, 3 something would, 1 something could not
+    /// be judged.
+    Rollout(cli::rollout::Args),
     /// Say which files of an image a container sees, and why
     View(cli::view::Args),
     /// Verify one Sigstore bundle as the Sigstore project's conformance suite asks for it
@@ -123,6 +129,7 @@ fn run(command: Command) -> ExitCode {
         Command::VerifyBundle(arguments) => cli::verify_bundle::run(&arguments),
         Command::Verify(arguments) => cli::verify::run(&arguments, Ok(&config)),
         Command::Configure(arguments) => cli::configure::run(&arguments, &config),
+        Command::Rollout(arguments) => cli::rollout::run(&arguments, &config),
         Command::View(arguments) => cli::view::run(&arguments, &config),
         Command::Sbom(arguments) => cli::sbom::run(&arguments, &config),
         Command::Evidence(arguments) => cli::evidence::run(&arguments, &config),

@@ -6,6 +6,7 @@ pub mod configure;
 pub mod evidence;
 pub mod explain;
 pub mod policy;
+pub mod rollout;
 pub mod sbom;
 pub mod trust;
 pub mod verify;

@@ -26,6 +26,7 @@ mod options;
 mod pods;
 mod refusals;
 mod resources;
+mod rollout;
 mod sbom;
 mod signals;
 mod streams;
