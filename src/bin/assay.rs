@@ -30,6 +30,11 @@ enum Command {
     Verify(cli::verify::Args),
     /// Add a handler of Assay to this node's containerd, or take it out again
     Configure(cli::configure::Args),
+    /// Say whether Assay can do its work on this node, what goes past it, and what to do about it
+    ///
+    /// Starts a pod of the sandbox image through each handler of Assay and takes it away again. Exit codes: 0 no check
+    /// failed (there may be warnings), 1 a check failed, 2 usage.
+    Doctor(cli::doctor::Args),
     /// Fill the cache of signatures and attestations
     Evidence(cli::evidence::Args),
     /// Show the packages of an image, the files that they own, and how these stand against the attested SBOM
@@ -130,6 +135,7 @@ fn run(command: Command) -> ExitCode {
         Command::Verify(arguments) => cli::verify::run(&arguments, Ok(&config)),
         Command::Configure(arguments) => cli::configure::run(&arguments, &config),
         Command::Rollout(arguments) => cli::rollout::run(&arguments, &config),
+        Command::Doctor(arguments) => cli::doctor::run(&arguments, &config),
         Command::View(arguments) => cli::view::run(&arguments, &config),
         Command::Sbom(arguments) => cli::sbom::run(&arguments, &config),
         Command::Evidence(arguments) => cli::evidence::run(&arguments, &config),

@@ -3,6 +3,7 @@
 
 pub mod admit;
 pub mod configure;
+pub mod doctor;
 pub mod evidence;
 pub mod explain;
 pub mod policy;

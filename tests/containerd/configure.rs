@@ -13,7 +13,7 @@ use crate::harness::daemon::PAUSE;
 use crate::harness::{BUSYBOX, Daemon, Version, needs_assay};
 
 /// A containerd that nobody has told of Assay, with a configuration that a person wrote.
-fn untouched(version: Version, imports: &str) -> Daemon {
+pub(super) fn untouched(version: Version, imports: &str) -> Daemon {
     let daemon = Daemon::start(version);
     daemon.restart(|| {
         let path = daemon.folder.join("containerd.toml");
@@ -40,7 +40,7 @@ fn untouched(version: Version, imports: &str) -> Daemon {
     daemon
 }
 
-fn assay(daemon: &Daemon, arguments: &[&str]) -> Output {
+pub(super) fn assay(daemon: &Daemon, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_assay"))
         .args(arguments)
         .arg("--address")
@@ -51,7 +51,7 @@ fn assay(daemon: &Daemon, arguments: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn done(output: &Output) -> String {
+pub(super) fn done(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let said = text(&output.stdout) + &text(&output.stderr);
     assert!(output.status.success(), "{said}");
@@ -150,7 +150,7 @@ fn comes_and_goes(version: Version, imports: &str) -> (Daemon, String) {
     (daemon, said)
 }
 
-const IMPORTS: &str = "imports = ['conf.d/*.toml']  # a folder of ours";
+pub(super) const IMPORTS: &str = "imports = ['conf.d/*.toml']  # a folder of ours";
 
 #[test]
 fn containerd_2_gets_a_drop_in() {

@@ -16,6 +16,7 @@ mod checkpoint;
 mod churn;
 mod command;
 mod configure;
+mod doctor;
 mod exec;
 mod failure;
 mod grouping;

@@ -28,7 +28,7 @@ pub enum Version {
 }
 
 impl Version {
-    fn programs(self) -> PathBuf {
+    pub fn programs(self) -> PathBuf {
         let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools");
         match self {
             Self::V1_6 => tools.join("containerd-1.6/usr/bin"),
