@@ -7,7 +7,7 @@ use assay::admission::{needs, parser};
 use assay::cli::policy::DiffArgs;
 use assay::cli::{self, Exit, Output};
 use assay::config::Config;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Proves which image a container is started from and runs it only on a verified signature.
 ///
@@ -54,6 +54,12 @@ enum Command {
     Rollout(cli::rollout::Args),
     /// Say which files of an image a container sees, and why
     View(cli::view::Args),
+    /// Write the manual pages and the shells' completions for the packages
+    #[command(hide = true)]
+    Generate {
+        /// An empty folder
+        folder: PathBuf,
+    },
     /// Verify one Sigstore bundle as the Sigstore project's conformance suite asks for it
     #[command(hide = true)]
     VerifyBundle(cli::verify_bundle::Args),
@@ -112,6 +118,9 @@ fn run(command: Command) -> ExitCode {
     if let Command::VerifyBundle(arguments) = &command {
         return cli::verify_bundle::run(arguments).report();
     }
+    if let Command::Generate { folder } = &command {
+        return cli::generate::run(Arguments::command(), folder).report();
+    }
     let config = match Config::load() {
         Ok(config) => config,
         Err(faults) => {
@@ -131,6 +140,7 @@ fn run(command: Command) -> ExitCode {
     };
     let exit = match command {
         Command::Admit => cli::admit::run(),
+        Command::Generate { folder } => cli::generate::run(Arguments::command(), &folder),
         Command::VerifyBundle(arguments) => cli::verify_bundle::run(&arguments),
         Command::Verify(arguments) => cli::verify::run(&arguments, Ok(&config)),
         Command::Configure(arguments) => cli::configure::run(&arguments, &config),

@@ -6,6 +6,7 @@ pub mod configure;
 pub mod doctor;
 pub mod evidence;
 pub mod explain;
+pub mod generate;
 pub mod policy;
 pub mod rollout;
 pub mod sbom;
