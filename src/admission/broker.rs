@@ -227,6 +227,19 @@ pub struct Subject<'a> {
     pub kubernetes_namespace: Option<&'a str>,
     /// A path in the image whose reason is asked for.
     pub explain: Option<&'a str>,
+    /// Whether every name of the image is to be listed, and the digest of the view to be found out.
+    pub survey: bool,
+}
+
+/// What was found out about a [`Subject`].
+#[derive(Debug)]
+pub struct Looked {
+    /// How it would be judged.
+    pub decision: Decision,
+    /// What it needs of its image.
+    pub needs: Needs,
+    /// Whether a rule would show it only that, and by which word.
+    pub mode: Mode,
 }
 
 /// Finds out what a container, or one of an image that nobody changes anything about, needs of its image: by the SBOM on
@@ -235,7 +248,7 @@ pub struct Subject<'a> {
 ///
 /// # Errors
 /// In words, with what to do next.
-pub fn look(config: &Config, subject: Subject<'_>) -> Result<(Decision, Needs), (String, String)> {
+pub fn look(config: &Config, subject: Subject<'_>) -> Result<Looked, (String, String)> {
     let started = Instant::now();
     let deadline = started + LOOK_TIME;
     let obstacle = |obstacle: Obstacle| (printable(&obstacle.to_string()).into_owned(), obstacle.fix());
@@ -289,20 +302,28 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<(Decision, Needs), 
             evidence: &ruling.evidence,
             blobs: &blobs,
         };
-        minimize::look(&minimizing, &case, subject.explain)
-            .map_err(|unseen| (printable(&unseen.to_string()).into_owned(), unseen.fix().to_owned()))
+        let words = |unseen: minimize::Unseen| (printable(&unseen.to_string()).into_owned(), unseen.fix().to_owned());
+        let needs = minimize::look(&minimizing, &case, subject.explain, subject.survey).map_err(words)?;
+        let shown = if subject.survey {
+            Some(minimize::view(&minimizing, &case, &needs).map_err(words)?)
+        } else {
+            None
+        };
+        Ok((needs, shown))
     });
     // If this fails, the snapshot goes with its lease.
     let _ = block_on(deadline, started, async {
         unpacked.release().await;
         Ok(())
     });
-    let needs = needs?;
+    let (needs, seen) = needs?;
     let mut decision = blank(namespace, "");
     decision.name = printable(image_name).into_owned();
     decision.image = Some(shown(&image));
+    let mode = ruling.filesystem.mode;
     apply(&mut decision, ruling, used);
-    Ok((decision, needs))
+    (decision.view, decision.files) = seen.unzip();
+    Ok(Looked { decision, needs, mode })
 }
 
 /// What became of a recorded allow: whether its evidence is still there, and what would be decided now.

@@ -167,18 +167,35 @@ pub(super) fn show(desk: &Desk<'_>, case: &Case<'_>) -> Result<Shown, Unseen> {
     Ok(Shown::View(Box::new((view, memo.files))))
 }
 
-/// What a container needs, told to a person: nothing is remembered and nothing is built.
+/// What a container needs, told to a person: nothing is remembered.
 ///
 /// # Errors
 /// See [`Unseen`].
-pub(super) fn look(desk: &Desk<'_>, case: &Case<'_>, explain: Option<&str>) -> Result<Needs, Unseen> {
+pub(super) fn look(desk: &Desk<'_>, case: &Case<'_>, explain: Option<&str>, survey: bool) -> Result<Needs, Unseen> {
     let snapshot = Snapshot::of(case.rootfs, case.read_only).map_err(view::Error::from)?;
     let prepared = roots::prepare(case.workload);
     let question = Question {
         explain: explain.map(str::to_owned),
+        survey,
         ..question(desk, case, prepared.roots)
     };
     ask(desk, case, &snapshot, question, &prepared.contents)
+}
+
+/// The view that a container with these needs gets, built if nobody has had it yet, and what it shows.
+///
+/// # Errors
+/// See [`Unseen`].
+pub(super) fn view(desk: &Desk<'_>, case: &Case<'_>, needs: &Needs) -> Result<(View, Files), Unseen> {
+    let snapshot = Snapshot::of(case.rootfs, case.read_only).map_err(view::Error::from)?;
+    let cache = Cache::open(desk.state, desk.run, &snapshot)?;
+    let way = cache.way()?;
+    let key = key(case.image, needs);
+    let view = match cache.find(&key, way)? {
+        Some(view) => view,
+        None => cache.build(&key, way, &snapshot, &needs.keep)?,
+    };
+    Ok((view, files(case, needs)))
 }
 
 fn recall(memos: &StateDir, name: &str) -> Option<Memo> {
@@ -214,6 +231,7 @@ fn question(desk: &Desk<'_>, case: &Case<'_>, roots: roots::Roots) -> Question {
         sbom: if case.needs_sbom { sbom(case.evidence) } else { None },
         rules: desk.rules.to_vec(),
         explain: None,
+        survey: false,
     }
 }
 

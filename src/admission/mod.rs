@@ -30,6 +30,7 @@ pub mod rehearsal;
 mod roots;
 mod ruling;
 pub mod sandbox;
+mod survey;
 mod timely;
 mod trail;
 
@@ -43,9 +44,10 @@ use crate::verify::Fact;
 use crate::view::View;
 
 pub use crate::identity::{Image, Mount};
-pub use broker::{Recheck, Subject, admit, look, recheck, reject, verify};
+pub use broker::{Looked, Recheck, Subject, admit, look, recheck, reject, verify};
 pub use log::LOG;
 pub use needs::{Counts, Needs, Unlisted};
+pub use survey::{Name, NameKind, Package, Survey};
 
 /// Version of the [`Request`] and [`Decision`] documents. A reader refuses any other.
 pub const VERSION: u32 = 1;

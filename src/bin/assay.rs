@@ -41,6 +41,8 @@ enum Command {
     Policy(Policy),
     /// Say which files of an image a container sees, and why
     View(cli::view::Args),
+    /// Show what a container can reach of its image, in numbers, with the list behind each
+    Report(cli::report::Args),
     /// Verify one Sigstore bundle as the Sigstore project's conformance suite asks for it
     #[command(hide = true)]
     VerifyBundle(cli::verify_bundle::Args),
@@ -121,6 +123,7 @@ fn run(command: Command) -> ExitCode {
         Command::VerifyBundle(arguments) => cli::verify_bundle::run(&arguments),
         Command::Verify(arguments) => cli::verify::run(&arguments, Ok(&config)),
         Command::View(arguments) => cli::view::run(&arguments, &config),
+        Command::Report(arguments) => cli::report::run(&arguments, &config),
         Command::Sbom(arguments) => cli::sbom::run(&arguments, &config),
         Command::Evidence(arguments) => cli::evidence::run(&arguments, &config),
         Command::Explain(arguments) => cli::explain::run(&arguments, &config),

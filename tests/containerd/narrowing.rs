@@ -3,10 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::container::ContainerBuilder;
-use crate::harness::daemon::{MINIMIZED, NARROWED};
+use crate::harness::daemon::{MINIMIZED, NARROWED, set_up};
 use crate::harness::{Case, needs_assay, on_each_containerd};
 use crate::refusals::{assert_refusal, signed};
 
@@ -16,6 +16,7 @@ on_each_containerd! {
     user_0_is_refused,
     a_container_sees_only_what_it_needs,
     equal_needs_share_a_view,
+    the_report_compares_an_image_with_its_view,
 }
 
 /// A container of user 1000 that asks for more than its rule leaves it.
@@ -123,4 +124,96 @@ fn equal_needs_share_a_view(case: &Case) {
         views.push(case.daemon.decisions(&case.id(&name))[0].view.clone().expect("a view"));
     }
     assert_eq!(views[0], views[1]);
+}
+
+fn the_report_compares_an_image_with_its_view(case: &Case) {
+    if !needs_assay("a report") {
+        return;
+    }
+    let archive = set_up("images/nginx.tar");
+    let scope = &case.daemon.scope;
+    let imported = case.daemon.ctr(scope, &["images", "import", archive.to_str().unwrap()]);
+    assert!(imported.status.success(), "{imported:?}");
+    let socket = case.daemon.socket();
+    let report = |further: &[&str]| {
+        let of = ["report", "assay.test/nginx:latest", "--namespace", scope, "--address"];
+        let arguments = [&of[..], &[socket.to_str().unwrap()], further].concat();
+        let output = case.daemon.assay(&arguments);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let json: Value = serde_json::from_str(&report(&["-o", "json"])).unwrap();
+    let figure = |name: &str| {
+        let all = json["figures"].as_array().unwrap();
+        let found = all.iter().find(|figure| figure["name"] == name).unwrap();
+        let listed = |key: &str| found[key].as_array().unwrap().clone();
+        (
+            found["image"].as_u64().unwrap(),
+            found["visible"].as_u64().unwrap(),
+            listed("shown"),
+            listed("hidden"),
+        )
+    };
+    for name in [
+        "files",
+        "packages",
+        "executables",
+        "set-uid and set-gid",
+        "shells",
+        "package managers",
+    ] {
+        let (image, visible, shown, hidden) = figure(name);
+        assert_eq!((shown.len() + hidden.len()) as u64, image, "{name}");
+        assert_eq!(shown.len() as u64, visible, "{name}");
+        assert!(image > 0 && visible < image, "{name}: {visible} of {image}");
+    }
+    assert_eq!(figure("set-uid and set-gid").1, 0);
+    assert!(
+        figure("shells").3.contains(&json!("/usr/bin/bash")),
+        "{:?}",
+        figure("shells")
+    );
+    assert!(figure("executables").2.contains(&json!("/usr/sbin/nginx")));
+    let unreachable = json["unreachable"].as_array().unwrap();
+    let apt = unreachable
+        .iter()
+        .find(|package| package["name"] == "apt")
+        .expect("apt is hidden");
+    assert!(
+        !unreachable.iter().any(|package| package["name"] == "nginx"),
+        "{unreachable:?}"
+    );
+
+    let text = report(&[]);
+    assert!(
+        text.contains("package managers, hidden:") && text.contains("  /usr/bin/apt\n"),
+        "{text}"
+    );
+    let page = report(&["-o", "html"]);
+    assert!(
+        page.starts_with("<!doctype html>") && page.ends_with("</html>\n"),
+        "{page}"
+    );
+
+    // What hides a package for good says so to a scanner, for this image in this view.
+    let folder = tempfile::tempdir().unwrap();
+    let scan = folder.path().join("scan.json");
+    let found = |id: &str, purl: &Value| json!({ "vulnerability": { "id": id }, "artifact": { "purl": purl } });
+    let matches = [
+        found("CVE-1", &apt["purl"]),
+        found("CVE-2", &json!("pkg:deb/debian/nginx@1?arch=amd64")),
+    ];
+    fs::write(&scan, json!({ "matches": matches }).to_string()).unwrap();
+    let vex: Value = serde_json::from_str(&report(&["--openvex", scan.to_str().unwrap()])).unwrap();
+    let statements = vex["statements"].as_array().unwrap();
+    assert_eq!(statements.len(), 1, "{vex}");
+    assert_eq!(statements[0]["vulnerability"]["name"], "CVE-1");
+    let product = statements[0]["products"][0]["@id"].as_str().unwrap();
+    let view = json["view"].as_str().unwrap();
+    assert!(
+        product.contains(json["manifest"].as_str().unwrap()) && product.contains(view),
+        "{product}"
+    );
+    case.daemon
+        .ctr(scope, &["images", "rm", "--sync", "assay.test/nginx:latest"]);
 }
