@@ -157,7 +157,7 @@ fn decide(config: &Config, request: &Request, started: Instant, decision: &mut D
         }
         thorough = true;
     };
-    if ruling.verdict == Verdict::Allow && ruling.filesystem.mode == Mode::Enforce {
+    if ruling.verdict == Verdict::Allow && ruling.filesystem.mode != Mode::Off {
         desk.show(request, &identity, &mut ruling, &used, decision);
         watch.note(decision, "files");
     }
@@ -299,7 +299,7 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<Looked, (String, St
             filesystem: &ruling.filesystem,
             read_only: true,
             needs_sbom: ruling.needs_sbom,
-            evidence: &ruling.evidence,
+            sbom: ruling.sbom,
             blobs: &blobs,
         };
         let words = |unseen: minimize::Unseen| (printable(&unseen.to_string()).into_owned(), unseen.fix().to_owned());
@@ -522,12 +522,19 @@ impl Desk {
         })
     }
 
-    /// Gives an allowed container its view, or makes a refusal of it.
+    /// Gives an allowed container its view, or makes a refusal of it; under audit, says what is to be watched.
     fn show(&self, request: &Request, identity: &Identity, ruling: &mut Ruling, used: &Used, decision: &mut Decision) {
         // What was not proved to be an image is not allowed by a rule that has a view.
         let Ok(image) = &identity.root else { return };
         let desk = match self.minimizing() {
             Ok(desk) => desk,
+            Err((reason, _)) if ruling.filesystem.mode == Mode::Audit => {
+                decision.files = Some(Files {
+                    unavailable: reason,
+                    ..Files::default()
+                });
+                return;
+            }
             Err((reason, fix)) => {
                 *ruling = ruling.instead("state-unusable", reason, &fix, false);
                 return;
@@ -541,7 +548,7 @@ impl Desk {
             filesystem: &ruling.filesystem,
             read_only: identity.workload.read_only_root || ruling.edits.read_only_root,
             needs_sbom: ruling.needs_sbom,
-            evidence: &ruling.evidence,
+            sbom: ruling.sbom,
             blobs: &blobs,
         };
         match minimize::show(&desk, &case) {
@@ -550,8 +557,16 @@ impl Desk {
                 decision.view = Some(view);
                 decision.files = Some(files);
             }
+            Ok(Shown::Watched(mut files)) => {
+                if let Some(audit) = &mut files.audit {
+                    audit.rule.clone_from(&ruling.files_rule);
+                }
+                decision.files = Some(*files);
+            }
             Ok(Shown::Refused { code, reason, fix }) => *ruling = ruling.instead(code, reason, &fix, true),
-            Err(unseen) if ruling.filesystem.unavailable == Unavailable::Full => {
+            Err(unseen)
+                if ruling.filesystem.unavailable == Unavailable::Full || ruling.filesystem.mode == Mode::Audit =>
+            {
                 decision.files = Some(Files {
                     unavailable: printable(&unseen.to_string()).into_owned(),
                     ..Files::default()

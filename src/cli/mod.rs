@@ -11,6 +11,7 @@ pub mod trust;
 pub mod verify;
 pub mod verify_bundle;
 pub mod view;
+pub mod watch;
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};

@@ -1,4 +1,6 @@
-//! `assay view`: which files of an image a container sees, and why.
+//! `assay view`: which files of an image a container sees, and why; and what a policy lacks for one that was audited.
+
+mod suggest;
 
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::json;
@@ -38,6 +40,8 @@ enum Command {
         #[arg(long, short, value_enum, default_value_t)]
         output: Output,
     },
+    /// Turn what an audited container used of its hidden files into a policy fragment, with the evidence
+    Suggest(suggest::Args),
 }
 
 /// What is looked at.
@@ -83,6 +87,7 @@ pub fn run(args: &Args, config: &Config) -> Exit {
     let (of, explain) = match &args.command {
         Command::Show { of, .. } => (of, None),
         Command::Explain { of, path, .. } => (of, Some(path.as_str())),
+        Command::Suggest(args) => return suggest::run(args, config),
     };
     let subject = Subject {
         explain,
@@ -107,7 +112,7 @@ pub fn run(args: &Args, config: &Config) -> Exit {
             output: Output::Text,
             ..
         } => text(&decision, &needs, *paths),
-        Command::Show { .. } => serde_json::to_string(&needs).unwrap_or_default(),
+        Command::Show { .. } | Command::Suggest(_) => serde_json::to_string(&needs).unwrap_or_default(),
     });
     Exit::Done
 }

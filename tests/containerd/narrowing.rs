@@ -6,8 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::{Value, json};
 
 use crate::harness::container::ContainerBuilder;
-use crate::harness::daemon::{MINIMIZED, NARROWED, set_up};
-use crate::harness::{Case, needs_assay, on_each_containerd};
+use crate::harness::daemon::{DEBIAN, MINIMIZED, NARROWED, REHEARSED, debian};
+use crate::harness::leftovers::{alive, command_line, parent, processes};
+use crate::harness::{Case, eventually, needs_assay, on_each_containerd};
 use crate::refusals::{assert_refusal, signed};
 
 on_each_containerd! {
@@ -17,6 +18,9 @@ on_each_containerd! {
     a_container_sees_only_what_it_needs,
     equal_needs_share_a_view,
     the_report_compares_an_image_with_its_view,
+    what_an_audited_container_uses_becomes_a_policy,
+    an_audit_rule_takes_no_file_away,
+    a_watch_ends_with_the_shim_that_is_killed,
 }
 
 /// A container of user 1000 that asks for more than its rule leaves it.
@@ -99,7 +103,20 @@ fn a_container_sees_only_what_it_needs(case: &Case) {
     assert_eq!(fs::read_to_string(format!("{root}/bin/ls")).unwrap(), "mine");
     let hidden = container.exec("hidden", &["/bin/cat", "/etc/passwd"]).unwrap();
     let error = hidden.start().unwrap_err();
-    assert!(error.message().contains("/bin/cat"), "{error}");
+    for part in [
+        "/bin/cat is in the image and hidden",
+        "exec = [\"/bin/cat\"]",
+        "rule \"minimized\"",
+    ] {
+        assert!(error.message().contains(part), "{error}");
+    }
+    // By name too, as a probe writes it; and what is not in the image is not said to be.
+    let named = container.exec("named", &["id"]).unwrap();
+    let error = named.start().unwrap_err();
+    assert!(error.message().contains("exec = [\"/bin/id\"]"), "{error}");
+    let missing = container.exec("missing", &["/bin/no-such-program"]).unwrap();
+    let error = missing.start().unwrap_err();
+    assert!(!error.message().contains("hidden"), "{error}");
     let decisions = case.daemon.decisions(&case.id("minimized"));
     let files = decisions[0].files.clone().expect("what the view shows");
     assert_eq!((files.sbom, files.unfollowed), (None, Vec::new()));
@@ -130,13 +147,11 @@ fn the_report_compares_an_image_with_its_view(case: &Case) {
     if !needs_assay("a report") {
         return;
     }
-    let archive = set_up("images/nginx.tar");
+    case.daemon.import_debian();
     let scope = &case.daemon.scope;
-    let imported = case.daemon.ctr(scope, &["images", "import", archive.to_str().unwrap()]);
-    assert!(imported.status.success(), "{imported:?}");
     let socket = case.daemon.socket();
     let report = |further: &[&str]| {
-        let of = ["report", "assay.test/nginx:latest", "--namespace", scope, "--address"];
+        let of = ["report", DEBIAN, "--namespace", scope, "--address"];
         let arguments = [&of[..], &[socket.to_str().unwrap()], further].concat();
         let output = case.daemon.assay(&arguments);
         assert!(output.status.success(), "{output:?}");
@@ -175,10 +190,10 @@ fn the_report_compares_an_image_with_its_view(case: &Case) {
     );
     assert!(figure("executables").2.contains(&json!("/usr/sbin/nginx")));
     let unreachable = json["unreachable"].as_array().unwrap();
-    let apt = unreachable
+    let dpkg = unreachable
         .iter()
-        .find(|package| package["name"] == "apt")
-        .expect("apt is hidden");
+        .find(|package| package["name"] == "dpkg")
+        .expect("dpkg is hidden");
     assert!(
         !unreachable.iter().any(|package| package["name"] == "nginx"),
         "{unreachable:?}"
@@ -186,7 +201,7 @@ fn the_report_compares_an_image_with_its_view(case: &Case) {
 
     let text = report(&[]);
     assert!(
-        text.contains("package managers, hidden:") && text.contains("  /usr/bin/apt\n"),
+        text.contains("package managers, hidden:") && text.contains("  /usr/bin/dpkg\n"),
         "{text}"
     );
     let page = report(&["-o", "html"]);
@@ -200,7 +215,7 @@ fn the_report_compares_an_image_with_its_view(case: &Case) {
     let scan = folder.path().join("scan.json");
     let found = |id: &str, purl: &Value| json!({ "vulnerability": { "id": id }, "artifact": { "purl": purl } });
     let matches = [
-        found("CVE-1", &apt["purl"]),
+        found("CVE-1", &dpkg["purl"]),
         found("CVE-2", &json!("pkg:deb/debian/nginx@1?arch=amd64")),
     ];
     fs::write(&scan, json!({ "matches": matches }).to_string()).unwrap();
@@ -214,6 +229,129 @@ fn the_report_compares_an_image_with_its_view(case: &Case) {
         product.contains(json["manifest"].as_str().unwrap()) && product.contains(view),
         "{product}"
     );
-    case.daemon
-        .ctr(scope, &["images", "rm", "--sync", "assay.test/nginx:latest"]);
+}
+
+/// A container of a Debian image that sleeps, under a rule that audits its file system.
+fn audited(case: &Case, name: &str) -> ContainerBuilder<'static> {
+    case.daemon.import_debian();
+    case.container(name, &["/usr/bin/sleep", "1000"])
+        .image_name(DEBIAN)
+        .snapshot_parent(&debian().layer)
+}
+
+/// What `assay view suggest` says about a container.
+fn suggested(case: &Case, name: &str) -> String {
+    let (id, scope) = (case.id(name), case.daemon.scope.as_str());
+    let output = case.daemon.assay(&["view", "suggest", &id, "--namespace", scope]);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The process that watches what a container uses.
+fn watcher(shim: u32) -> Option<u32> {
+    let is_watcher = |pid: &u32| parent(*pid) == shim && command_line(*pid).get(1).is_some_and(|word| word == "watch");
+    processes().into_iter().find(is_watcher)
+}
+
+fn what_an_audited_container_uses_becomes_a_policy(case: &Case) {
+    if !needs_assay("an audit of files") {
+        return;
+    }
+    let container = audited(case, "audited").start();
+    let decision = case.daemon.decisions(&case.id("audited")).remove(0);
+    assert!(decision.view.is_none(), "{decision:?}");
+    let files = decision.files.expect("what enforce would hide");
+    let audit = files.audit.expect("what enforce would hide");
+    assert_eq!((audit.rule.as_str(), audit.refuse.as_str()), ("audited", ""));
+    assert!(audit.names > 100 && !audit.first.is_empty(), "{audit:?}");
+
+    // It sees everything, and what it uses of the hidden is told.
+    let script = "id >/dev/null; id >/dev/null; ls /usr/share/doc/dpkg >/dev/null; head -c 1 /usr/bin/perl >/dev/null; sleep 1; echo done";
+    let seen = container.run("use", script);
+    assert_eq!((seen.status, seen.stdout.as_str()), (0, "done\n"), "{seen:?}");
+    eventually("what was used", || {
+        let fragment = suggested(case, "audited");
+        if fragment.contains("\"/usr/bin/id\"") {
+            Ok(())
+        } else {
+            Err(fragment)
+        }
+    });
+    assert!(watcher(container.shim()).is_some());
+    drop(container);
+
+    // The record outlives the container, and the watcher does not.
+    let fragment = suggested(case, "audited");
+    assert!(!fragment.contains("still watched"), "{fragment}");
+    assert!(
+        fragment.contains("# For rule \"audited\":\n[rule.filesystem]\nexec = ["),
+        "{fragment}"
+    );
+    let line = |path: &str| {
+        let found = fragment
+            .lines()
+            .find(|line| line.starts_with(&format!("  \"{path}\", #")));
+        found.unwrap_or_else(|| panic!("no {path} in {fragment}")).to_owned()
+    };
+    // Who it was is known of those that live a little longer, by the name before the exec or after it.
+    assert!(line("/usr/bin/dash").contains("executed 1 times by '"), "{fragment}");
+    assert!(line("/usr/bin/id").contains("first at 20"), "{fragment}");
+    assert!(
+        line("/usr/share/doc/dpkg").contains("opened as a directory 1 times by "),
+        "{fragment}"
+    );
+    let policy: toml::Table = toml::from_str(&fragment.replace("[rule.filesystem]", "")).unwrap();
+    let has = |key: &str, path: &str| policy[key].as_array().unwrap().contains(&path.into());
+    assert!(
+        has("exec", "/usr/bin/dash") && has("keep", "/usr/bin/perl"),
+        "{fragment}"
+    );
+    // What it needs anyway is not in it, and nothing that it did not use.
+    assert!(
+        !has("exec", "/usr/bin/sleep") && !has("exec", "/usr/bin/env"),
+        "{fragment}"
+    );
+
+    let none = case
+        .daemon
+        .assay(&["view", "suggest", "nobody", "--namespace", &case.daemon.scope]);
+    assert_eq!(none.status.code(), Some(7), "{none:?}");
+}
+
+fn an_audit_rule_takes_no_file_away(case: &Case) {
+    if !needs_assay("an audit of files") {
+        return;
+    }
+    let outcome = signed(case, "rehearsed")
+        .image_name(REHEARSED)
+        .edit(|spec| spec["process"]["args"] = json!(["/bin/sh", "-c", "/bin/id -u"]))
+        .run();
+    assert_eq!(outcome.stdout, "0\n", "{outcome:?}");
+    let decision = case.daemon.decisions(&case.id("rehearsed")).remove(0);
+    assert_eq!(decision.code, "audit-only");
+    let audit = decision
+        .files
+        .and_then(|files| files.audit)
+        .expect("what enforce would hide");
+    assert_eq!(audit.rule, "to be minimized");
+    assert!(audit.names > 100, "{audit:?}");
+    assert!(decision.view.is_none() && decision.evidence.is_empty());
+}
+
+fn a_watch_ends_with_the_shim_that_is_killed(case: &Case) {
+    if !needs_assay("an audit of files") {
+        return;
+    }
+    let container = audited(case, "killed").start();
+    let shim = container.shim();
+    let watcher = watcher(shim).expect("a watcher");
+    let shim = rustix::process::Pid::from_raw(shim.cast_signed()).unwrap();
+    rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+    eventually("the end of the watcher", || {
+        if alive(watcher) {
+            Err("it lives".to_owned())
+        } else {
+            Ok(())
+        }
+    });
 }
