@@ -633,7 +633,7 @@ mod tests {
           |                  ^^^^^^^^^^^^
          help: an absolute path as the container sees it, /usr/bin/env for example
 
-        error[invalid-value]: `/a[` cannot be a path in an image: it is no pattern that can be matched
+        error[invalid-value]: `/a[` cannot be a path in an image: a bracket in it opens no set of characters
           --> /etc/assay/policy.d/50.toml:10:9
            |
         10 | keep = ['/a[']

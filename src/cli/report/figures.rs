@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 
 use crate::admission::{Name, NameKind, Package, Survey};
-use crate::policy::FilePattern;
+use crate::policy::glob;
 
 const TOOLS: &str = include_str!("../../../config/report/tools.toml");
 
@@ -24,17 +24,9 @@ struct ToolKind {
     programs: Vec<String>,
 }
 
-/// The kinds in the order of the file, each with its patterns.
-static KINDS: LazyLock<Vec<(ToolKind, Vec<FilePattern>)>> = LazyLock::new(|| {
-    // Part of the program: a test reads it.
-    let tools: Tools = toml::from_str(TOOLS).unwrap_or(Tools { kind: Vec::new() });
-    let with_patterns = |kind: ToolKind| {
-        let patterns = kind.programs.iter().filter_map(|text| FilePattern::new(text).ok());
-        let patterns = patterns.collect();
-        (kind, patterns)
-    };
-    tools.kind.into_iter().map(with_patterns).collect()
-});
+/// The kinds in the order of the file. It is part of the program: a test reads it.
+static TOOL_KINDS: LazyLock<Vec<ToolKind>> =
+    LazyLock::new(|| toml::from_str::<Tools>(TOOLS).map_or_else(|_| Vec::new(), |tools| tools.kind));
 
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -128,10 +120,10 @@ pub(super) fn figures(survey: &Survey) -> Vec<Figure> {
             name.capability
         }),
     ];
-    for (kind, patterns) in KINDS.iter() {
+    for kind in TOOL_KINDS.iter() {
         figures.push(count(&kind.name, &kind.reason, &|name| {
             let last = name.path.rsplit('/').next().unwrap_or_default();
-            name.executable && patterns.iter().any(|pattern| pattern.matches(last))
+            name.executable && kind.programs.iter().any(|pattern| glob::component(pattern, last))
         }));
     }
     figures
@@ -151,11 +143,15 @@ mod tests {
         let tools: Tools = toml::from_str(TOOLS).unwrap();
         let names: Vec<&str> = tools.kind.iter().map(|kind| kind.name.as_str()).collect();
         assert_eq!(names, ["shells", "interpreters", "package managers", "network tools"]);
-        for ((kind, patterns), read) in KINDS.iter().zip(&tools.kind) {
-            assert_eq!(kind.programs, read.programs);
-            assert_eq!(patterns.len(), read.programs.len(), "{}", kind.name);
-            assert!(!kind.reason.is_empty());
+        for kind in &tools.kind {
+            assert!(!kind.reason.is_empty() && !kind.programs.is_empty(), "{}", kind.name);
+            assert!(
+                kind.programs.iter().all(|pattern| glob::is_sound(pattern)),
+                "{}",
+                kind.name
+            );
         }
+        assert_eq!(TOOL_KINDS.len(), tools.kind.len());
     }
 
     fn name(path: &str, kind: NameKind, visible: bool) -> Name {
