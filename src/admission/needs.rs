@@ -604,6 +604,36 @@ mod tests {
     }
 
     #[test]
+    fn a_survey_has_every_name_and_what_it_counts_as() {
+        let image = image();
+        let other = image.path().join("usr/bin/other");
+        std::os::unix::fs::symlink("other", image.path().join("usr/bin/link")).unwrap();
+        // Version 2 with cap_net_raw, as setcap writes it.
+        let mut capability = [0u8; 20];
+        capability[..8].copy_from_slice(&[1, 0, 0, 2, 0, 0x20, 0, 0]);
+        rustix::fs::setxattr(
+            &other,
+            "security.capability",
+            &capability,
+            rustix::fs::XattrFlags::empty(),
+        )
+        .unwrap();
+        let survey = needs(&image, "/usr/bin/tool", Some(&["tool 1.0-1"])).survey.unwrap();
+        let name = |path: &str| survey.names.iter().find(|name| name.path == path).unwrap();
+        let other = name("/usr/bin/other");
+        assert!(
+            other.capability && other.executable && !other.visible && !other.set_id,
+            "{other:?}"
+        );
+        assert!(name("/usr/bin/tool").visible && !name("/usr/bin/tool").capability);
+        assert!(name("/usr/bin/link").executable && !name("/etc/os-release").executable);
+        let package = |name: &str| survey.packages.iter().find(|package| package.name == name).unwrap();
+        // Its list in the database is its own too.
+        assert_eq!((package("tool").files, package("tool").listed), ((3, 1), Some(true)));
+        assert_eq!(package("dash").listed, Some(false));
+    }
+
+    #[test]
     fn a_program_that_no_package_owns_is_reported() {
         let own = needs(&image(), "/opt/own", None);
         assert_eq!(own.unattested, ["/opt/own"]);

@@ -6,9 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::{Value, json};
 
 use crate::harness::container::ContainerBuilder;
+use crate::harness::cri::Pod;
 use crate::harness::daemon::{DEBIAN, MINIMIZED, NARROWED, REHEARSED, debian};
 use crate::harness::leftovers::{alive, command_line, parent, processes};
-use crate::harness::{Case, eventually, needs_assay, on_each_containerd};
+use crate::harness::{Case, Version, eventually, needs_assay, on_each_containerd};
 use crate::refusals::{assert_refusal, signed};
 
 on_each_containerd! {
@@ -117,6 +118,18 @@ fn a_container_sees_only_what_it_needs(case: &Case) {
     let missing = container.exec("missing", &["/bin/no-such-program"]).unwrap();
     let error = missing.start().unwrap_err();
     assert!(!error.message().contains("hidden"), "{error}");
+    // A kubelet is told the same. Of an image with several names, containerd before 2 tells another one than was asked for.
+    let pod = Pod::run(case.daemon, &case.id("pod"), "").unwrap();
+    let probed = pod.create("probed", MINIMIZED, &["/bin/sleep", "1000"]).unwrap();
+    pod.start(&probed).unwrap();
+    let minimized = case.daemon.decisions(&probed)[0].rule.as_deref() == Some("minimized");
+    assert!(minimized || case.daemon.version != Version::V2_1);
+    if minimized {
+        let error = pod.exec(&probed, &["cat", "/etc/passwd"]).unwrap_err();
+        assert!(error.message().contains("exec = [\"/bin/cat\"]"), "{error}");
+    }
+    pod.stop(&probed).unwrap();
+
     let decisions = case.daemon.decisions(&case.id("minimized"));
     let files = decisions[0].files.clone().expect("what the view shows");
     assert_eq!((files.sbom, files.unfollowed), (None, Vec::new()));
@@ -278,6 +291,29 @@ fn what_an_audited_container_uses_becomes_a_policy(case: &Case) {
         }
     });
     assert!(watcher(container.shim()).is_some());
+    // A report about a container is about what it was started with.
+    let socket = case.daemon.socket();
+    let of = [
+        "report",
+        &case.id("audited"),
+        "--namespace",
+        &case.daemon.scope,
+        "--address",
+    ];
+    let report = case
+        .daemon
+        .assay(&[&of[..], &[socket.to_str().unwrap(), "-o", "json"]].concat());
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    let executables = &report["figures"][3];
+    assert_eq!(
+        (&executables["name"], &report["enforced"]),
+        (&json!("executables"), &json!(false))
+    );
+    let shown = executables["shown"].as_array().unwrap();
+    assert!(
+        shown.contains(&json!("/usr/bin/sleep")) && !shown.contains(&json!("/usr/sbin/nginx")),
+        "{shown:?}"
+    );
     drop(container);
 
     // The record outlives the container, and the watcher does not.

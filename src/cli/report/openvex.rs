@@ -118,11 +118,17 @@ impl Scan {
 /// What makes two package URLs one package: type, namespace, name, version. Scanners differ in qualifiers.
 fn identity(purl: &str) -> Option<(String, String, String, String)> {
     let purl: PackageUrl<'_> = purl.parse().ok()?;
+    let version = purl.version()?;
+    // Some write a Debian epoch as a part of the version, some beside it.
+    let epoch = purl
+        .qualifiers()
+        .get("epoch")
+        .filter(|epoch| *epoch != "0" && !version.contains(':'));
     Some((
         purl.ty().to_owned(),
         purl.namespace().unwrap_or_default().to_owned(),
         purl.name().to_owned(),
-        purl.version()?.to_owned(),
+        epoch.map_or_else(|| version.to_owned(), |epoch| format!("{epoch}:{version}")),
     ))
 }
 
@@ -256,6 +262,14 @@ mod tests {
         insta::assert_snapshot!(document);
         let scan = Scan::parse(TRIVY.as_bytes(), "scan").unwrap();
         assert!(super::document(&report, &scan).is_ok());
+    }
+
+    #[test]
+    fn an_epoch_is_the_same_wherever_it_is_written() {
+        let within = identity("pkg:deb/debian/libcrypt1@1%3A4.4.33-2?arch=amd64");
+        assert_eq!(within, identity("pkg:deb/debian/libcrypt1@4.4.33-2?arch=amd64&epoch=1"));
+        assert_ne!(within, identity("pkg:deb/debian/libcrypt1@4.4.33-2?arch=amd64"));
+        assert_eq!(identity("pkg:deb/debian/libcrypt1"), None);
     }
 
     #[test]
