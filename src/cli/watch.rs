@@ -80,7 +80,7 @@ fn watch(args: &Args, config: &Config) -> Result<(), WatchError> {
     drop(list);
     let mut watch = Watch::new(&args.root, &program(&args.runtime), hidden).map_err(WatchError::Listen)?;
     let records = state.subdir(RECORDS)?;
-    make_room(&records)?;
+    make_room(&records, MAX_RECORDS)?;
     let name = record_name(&args.namespace, &args.container);
     let mut record = Record {
         version: VERSION,
@@ -132,10 +132,10 @@ fn write(records: &StateDir, name: &str, record: &Record) -> Result<(), store::E
     records.write_volatile(name, &json)
 }
 
-/// Removes the oldest records when there are too many.
-fn make_room(records: &StateDir) -> Result<(), store::Error> {
+/// Removes the oldest records, so that with one more there are `most`.
+fn make_room(records: &StateDir, most: usize) -> Result<(), store::Error> {
     let names = store::names(records.as_fd(), records.path())?.collect::<Result<Vec<_>, _>>()?;
-    if names.len() < MAX_RECORDS {
+    if names.len() < most {
         return Ok(());
     }
     let changed = |name: &PathBuf| {
@@ -149,7 +149,7 @@ fn make_room(records: &StateDir) -> Result<(), store::Error> {
         .map(|name| (changed(&name), name))
         .collect();
     by_age.sort();
-    for (_, name) in by_age.iter().take(by_age.len() + 1 - MAX_RECORDS) {
+    for (_, name) in by_age.iter().take(by_age.len() + 1 - most) {
         // Another process may be clearing up as well.
         let _ = std::fs::remove_file(records.path().join(name));
     }
@@ -166,4 +166,33 @@ fn program(runtime: &Path) -> PathBuf {
         .map(|directory| directory.join(runtime))
         .find(|file| file.is_file())
         .unwrap_or_else(|| runtime.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_records_go_first() {
+        let place = tempfile::tempdir().unwrap();
+        let records = StateDir::open(&place.path().join("state")).unwrap();
+        let old = std::time::SystemTime::UNIX_EPOCH;
+        for (name, age) in [("a", 3), ("b", 1), ("c", 2)] {
+            records.write_volatile(name, b"{}").unwrap();
+            let file = std::fs::File::open(records.path().join(name)).unwrap();
+            file.set_modified(old + Duration::from_secs(age)).unwrap();
+        }
+        make_room(&records, 4).unwrap();
+        assert!(records.read("b", 10).unwrap().is_some());
+        make_room(&records, 2).unwrap();
+        let left = ["a", "b", "c"].map(|name| records.read(name, 10).unwrap().is_some());
+        assert_eq!(left, [true, false, false]);
+    }
+
+    #[test]
+    fn the_oci_runtime_may_be_given_by_name() {
+        assert_eq!(program(Path::new("/usr/sbin/runc")), Path::new("/usr/sbin/runc"));
+        assert!(program(Path::new("sh")).is_absolute());
+        assert_eq!(program(Path::new("no-such-runtime")), Path::new("no-such-runtime"));
+    }
 }

@@ -17,6 +17,8 @@ use crate::admission::FilesAudit;
 
 /// What it says on standard output once it listens.
 pub const READY: &[u8] = b"watching\n";
+/// Most bytes of why it does not.
+const MAX_REASON: u64 = 500;
 /// Longest wait for that, and for its last word.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -72,8 +74,10 @@ impl Watcher {
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let (mut child, mut std) = children.spawn(command)?;
+            .stderr(Stdio::piped());
+        // Not killed with the shim: its standard input ends then, and it has a last word to write.
+        let mut std = command.spawn()?;
+        let mut child = children.watch(i32::try_from(std.id()).map_err(io::Error::other)?)?;
         let handle = child.handle()?;
         let watcher = Self {
             stdin: std.stdin.take(),
@@ -81,18 +85,25 @@ impl Watcher {
             // Whoever is not waited for keeps all others from being reaped.
             ended: tokio::spawn(async move { child.wait().await }),
         };
-        let stdout = std.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let (stdout, stderr) = std
+            .stdout
+            .take()
+            .zip(std.stderr.take())
+            .ok_or(io::ErrorKind::BrokenPipe)?;
         let mut stdout = pipe::Receiver::from_owned_fd(stdout.into())?;
         let mut said = [0; READY.len()];
         match timeout(PATIENCE, stdout.read_exact(&mut said)).await {
-            Ok(Ok(_)) if said == *READY => Ok(watcher),
-            Ok(Err(error)) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
-            Ok(_) => Err(io::Error::other("assay watch ended at once; run it by hand to see why")),
+            Ok(Ok(_)) if said == *READY => return Ok(watcher),
+            Ok(_) => {}
             Err(_) => {
                 watcher.kill();
-                Err(io::ErrorKind::TimedOut.into())
+                return Err(io::ErrorKind::TimedOut.into());
             }
         }
+        let mut why = Vec::new();
+        let mut stderr = pipe::Receiver::from_owned_fd(stderr.into())?.take(MAX_REASON);
+        let _ = timeout(PATIENCE, stderr.read_to_end(&mut why)).await;
+        Err(io::Error::other(String::from_utf8_lossy(&why).trim().to_owned()))
     }
 
     /// Ends it, after it has recorded what it saw.
@@ -107,5 +118,41 @@ impl Watcher {
     fn kill(&self) {
         // Fails when it has ended, which is what is wanted.
         let _ = self.handle.signal(libc::SIGKILL.cast_unsigned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn run(script: &str) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", script]);
+            let watcher = Watcher::run(&Arc::new(Children::default()), &mut command).await?;
+            watcher.end().await;
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn a_watcher_ends_when_its_input_does_and_says_why_it_never_began() {
+        let place = tempfile::tempdir().unwrap();
+        let last = place.path().join("last");
+        let started = Instant::now();
+        run(&format!("echo watching; cat; echo word > {}", last.display())).unwrap();
+        assert_eq!(std::fs::read_to_string(last).unwrap(), "word\n");
+        assert!(started.elapsed() < PATIENCE);
+        assert_eq!(
+            run("echo fanotify: no >&2; exit 1").unwrap_err().to_string(),
+            "fanotify: no"
+        );
+        assert_eq!(run("echo something; exit 0").unwrap_err().to_string(), "");
     }
 }

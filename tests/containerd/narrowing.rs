@@ -318,7 +318,7 @@ fn what_an_audited_container_uses_becomes_a_policy(case: &Case) {
 
     // The record outlives the container, and the watcher does not.
     let fragment = suggested(case, "audited");
-    assert!(!fragment.contains("still watched"), "{fragment}");
+    assert!(!fragment.contains("no end is recorded"), "{fragment}");
     assert!(
         fragment.contains("# For rule \"audited\":\n[rule.filesystem]\nexec = ["),
         "{fragment}"
@@ -390,4 +390,7 @@ fn a_watch_ends_with_the_shim_that_is_killed(case: &Case) {
             Ok(())
         }
     });
+    // It had its last word.
+    let fragment = suggested(case, "killed");
+    assert!(!fragment.contains("no end is recorded"), "{fragment}");
 }

@@ -80,7 +80,7 @@ fn read(args: &Args, config: &Config) -> Result<Option<Record>, RecordError> {
 fn fragment(record: &Record) -> String {
     let until = match record.until {
         Some(until) => format!("until {until}"),
-        None => "and is still watched".to_owned(),
+        None => "on; no end is recorded yet".to_owned(),
     };
     let mut lines = vec![
         format!(
