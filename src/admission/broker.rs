@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::runtime::Runtime;
 
 use super::log::LOG;
 use super::memo::Inputs;
@@ -289,7 +290,9 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<Looked, (String, St
     };
     let mut used = Used::default();
     let ruling = desk.rule(&case, &mut used);
-    let unpacked = block_on(deadline, started, identity::unpacked(containerd, namespace, &image)).map_err(obstacle)?;
+    let runtime = event_loop().map_err(obstacle)?;
+    let unpacking = identity::unpacked(containerd, namespace, &image);
+    let unpacked = block_on_in(&runtime, deadline, started, unpacking).map_err(obstacle)?;
     let blobs: Vec<Digest> = used.blobs.iter().copied().collect();
     let needs = desk.minimizing().and_then(|minimizing| {
         let case = minimize::Case {
@@ -312,7 +315,7 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<Looked, (String, St
         Ok((needs, shown))
     });
     // If this fails, the snapshot goes with its lease.
-    let _ = block_on(deadline, started, async {
+    let _ = block_on_in(&runtime, deadline, started, async {
         unpacked.release().await;
         Ok(())
     });
@@ -710,11 +713,24 @@ pub(super) fn block_on<T>(
     started: Instant,
     calls: impl Future<Output = Result<T, Fault>>,
 ) -> Result<T, Obstacle> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    block_on_in(&event_loop()?, deadline, started, calls)
+}
+
+fn event_loop() -> Result<Runtime, Obstacle> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
-        .map_err(Obstacle::Runtime)?;
+        .map_err(Obstacle::Runtime)
+}
+
+/// As [`block_on`], for calls over one connection: it is gone with the event loop that it was made in.
+fn block_on_in<T>(
+    runtime: &Runtime,
+    deadline: Instant,
+    started: Instant,
+    calls: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Obstacle> {
     runtime
         .block_on(async { tokio::time::timeout_at(deadline.into(), calls).await })
         .map_err(|_| Obstacle::IdentityTimeout(started.elapsed()))?

@@ -242,6 +242,12 @@ fn the_report_compares_an_image_with_its_view(case: &Case) {
         product.contains(json["manifest"].as_str().unwrap()) && product.contains(view),
         "{product}"
     );
+    // What it looked at is given back at once, not when its lease ends.
+    eventually("the end of all looks", || {
+        let listed = case.daemon.ctr(scope, &["snapshots", "ls"]);
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        if listed.contains("View") { Err(listed) } else { Ok(()) }
+    });
 }
 
 /// A container of a Debian image that sleeps, under a rule that audits its file system.
