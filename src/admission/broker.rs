@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::runtime::Runtime;
 
 use super::log::LOG;
 use super::memo::Inputs;
@@ -157,7 +158,7 @@ fn decide(config: &Config, request: &Request, started: Instant, decision: &mut D
         }
         thorough = true;
     };
-    if ruling.verdict == Verdict::Allow && ruling.filesystem.mode == Mode::Enforce {
+    if ruling.verdict == Verdict::Allow && ruling.filesystem.mode != Mode::Off {
         desk.show(request, &identity, &mut ruling, &used, decision);
         watch.note(decision, "files");
     }
@@ -227,6 +228,19 @@ pub struct Subject<'a> {
     pub kubernetes_namespace: Option<&'a str>,
     /// A path in the image whose reason is asked for.
     pub explain: Option<&'a str>,
+    /// Whether every name of the image is to be listed, and the digest of the view to be found out.
+    pub survey: bool,
+}
+
+/// What was found out about a [`Subject`].
+#[derive(Debug)]
+pub struct Looked {
+    /// How it would be judged.
+    pub decision: Decision,
+    /// What it needs of its image.
+    pub needs: Needs,
+    /// Whether a rule would show it only that, and by which word.
+    pub mode: Mode,
 }
 
 /// Finds out what a container, or one of an image that nobody changes anything about, needs of its image: by the SBOM on
@@ -235,7 +249,7 @@ pub struct Subject<'a> {
 ///
 /// # Errors
 /// In words, with what to do next.
-pub fn look(config: &Config, subject: Subject<'_>) -> Result<(Decision, Needs), (String, String)> {
+pub fn look(config: &Config, subject: Subject<'_>) -> Result<Looked, (String, String)> {
     let started = Instant::now();
     let deadline = started + LOOK_TIME;
     let obstacle = |obstacle: Obstacle| (printable(&obstacle.to_string()).into_owned(), obstacle.fix());
@@ -276,7 +290,9 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<(Decision, Needs), 
     };
     let mut used = Used::default();
     let ruling = desk.rule(&case, &mut used);
-    let unpacked = block_on(deadline, started, identity::unpacked(containerd, namespace, &image)).map_err(obstacle)?;
+    let runtime = event_loop().map_err(obstacle)?;
+    let unpacking = identity::unpacked(containerd, namespace, &image);
+    let unpacked = block_on_in(&runtime, deadline, started, unpacking).map_err(obstacle)?;
     let blobs: Vec<Digest> = used.blobs.iter().copied().collect();
     let needs = desk.minimizing().and_then(|minimizing| {
         let case = minimize::Case {
@@ -286,23 +302,31 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<(Decision, Needs), 
             filesystem: &ruling.filesystem,
             read_only: true,
             needs_sbom: ruling.needs_sbom,
-            evidence: &ruling.evidence,
+            sbom: ruling.sbom,
             blobs: &blobs,
         };
-        minimize::look(&minimizing, &case, subject.explain)
-            .map_err(|unseen| (printable(&unseen.to_string()).into_owned(), unseen.fix().to_owned()))
+        let words = |unseen: minimize::Unseen| (printable(&unseen.to_string()).into_owned(), unseen.fix().to_owned());
+        let needs = minimize::look(&minimizing, &case, subject.explain, subject.survey).map_err(words)?;
+        let shown = if subject.survey {
+            Some(minimize::view(&minimizing, &case, &needs).map_err(words)?)
+        } else {
+            None
+        };
+        Ok((needs, shown))
     });
     // If this fails, the snapshot goes with its lease.
-    let _ = block_on(deadline, started, async {
+    let _ = block_on_in(&runtime, deadline, started, async {
         unpacked.release().await;
         Ok(())
     });
-    let needs = needs?;
+    let (needs, seen) = needs?;
     let mut decision = blank(namespace, "");
     decision.name = printable(image_name).into_owned();
     decision.image = Some(shown(&image));
+    let mode = ruling.filesystem.mode;
     apply(&mut decision, ruling, used);
-    Ok((decision, needs))
+    (decision.view, decision.files) = seen.unzip();
+    Ok(Looked { decision, needs, mode })
 }
 
 /// What became of a recorded allow: whether its evidence is still there, and what would be decided now.
@@ -501,12 +525,19 @@ impl Desk {
         })
     }
 
-    /// Gives an allowed container its view, or makes a refusal of it.
+    /// Gives an allowed container its view, or makes a refusal of it; under audit, says what is to be watched.
     fn show(&self, request: &Request, identity: &Identity, ruling: &mut Ruling, used: &Used, decision: &mut Decision) {
         // What was not proved to be an image is not allowed by a rule that has a view.
         let Ok(image) = &identity.root else { return };
         let desk = match self.minimizing() {
             Ok(desk) => desk,
+            Err((reason, _)) if ruling.filesystem.mode == Mode::Audit => {
+                decision.files = Some(Files {
+                    unavailable: reason,
+                    ..Files::default()
+                });
+                return;
+            }
             Err((reason, fix)) => {
                 *ruling = ruling.instead("state-unusable", reason, &fix, false);
                 return;
@@ -520,7 +551,7 @@ impl Desk {
             filesystem: &ruling.filesystem,
             read_only: identity.workload.read_only_root || ruling.edits.read_only_root,
             needs_sbom: ruling.needs_sbom,
-            evidence: &ruling.evidence,
+            sbom: ruling.sbom,
             blobs: &blobs,
         };
         match minimize::show(&desk, &case) {
@@ -529,8 +560,16 @@ impl Desk {
                 decision.view = Some(view);
                 decision.files = Some(files);
             }
+            Ok(Shown::Watched(mut files)) => {
+                if let Some(audit) = &mut files.audit {
+                    audit.rule.clone_from(&ruling.files_rule);
+                }
+                decision.files = Some(*files);
+            }
             Ok(Shown::Refused { code, reason, fix }) => *ruling = ruling.instead(code, reason, &fix, true),
-            Err(unseen) if ruling.filesystem.unavailable == Unavailable::Full => {
+            Err(unseen)
+                if ruling.filesystem.unavailable == Unavailable::Full || ruling.filesystem.mode == Mode::Audit =>
+            {
                 decision.files = Some(Files {
                     unavailable: printable(&unseen.to_string()).into_owned(),
                     ..Files::default()
@@ -674,11 +713,24 @@ pub(super) fn block_on<T>(
     started: Instant,
     calls: impl Future<Output = Result<T, Fault>>,
 ) -> Result<T, Obstacle> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    block_on_in(&event_loop()?, deadline, started, calls)
+}
+
+fn event_loop() -> Result<Runtime, Obstacle> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
-        .map_err(Obstacle::Runtime)?;
+        .map_err(Obstacle::Runtime)
+}
+
+/// As [`block_on`], for calls over one connection: it is gone with the event loop that it was made in.
+fn block_on_in<T>(
+    runtime: &Runtime,
+    deadline: Instant,
+    started: Instant,
+    calls: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Obstacle> {
     runtime
         .block_on(async { tokio::time::timeout_at(deadline.into(), calls).await })
         .map_err(|_| Obstacle::IdentityTimeout(started.elapsed()))?

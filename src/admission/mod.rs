@@ -30,6 +30,7 @@ pub mod rehearsal;
 mod roots;
 mod ruling;
 pub mod sandbox;
+mod survey;
 mod timely;
 mod trail;
 
@@ -43,9 +44,10 @@ use crate::verify::Fact;
 use crate::view::View;
 
 pub use crate::identity::{Image, Mount};
-pub use broker::{Recheck, Subject, admit, look, recheck, reject, verify};
+pub use broker::{Looked, Recheck, Subject, admit, look, recheck, reject, verify};
 pub use log::LOG;
 pub use needs::{Counts, Needs, Unlisted};
+pub use survey::{Name, NameKind, Package, Survey};
 
 /// Version of the [`Request`] and [`Decision`] documents. A reader refuses any other.
 pub const VERSION: u32 = 1;
@@ -165,9 +167,30 @@ pub struct Files {
     /// What is wrong with the image.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
-    /// Why the container sees all of its image although its rule wants a view.
+    /// Why the container sees all of its image although its rule wants a view, or why what it uses is not watched.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub unavailable: String,
+    /// Under audit: what enforce would do to the container, which sees all of its image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<FilesAudit>,
+}
+
+/// What enforcing the file system would do to a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilesAudit {
+    /// Name of the rule that says what would be visible.
+    pub rule: String,
+    /// Digest and name of the list of everything that would be hidden, whose use is watched.
+    pub list: Digest,
+    /// How many names are in it.
+    pub names: u64,
+    /// The first executables in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub first: Vec<String>,
+    /// Why the container would be refused; empty where it would not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub refuse: String,
 }
 
 /// What is taken out of a container's specification: a closed set, each of which can only narrow what was asked for.

@@ -3,6 +3,7 @@
 use toml::Spanned;
 
 use super::super::{Filesystem, Level, Mode, Restart, Runtime, Unattested, Unavailable, diags};
+use super::MODES;
 use crate::diagnostic::strict::{Reader, Table};
 
 const RUNTIME_KEYS: &[&str] = &[
@@ -24,7 +25,6 @@ const FILESYSTEM_KEYS: &[&str] = &[
 
 const RESTARTS: &[(&str, Restart)] = &[("refuse", Restart::Refuse), ("allow", Restart::Allow)];
 const USERS: &[(&str, bool)] = &[("non-root", true), ("any", false)];
-const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("off", Mode::Off)];
 const LEVELS: &[(&str, Level)] = &[
     ("packages", Level::Packages),
     ("balanced", Level::Balanced),
@@ -121,8 +121,5 @@ fn path_fault(path: &str, pattern: bool) -> Option<&'static str> {
     if !pattern {
         return None;
     }
-    match crate::policy::FilePattern::new(path) {
-        Ok(_) => None,
-        Err(_) => Some("it is no pattern that can be matched"),
-    }
+    (!crate::policy::glob::is_sound(path)).then_some("a bracket in it opens no set of characters")
 }

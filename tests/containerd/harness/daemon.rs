@@ -80,6 +80,41 @@ pub const NARROWED: &str = "assay.test/narrowed/signed:latest";
 /// The same, where the container sees only what it needs.
 pub const MINIMIZED: &str = "assay.test/minimized/signed:latest";
 
+/// An image of nginx on Debian, nearly five thousand files, of which what enforcing the file system would hide is watched.
+pub const DEBIAN: &str = "assay.test/nginx:latest";
+
+/// What [`DEBIAN`] is made of.
+#[derive(Debug)]
+pub struct Debian {
+    /// Digest of the manifest.
+    pub digest: String,
+    /// Digest of its only layer, unpacked: the chain ID.
+    pub layer: String,
+}
+
+/// Reads what `make setup` built.
+pub fn debian() -> Debian {
+    let folder = set_up("images/nginx");
+    let read = |path: PathBuf| serde_json::from_slice::<serde_json::Value>(&fs::read(path).unwrap()).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let blob = |digest: &str| {
+        read(
+            folder
+                .join("blobs/sha256")
+                .join(digest.strip_prefix("sha256:").unwrap()),
+        )
+    };
+    let digest = text(&read(folder.join("index.json"))["manifests"][0]["digest"]);
+    let config = blob(&text(&blob(&digest)["config"]["digest"]));
+    Debian {
+        digest,
+        layer: text(&config["rootfs"]["diff_ids"][0]),
+    }
+}
+
+/// The same, under a rule of mode audit that would enforce a view.
+pub const REHEARSED: &str = "assay.test/rehearsed/signed:latest";
+
 /// Nobody has signed this one.
 pub static UNSIGNED: LazyLock<Image> =
     LazyLock::new(|| Image::busybox("assay.test/enforced/unsigned:latest", "unsigned", &["/bin/sh"]));
@@ -149,7 +184,9 @@ impl Daemon {
             daemon.tag(namespace, "assay.test/busybox:latest", SIGNED);
             daemon.tag(namespace, "assay.test/busybox:latest", WANTED_BY_ANOTHER);
             daemon.tag(namespace, "assay.test/busybox:latest", NARROWED);
-            daemon.tag(namespace, "assay.test/busybox:latest", MINIMIZED);
+            for name in [MINIMIZED, REHEARSED] {
+                daemon.tag(namespace, "assay.test/busybox:latest", name);
+            }
         }
         cri::wait_for_image(&daemon.socket(), SIGNED);
         daemon
@@ -201,6 +238,11 @@ impl Daemon {
         if namespace == "k8s.io" {
             cri::wait_for_image(&self.socket(), &image.name);
         }
+    }
+
+    /// Imports and unpacks [`DEBIAN`]: large, so only where a test needs it.
+    pub fn import_debian(&self) {
+        self.import_archive(&set_up("images/nginx.tar"), &self.scope);
     }
 
     fn import_archive(&self, archive: &Path, namespace: &str) {
