@@ -275,12 +275,15 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<(Decision, Needs), 
             rootfs: &unpacked.mounts,
             workload: &workload,
             filesystem: &ruling.filesystem,
+            everything: false,
+            calls: false,
             read_only: true,
             needs_sbom: ruling.needs_sbom,
             evidence: &ruling.evidence,
             blobs: &blobs,
         };
         minimize::look(&minimizing, &case, subject.explain)
+            .map(|(needs, _)| needs)
             .map_err(|unseen| (printable(&unseen.to_string()).into_owned(), unseen.fix().to_owned()))
     });
     // If this fails, the snapshot goes with its lease.
@@ -509,16 +512,18 @@ impl Desk {
             rootfs: &request.rootfs,
             workload: &identity.workload,
             filesystem: &ruling.filesystem,
+            everything: false,
+            calls: false,
             read_only: identity.workload.read_only_root || ruling.edits.read_only_root,
             needs_sbom: ruling.needs_sbom,
             evidence: &ruling.evidence,
             blobs: &blobs,
         };
         match minimize::show(&desk, &case) {
-            Ok(Shown::View(shown)) => {
-                let (view, files) = *shown;
-                decision.view = Some(view);
-                decision.files = Some(files);
+            Ok(Shown::Found(found)) => {
+                let (view, files) = found.view.unzip();
+                decision.view = view;
+                decision.files = files;
             }
             Ok(Shown::Refused { code, reason, fix }) => *ruling = ruling.instead(code, reason, &fix, true),
             Err(unseen) if ruling.filesystem.unavailable == Unavailable::Full => {

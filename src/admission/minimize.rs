@@ -1,13 +1,15 @@
-//! Which files of its image an allowed container sees: what it needs, found out once for equal roots, as a view that is
-//! built once for equal needs.
+//! Which files of its image an allowed container sees, and which system calls they make: what it needs, found out once
+//! for equal roots, as a view that is built once for equal needs.
 
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 
+use super::analysis::{self, Analysis};
 use super::child::ChildFault;
 use super::needs::{self, MAX_STATEMENT, Needs, NeedsFault, Question};
 use super::roots;
@@ -45,6 +47,10 @@ pub(super) struct Case<'a> {
     pub(super) rootfs: &'a [Mount],
     pub(super) workload: &'a Workload,
     pub(super) filesystem: &'a Filesystem,
+    /// Whether all of the image is to be seen, and no view is made.
+    pub(super) everything: bool,
+    /// Whether it is asked for the system calls.
+    pub(super) calls: bool,
     /// Whether the container's root file system is read-only at last.
     pub(super) read_only: bool,
     /// Whether its rule asks for an SBOM.
@@ -57,14 +63,23 @@ pub(super) struct Case<'a> {
 
 /// What came of it.
 pub(super) enum Shown {
-    /// The container sees this.
-    View(Box<(View, Files)>),
+    /// The container may run so.
+    Found(Box<Found>),
     /// It must not run.
     Refused {
         code: &'static str,
         reason: String,
         fix: String,
     },
+}
+
+/// What a container sees and can call.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Nothing where it sees everything.
+    pub(super) view: Option<(View, Files)>,
+    /// Nothing where that was not asked for.
+    pub(super) calls: Option<Analysis>,
 }
 
 /// Why there is no view.
@@ -106,9 +121,10 @@ impl From<ChildFault> for Unseen {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Memo {
-    /// Key of the view: over the layers and everything that is kept.
-    view: Digest,
+    /// Key of the view, over the layers and everything that is kept; none where everything is seen.
+    view: Option<Digest>,
     files: Files,
+    calls: Option<Analysis>,
 }
 
 /// Everything that needs follow from.
@@ -120,18 +136,24 @@ struct Inputs<'a> {
     question: &'a Question,
     needs_sbom: bool,
     unattested: Unattested,
+    calls: bool,
 }
 
-/// Finds out what a container needs and gives it a view.
+/// Finds out what a container needs, gives it a view, and tells its system calls.
 ///
 /// # Errors
 /// See [`Unseen`]: the policy says what becomes of the container then.
 pub(super) fn show(desk: &Desk<'_>, case: &Case<'_>) -> Result<Shown, Unseen> {
     let snapshot = Snapshot::of(case.rootfs, case.read_only).map_err(view::Error::from)?;
-    let cache = Cache::open(desk.state, desk.run, &snapshot)?;
-    let way = cache.way()?;
+    let views = if case.everything {
+        None
+    } else {
+        let cache = Cache::open(desk.state, desk.run, &snapshot)?;
+        let way = cache.way()?;
+        Some((cache, way))
+    };
     let prepared = roots::prepare(case.workload);
-    let question = question(desk, case, prepared.roots);
+    let question = question(desk, case, prepared.roots.clone());
     let memos = desk.state.subdir(DIRECTORY).map_err(view::Error::from)?;
     let name = memo::program().map(|program| {
         let inputs = Inputs {
@@ -140,45 +162,115 @@ pub(super) fn show(desk: &Desk<'_>, case: &Case<'_>) -> Result<Shown, Unseen> {
             question: &question,
             needs_sbom: case.needs_sbom,
             unattested: case.filesystem.unattested,
+            calls: case.calls,
         };
         format!(
             "{}.json",
             Digest::of(&serde_json::to_vec(&inputs).unwrap_or_default()).hex()
         )
     });
-    if let Some(memo) = name.as_ref().and_then(|name| recall(&memos, name))
-        && let Some(view) = cache.find(&memo.view, way)?
-    {
-        return Ok(Shown::View(Box::new((view, memo.files))));
+    if let Some(memo) = name.as_ref().and_then(|name| recall(&memos, name)) {
+        match (&views, &memo.view) {
+            (None, None) => {
+                return Ok(Shown::Found(Box::new(Found {
+                    view: None,
+                    calls: memo.calls,
+                })));
+            }
+            (Some((cache, way)), Some(key)) => {
+                if let Some(view) = cache.find(key, *way)? {
+                    return Ok(Shown::Found(Box::new(Found {
+                        view: Some((view, memo.files)),
+                        calls: memo.calls,
+                    })));
+                }
+            }
+            _ => {}
+        }
     }
-    let needs = ask(desk, case, &snapshot, question, &prepared.contents)?;
+    let (needs, root) = ask(desk, case, &snapshot, question, &prepared.contents)?;
     if let Some(refused) = refusal(case, &needs) {
         return Ok(refused);
     }
-    let memo = Memo {
-        view: key(case.image, &needs),
-        files: files(case, &needs),
+    let (calls, lasting) = if case.calls {
+        let (calls, lasting) = calls(desk, &root, &prepared, &needs, false);
+        (Some(calls), lasting)
+    } else {
+        (None, true)
     };
-    let view = cache.build(&memo.view, way, &snapshot, &needs.keep)?;
-    if let (Some(name), Ok(json)) = (name, serde_json::to_vec(&memo)) {
+    let memo = Memo {
+        view: views.as_ref().map(|_| key(case.image, &needs)),
+        files: files(case, &needs),
+        calls,
+    };
+    let view = match (&views, &memo.view) {
+        (Some((cache, way)), Some(key)) => Some(cache.build(key, *way, &snapshot, &needs.keep)?),
+        _ => None,
+    };
+    if let (Some(name), true, Ok(json)) = (name, lasting, serde_json::to_vec(&memo)) {
         // What cannot be kept is found out again; nothing else depends on it.
         let _ = memo::make_room(&memos).and_then(|()| memos.write_volatile(&name, &json));
     }
-    Ok(Shown::View(Box::new((view, memo.files))))
+    Ok(Shown::Found(Box::new(Found {
+        view: view.map(|view| (view, memo.files)),
+        calls: memo.calls,
+    })))
 }
 
-/// What a container needs, told to a person: nothing is remembered and nothing is built.
+/// The system calls of what a container needs, and whether the same question would have the same answer again. What
+/// keeps them from being known is part of the answer.
+fn calls(
+    desk: &Desk<'_>,
+    root: &OwnedFd,
+    prepared: &roots::Prepared,
+    needs: &Needs,
+    routes: bool,
+) -> (Analysis, bool) {
+    use std::os::fd::AsFd as _;
+    let mut contents = prepared.contents.iter();
+    let mounts: Vec<Option<BorrowedFd<'_>>> = prepared
+        .roots
+        .mounts
+        .iter()
+        .map(|mount| mount.content.as_ref().and_then(|_| contents.next().map(OwnedFd::as_fd)))
+        .collect();
+    let found = desk.run.subdir("empty").map_err(analysis::AnalysisFault::from).and_then(|empty| {
+        let desk = analysis::Desk {
+            state: desk.state,
+            empty: empty.as_fd(),
+            deadline: desk.deadline,
+        };
+        let files = analysis::Files {
+            root: root.as_fd(),
+            mounts: &mounts,
+        };
+        analysis::analyse(&desk, &files, needs, routes)
+    });
+    let (mut analysis, lasting) = found.unwrap_or_else(|fault| (Analysis::incomplete(&fault.to_string()), false));
+    let unfollowed = needs.unfollowed.iter().map(|what| format!("not followed: {what}"));
+    analysis.unknown.splice(0..0, unfollowed);
+    (analysis, lasting)
+}
+
+/// What a container needs, told to a person, and its system calls with how they come about, if they are asked for:
+/// no view is built.
 ///
 /// # Errors
 /// See [`Unseen`].
-pub(super) fn look(desk: &Desk<'_>, case: &Case<'_>, explain: Option<&str>) -> Result<Needs, Unseen> {
+pub(super) fn look(
+    desk: &Desk<'_>,
+    case: &Case<'_>,
+    explain: Option<&str>,
+) -> Result<(Needs, Option<Analysis>), Unseen> {
     let snapshot = Snapshot::of(case.rootfs, case.read_only).map_err(view::Error::from)?;
     let prepared = roots::prepare(case.workload);
     let question = Question {
         explain: explain.map(str::to_owned),
-        ..question(desk, case, prepared.roots)
+        ..question(desk, case, prepared.roots.clone())
     };
-    ask(desk, case, &snapshot, question, &prepared.contents)
+    let (needs, root) = ask(desk, case, &snapshot, question, &prepared.contents)?;
+    let calls = case.calls.then(|| calls(desk, &root, &prepared, &needs, true).0);
+    Ok((needs, calls))
 }
 
 fn recall(memos: &StateDir, name: &str) -> Option<Memo> {
@@ -213,6 +305,7 @@ fn question(desk: &Desk<'_>, case: &Case<'_>, roots: roots::Roots) -> Question {
         volumes: Vec::new(),
         sbom: if case.needs_sbom { sbom(case.evidence) } else { None },
         rules: desk.rules.to_vec(),
+        everything: case.everything,
         explain: None,
     }
 }
@@ -230,8 +323,9 @@ fn ask(
     case: &Case<'_>,
     snapshot: &Snapshot,
     question: Question,
-    contents: &[std::os::fd::OwnedFd],
-) -> Result<Needs, Unseen> {
+    contents: &[OwnedFd],
+) -> Result<(Needs, OwnedFd), Unseen> {
+    use std::os::fd::AsFd as _;
     let stage = desk.run.subdir("stage").map_err(view::Error::from)?;
     let root = super::layers::merged(&snapshot.layers, stage.path()).map_err(Unseen::Layers)?;
     let statements = if question.sbom.is_some() {
@@ -239,7 +333,8 @@ fn ask(
     } else {
         Vec::new()
     };
-    Ok(needs::ask(root, question, &statements, contents, desk.deadline)?)
+    let needs = needs::ask(root.as_fd(), question, &statements, contents, desk.deadline)?;
+    Ok((needs, root))
 }
 
 /// The blobs that carry the evidence, each read once, by its digest, into a file that only this process knows.

@@ -17,6 +17,7 @@
 //! An image that could not be bound cannot be compared with the deny list. What is not known at all (no containerd, no
 //! record, no configuration, no active policy, no room for the record) refuses in every mode.
 
+pub mod analysis;
 mod broker;
 mod child;
 pub mod comparison;
@@ -43,9 +44,10 @@ use crate::verify::Fact;
 use crate::view::View;
 
 pub use crate::identity::{Image, Mount};
+pub use analysis::{Analysis, Route, Step};
 pub use broker::{Recheck, Subject, admit, look, recheck, reject, verify};
 pub use log::LOG;
-pub use needs::{Counts, Needs, Unlisted};
+pub use needs::{Accounted, Counts, Elf, Needs, Unlisted};
 
 /// Version of the [`Request`] and [`Decision`] documents. A reader refuses any other.
 pub const VERSION: u32 = 1;

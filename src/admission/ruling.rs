@@ -9,7 +9,7 @@ use crate::attest::Family;
 use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::identity::{Fault, Image, Upper, Workload};
-use crate::policy::{self, Active, Attributes, Filesystem, ImageName, Kind, Mode, Outcome, Restart, Rule, Runtime};
+use crate::policy::{self, Active, Attributes, Filesystem, ImageName, Kind, Mode, Outcome, Restart, Rule, Runtime, Seccomp};
 use crate::trust::clock::Clock;
 use crate::verify::{Answer, Fact};
 
@@ -49,6 +49,8 @@ pub(super) struct Ruling {
     pub(super) edits: Edits,
     /// Which files it sees.
     pub(super) filesystem: Filesystem,
+    /// Which system calls it can make.
+    pub(super) seccomp: Seccomp,
     /// Whether the rule asks for an SBOM.
     pub(super) needs_sbom: bool,
 }
@@ -66,6 +68,7 @@ impl Ruling {
             evidence: Vec::new(),
             edits: Edits::default(),
             filesystem: Filesystem::default(),
+            seccomp: Seccomp::default(),
             needs_sbom: false,
         }
     }
@@ -100,14 +103,15 @@ impl Ruling {
     }
 
     fn by(self, rule: &Rule) -> Self {
-        let (edits, filesystem) = match self.verdict {
-            Verdict::Allow => (edits(&rule.runtime), rule.filesystem.clone()),
-            Verdict::Refuse => (Edits::default(), Filesystem::default()),
+        let (edits, filesystem, seccomp) = match self.verdict {
+            Verdict::Allow => (edits(&rule.runtime), rule.filesystem.clone(), rule.seccomp.clone()),
+            Verdict::Refuse => (Edits::default(), Filesystem::default(), Seccomp::default()),
         };
         Self {
             rule: Some(rule.name.clone()),
             edits,
             filesystem,
+            seccomp,
             needs_sbom: rule.tables.iter().any(|table| table.asks.family() == Family::Sbom),
             ..self
         }
@@ -127,6 +131,7 @@ impl From<Outcome> for Ruling {
             audit: Vec::new(),
             edits: Edits::default(),
             filesystem: Filesystem::default(),
+            seccomp: Seccomp::default(),
             needs_sbom: false,
         }
     }
@@ -391,6 +396,7 @@ mod tests {
             digest: Vec::new(),
             runtime: policy::Runtime::default(),
             filesystem: policy::Filesystem::default(),
+            seccomp: policy::Seccomp::default(),
         }
     }
 

@@ -6,6 +6,7 @@ pub mod evidence;
 pub mod explain;
 pub mod policy;
 pub mod sbom;
+pub mod seccomp;
 pub mod trust;
 pub mod verify;
 pub mod verify_bundle;
