@@ -19,7 +19,7 @@ mod x86;
 
 pub use close::{Calls, Object, Path, Role, Step, UnknownSite, close};
 pub use elf::MAX_CODE;
-pub use name::{name, number};
+pub use name::{all, name, number};
 pub use slice::{Place, Slice, Why};
 pub use summary::{Edge, Export, Feed, Import, Reach, Site, Summary, VERSION, summarise};
 
