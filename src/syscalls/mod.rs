@@ -20,7 +20,7 @@ mod x86;
 pub use close::{Calls, Object, Order, Path, Role, Step, UnknownSite, close, close_all};
 pub use elf::MAX_CODE;
 pub use facts::edition;
-pub use name::{name, number};
+pub use name::{all, name, number};
 pub use slice::{Place, Slice, Why};
 pub use summary::{Edge, Export, Feed, Import, Reach, Site, Summary, VERSION, summarise};
 

@@ -23,6 +23,7 @@ mod narrowing;
 mod offline;
 mod options;
 mod pods;
+mod profile;
 mod refusals;
 mod resources;
 mod sbom;
