@@ -11,17 +11,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use rustix::fs::{AtFlags, FileType, MemfdFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, MemfdFlags, Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::child::{self, ChildFault};
+use super::memo;
 use super::needs::Needs;
 use super::sandbox;
 use crate::diagnostic::printable;
@@ -184,7 +185,9 @@ pub(super) fn analyse(
             joined.objects.push((kept, elf.is_interpreter));
         }
         if total > MAX_JOINED {
-            unknown.push(format!("what is known of its ELF files has more than {MAX_JOINED} bytes"));
+            unknown.push(format!(
+                "what is known of its ELF files has more than {MAX_JOINED} bytes"
+            ));
             return Ok((
                 Analysis {
                     unknown,
@@ -216,7 +219,10 @@ fn accept(answer: Answer, needs: &Needs, mut unknown: Vec<String>) -> Result<Ana
     let path = |object: usize| needs.objects.get(object).map(|elf| elf.path.as_str());
     let is_text = |text: &str| text.chars().count() <= MAX_TEXT && printable(text) == text;
     let is_way = |steps: &[Step]| {
-        steps.len() <= MAX_STEPS && steps.iter().all(|step| path(step.object).is_some() && is_text(&step.function))
+        steps.len() <= MAX_STEPS
+            && steps
+                .iter()
+                .all(|step| path(step.object).is_some() && is_text(&step.function))
     };
     for (object, why) in &answer.unreadable {
         let path = path(*object).filter(|_| is_text(why));
@@ -286,7 +292,9 @@ fn summaries(desk: &Desk<'_>, directory: &StateDir, files: &Files<'_>, needs: &N
     }
     let wanted: Vec<(Digest, usize)> = first.into_iter().collect();
     let kept = in_parallel(wanted.len(), |number| {
-        let (digest, index) = wanted.get(number).ok_or_else(|| io_text(&io::ErrorKind::NotFound.into()))?;
+        let (digest, index) = wanted
+            .get(number)
+            .ok_or_else(|| io_text(&io::ErrorKind::NotFound.into()))?;
         let (_, file) = digests
             .get(*index)
             .and_then(|found| found.as_ref().ok())
@@ -316,10 +324,7 @@ fn io_text(error: &io::Error) -> Failure {
 }
 
 /// The result of `work` for each number below `count`, on as many threads as there are processors.
-fn in_parallel<T: Send>(
-    count: usize,
-    work: impl Fn(usize) -> Result<T, Failure> + Sync,
-) -> Vec<Result<T, Failure>> {
+fn in_parallel<T: Send>(count: usize, work: impl Fn(usize) -> Result<T, Failure> + Sync) -> Vec<Result<T, Failure>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.min(MAX_WORKERS).min(count);
     if threads <= 1 {
@@ -361,7 +366,9 @@ fn open(files: &Files<'_>, needs: &Needs, index: usize) -> Result<File, Failure>
     let (base, path) = match &elf.mount {
         None => (files.root, elf.path.as_str()),
         Some((number, path)) => {
-            let mount = usize::try_from(*number).ok().and_then(|number| files.mounts.get(number));
+            let mount = usize::try_from(*number)
+                .ok()
+                .and_then(|number| files.mounts.get(number));
             (mount.copied().flatten().ok_or_else(absent)?, path.as_str())
         }
     };
@@ -383,7 +390,10 @@ fn open(files: &Files<'_>, needs: &Needs, index: usize) -> Result<File, Failure>
         return Err(("is no file any more".to_owned(), false));
     }
     if u64::try_from(stat.st_size).is_ok_and(|size| size > MAX_FILE) {
-        return Err((format!("has more than {MAX_FILE} bytes, and larger files are not analysed"), true));
+        return Err((
+            format!("has more than {MAX_FILE} bytes, and larger files are not analysed"),
+            true,
+        ));
     }
     Ok(file)
 }
@@ -431,7 +441,9 @@ fn known(desk: &Desk<'_>, directory: &StateDir, file: &File, digest_of: &Digest)
     let bytes = child::run_on(command.0, copy, MAX_SUMMARY, desk.deadline)
         .map_err(|fault| (format!("cannot be analysed: the analysis {fault}"), false))?;
     // One that cannot be kept is made again; nothing else depends on it.
-    let _ = make_room(directory).and_then(|()| directory.write_volatile(&name(&digest), &bytes));
+    let is_current = |name: &str| name.ends_with(syscalls::edition());
+    let _ = memo::forget_oldest(directory, MAX_KEPT, &is_current)
+        .and_then(|()| directory.write_volatile(&name(&digest), &bytes));
     Ok(bytes)
 }
 
@@ -441,27 +453,6 @@ fn cage(desk: &Desk<'_>, what: &str) -> io::Result<(Command, OwnedFd)> {
     let mut command = Command::new("/proc/self/exe");
     command.args([what, &inherited.as_raw_fd().to_string()]);
     Ok((command, inherited))
-}
-
-/// Forgets the oldest half once there are too many, those of other editions first.
-fn make_room(directory: &StateDir) -> Result<(), store::Error> {
-    let names = store::names(directory.as_fd(), directory.path())?.collect::<Result<Vec<_>, _>>()?;
-    if names.len() < MAX_KEPT {
-        return Ok(());
-    }
-    let mut aged: Vec<(bool, i64, String)> = names
-        .into_iter()
-        .map(|name| {
-            let time = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW).map_or(0, |stat| stat.st_mtime);
-            (name.ends_with(syscalls::edition()), time, name)
-        })
-        .collect();
-    aged.sort();
-    for (_, _, name) in aged.iter().take(MAX_KEPT / 2) {
-        // Another process may be clearing up as well.
-        let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
-    }
-    Ok(())
 }
 
 /// What the second cage is given.
@@ -513,7 +504,11 @@ pub fn main(what: &str, argument: &str) -> ExitCode {
         return status;
     }
     let mut bytes = Vec::new();
-    let most = if what == SUMMARISE { MAX_FILE + 1 } else { 2 * MAX_JOINED };
+    let most = if what == SUMMARISE {
+        MAX_FILE + 1
+    } else {
+        2 * MAX_JOINED
+    };
     let answered = io::stdin().take(most).read_to_end(&mut bytes).and_then(|_| {
         let answer = if what == SUMMARISE {
             postcard::to_stdvec(&summarise(&bytes)).map_err(io::Error::other)?
@@ -544,7 +539,12 @@ fn close(joined: &Joined) -> Answer {
     // Indexes of the files that have a summary.
     let mut known: Vec<usize> = Vec::new();
     let mut summaries: Vec<Summary> = Vec::new();
-    for (index, (bytes, _)) in joined.objects.iter().enumerate().filter(|(_, (bytes, _))| !bytes.is_empty()) {
+    for (index, (bytes, _)) in joined
+        .objects
+        .iter()
+        .enumerate()
+        .filter(|(_, (bytes, _))| !bytes.is_empty())
+    {
         match postcard::from_bytes(bytes) {
             Ok(Kept::Nothing) => {}
             Ok(Kept::Unreadable(why)) => answer.unreadable.push((index, shown(&why))),

@@ -42,6 +42,7 @@ pub(super) struct Desk<'a> {
 }
 
 /// What is to be shown.
+#[derive(Clone, Copy)]
 pub(super) struct Case<'a> {
     pub(super) image: &'a Image,
     pub(super) rootfs: &'a [Mount],
@@ -219,13 +220,7 @@ pub(super) fn show(desk: &Desk<'_>, case: &Case<'_>) -> Result<Shown, Unseen> {
 
 /// The system calls of what a container needs, and whether the same question would have the same answer again. What
 /// keeps them from being known is part of the answer.
-fn calls(
-    desk: &Desk<'_>,
-    root: &OwnedFd,
-    prepared: &roots::Prepared,
-    needs: &Needs,
-    routes: bool,
-) -> (Analysis, bool) {
+fn calls(desk: &Desk<'_>, root: &OwnedFd, prepared: &roots::Prepared, needs: &Needs, routes: bool) -> (Analysis, bool) {
     use std::os::fd::AsFd as _;
     let mut contents = prepared.contents.iter();
     let mounts: Vec<Option<BorrowedFd<'_>>> = prepared
@@ -234,18 +229,22 @@ fn calls(
         .iter()
         .map(|mount| mount.content.as_ref().and_then(|_| contents.next().map(OwnedFd::as_fd)))
         .collect();
-    let found = desk.run.subdir("empty").map_err(analysis::AnalysisFault::from).and_then(|empty| {
-        let desk = analysis::Desk {
-            state: desk.state,
-            empty: empty.as_fd(),
-            deadline: desk.deadline,
-        };
-        let files = analysis::Files {
-            root: root.as_fd(),
-            mounts: &mounts,
-        };
-        analysis::analyse(&desk, &files, needs, routes)
-    });
+    let found = desk
+        .run
+        .subdir("empty")
+        .map_err(analysis::AnalysisFault::from)
+        .and_then(|empty| {
+            let desk = analysis::Desk {
+                state: desk.state,
+                empty: empty.as_fd(),
+                deadline: desk.deadline,
+            };
+            let files = analysis::Files {
+                root: root.as_fd(),
+                mounts: &mounts,
+            };
+            analysis::analyse(&desk, &files, needs, routes)
+        });
     let (mut analysis, lasting) = found.unwrap_or_else(|fault| (Analysis::incomplete(&fault.to_string()), false));
     let unfollowed = needs.unfollowed.iter().map(|what| format!("not followed: {what}"));
     analysis.unknown.splice(0..0, unfollowed);

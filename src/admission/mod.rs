@@ -21,6 +21,7 @@ pub mod analysis;
 mod broker;
 mod child;
 pub mod comparison;
+pub mod filter;
 mod layers;
 pub mod log;
 mod memo;
@@ -45,7 +46,8 @@ use crate::view::View;
 
 pub use crate::identity::{Image, Mount};
 pub use analysis::{Analysis, Route, Step};
-pub use broker::{Recheck, Subject, admit, look, recheck, reject, verify};
+pub use broker::{Looked, Recheck, Subject, admit, look, recheck, reject, verify};
+pub use filter::Syscalls;
 pub use log::LOG;
 pub use needs::{Accounted, Counts, Elf, Needs, Unlisted};
 
@@ -74,6 +76,9 @@ pub struct Request {
     pub rootfs: Vec<Mount>,
     /// True when the task is restored from a checkpoint.
     pub checkpoint: bool,
+    /// Name or path of the OCI runtime's program.
+    #[serde(default)]
+    pub runtime: String,
 }
 
 /// Whether the container may start.
@@ -143,6 +148,9 @@ pub struct Decision {
     /// What that view shows, or why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Files>,
+    /// Which system calls it can make, where its rule says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syscalls: Option<Syscalls>,
     /// What it was made from; `None` where not even the active policy was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<Basis>,
@@ -182,6 +190,9 @@ pub struct Edits {
     pub noexec_mounts: bool,
     /// No process gains privileges by starting a program, those of a later exec included.
     pub no_new_privileges: bool,
+    /// The seccomp profile becomes the one that is kept under this digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<Digest>,
 }
 
 impl Edits {

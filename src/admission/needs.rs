@@ -280,7 +280,10 @@ fn accept(reply: &[u8]) -> Result<Needs, NeedsFault> {
     }
     let orders = || needs.processes.iter().chain(&needs.plugins);
     if orders().flatten().flatten().any(|index| *index >= needs.objects.len())
-        || orders().map(|order| order.iter().map(Vec::len).sum::<usize>()).sum::<usize>() > MAX_MEMBERS
+        || orders()
+            .map(|order| order.iter().map(Vec::len).sum::<usize>())
+            .sum::<usize>()
+            > MAX_MEMBERS
     {
         return Err(garbage("it puts files into processes that it does not list"));
     }
@@ -504,7 +507,12 @@ fn can_run(tree: &Tree, inventory: &Inventory, standings: &Standings<'_>, closur
     let paths: Vec<&String> = closure.objects.keys().collect();
     let index = |path: &String| paths.binary_search(&path).ok();
     let orders = |orders: &[closure::Order]| -> Vec<Order> {
-        let order = |order: &closure::Order| order.iter().map(|place| place.iter().filter_map(index).collect()).collect();
+        let order = |order: &closure::Order| {
+            order
+                .iter()
+                .map(|place| place.iter().filter_map(index).collect())
+                .collect()
+        };
         orders.iter().map(order).collect()
     };
     needs.processes = orders(&closure.linked.processes);

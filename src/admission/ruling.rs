@@ -9,7 +9,9 @@ use crate::attest::Family;
 use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::identity::{Fault, Image, Upper, Workload};
-use crate::policy::{self, Active, Attributes, Filesystem, ImageName, Kind, Mode, Outcome, Restart, Rule, Runtime, Seccomp};
+use crate::policy::{
+    self, Active, Attributes, Filesystem, ImageName, Kind, Mode, Outcome, Restart, Rule, Runtime, Seccomp,
+};
 use crate::trust::clock::Clock;
 use crate::verify::{Answer, Fact};
 
@@ -143,6 +145,7 @@ fn edits(runtime: &Runtime) -> Edits {
         read_only_root: runtime.read_only_root,
         noexec_mounts: runtime.noexec_mounts,
         no_new_privileges: runtime.no_new_privileges,
+        seccomp: None,
     }
 }
 

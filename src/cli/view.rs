@@ -34,23 +34,24 @@ enum Command {
     },
 }
 
+/// What is looked at.
 #[derive(Debug, clap::Args)]
-struct Of {
+pub(super) struct Of {
     /// An image in containerd's store, by the name that a pod would use, or a container by its id
     #[arg(value_name = "IMAGE|CONTAINER", value_parser = NonEmptyStringValueParser::new())]
-    name: String,
+    pub(super) name: String,
     /// containerd namespace that holds it
     #[arg(long, default_value = "k8s.io", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
-    namespace: String,
+    pub(super) namespace: String,
     /// containerd's socket
     #[arg(long, default_value = "/run/containerd/containerd.sock", value_name = "PATH", value_parser = super::verify::socket)]
-    address: String,
+    pub(super) address: String,
     /// Kubernetes namespace of the pod whose rules apply to an image
     #[arg(long, value_name = "NAME")]
-    kubernetes_namespace: Option<String>,
+    pub(super) kubernetes_namespace: Option<String>,
     /// What the result is written as
     #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
+    pub(super) output: Output,
 }
 
 fn absolute(path: &str) -> Result<String, &'static str> {
@@ -72,9 +73,10 @@ pub fn run(args: &Args, config: &Config) -> Exit {
         name: &of.name,
         kubernetes_namespace: of.kubernetes_namespace.as_deref(),
         explain,
+        calls: false,
     };
     let (decision, needs) = match admission::look(config, subject) {
-        Ok(found) => found,
+        Ok(found) => (found.decision, found.needs),
         Err((reason, fix)) => {
             complain(format!("{reason}; to fix: {fix}"));
             return Exit::Failed;

@@ -641,7 +641,14 @@ impl<'a> Trace<'a> {
         &self.preload
     }
 
-    pub(super) fn find_libraries(&self, name: &str, from: &str, elf: &Elf, rpath: &[String], is_musl: bool) -> Rc<Vec<String>> {
+    pub(super) fn find_libraries(
+        &self,
+        name: &str,
+        from: &str,
+        elf: &Elf,
+        rpath: &[String],
+        is_musl: bool,
+    ) -> Rc<Vec<String>> {
         let plain = rpath.is_empty()
             && elf.rpath.is_empty()
             && elf.runpath.is_empty()

@@ -600,7 +600,8 @@ mod tests {
 
     #[test]
     fn system_calls_are_named_as_the_kernel_names_them_and_once() {
-        let seccomp = "[rule.seccomp]\nincomplete = \"ask\"\nallow = [\"ptrace\", \"opennat\"]\ndeny = [\"ptrace\", \"bpf\"]\n";
+        let seccomp =
+            "[rule.seccomp]\nincomplete = \"ask\"\nallow = [\"ptrace\", \"opennat\"]\ndeny = [\"ptrace\", \"bpf\"]\n";
         insta::assert_snapshot!(said(&rule(&format!("{SIGNED}\n{seccomp}"))), @"");
     }
 

@@ -110,7 +110,10 @@ fn once(runtime: &Path, round: usize, no_new_privileges: bool, user: u32) -> Res
         return Err(MeasureError::NoFilter);
     }
     let machine = Machine::native();
-    let names = tracer.calls.iter().filter_map(|number| syscalls::name(machine, *number));
+    let names = tracer
+        .calls
+        .iter()
+        .filter_map(|number| syscalls::name(machine, *number));
     Ok(names.map(str::to_owned).collect())
 }
 
@@ -123,7 +126,10 @@ struct Bundle<'a> {
 
 impl<'a> Bundle<'a> {
     fn new(runtime: &'a Path, round: usize, no_new_privileges: bool, user: u32) -> Result<Self, MeasureError> {
-        let id = format!("assay-measure-{}-{round}-{no_new_privileges}-{user}", std::process::id());
+        let id = format!(
+            "assay-measure-{}-{round}-{no_new_privileges}-{user}",
+            std::process::id()
+        );
         let folder = PathBuf::from("/run").join(&id);
         let bundle = Self { runtime, folder, id };
         let folder = &bundle.folder;
@@ -162,7 +168,13 @@ fn write(folder: &Path, id: &str, no_new_privileges: bool, user: u32) -> io::Res
     let program = rootfs.join("end");
     fs::write(&program, program_of_one_call())?;
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
-    let capabilities = ["CAP_CHOWN", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETUID"];
+    let capabilities = [
+        "CAP_CHOWN",
+        "CAP_KILL",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_SETGID",
+        "CAP_SETUID",
+    ];
     let process = json!({
         "terminal": false,
         "user": { "uid": user, "gid": user, "additionalGids": [user, 5] },

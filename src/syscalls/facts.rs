@@ -101,7 +101,11 @@ pub(super) struct Cut {
 pub fn edition() -> &'static str {
     static EDITION: LazyLock<String> = LazyLock::new(|| {
         let text = format!("{} {TEXT} {OBJECTS}", super::VERSION);
-        crate::digest::Digest::of(text.as_bytes()).hex().chars().take(16).collect()
+        crate::digest::Digest::of(text.as_bytes())
+            .hex()
+            .chars()
+            .take(16)
+            .collect()
     });
     &EDITION
 }

@@ -107,7 +107,10 @@ impl<'a> Scope<'a> {
         let empty = Vec::new();
         let scopes = self.plugins.of.get(from).unwrap_or(&empty);
         let is_local = |object: usize| {
-            let is_plugin = self.objects.get(object).is_some_and(|object| object.role == Role::Plugin);
+            let is_plugin = self
+                .objects
+                .get(object)
+                .is_some_and(|object| object.role == Role::Plugin);
             is_plugin || self.plugins.of.get(object).is_some_and(|of| !of.is_empty())
         };
         let mut found = Vec::new();

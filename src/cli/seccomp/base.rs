@@ -51,10 +51,7 @@ pub(super) fn run(args: &Args, config: &Config) -> Exit {
         let known = runtime::base(&found.name, no_new_privileges, &before);
         calls.difference(&known).cloned().collect()
     };
-    let new = [
-        new(true, &found.no_new_privileges),
-        new(false, &found.privileges),
-    ];
+    let new = [new(true, &found.no_new_privileges), new(false, &found.privileges)];
     match args.output {
         Output::Json => print(serde_json::to_string(&found).unwrap_or_default()),
         Output::Text => print(text(&found, &new)),

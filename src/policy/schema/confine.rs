@@ -44,10 +44,7 @@ const SECCOMP_MODES: &[(&str, SeccompMode)] = &[
     ("off", SeccompMode::Off),
 ];
 const INCOMPLETE: &[(&str, Incomplete)] = &[("fallback", Incomplete::Fallback), ("refuse", Incomplete::Refuse)];
-const PRIVILEGED: &[(&str, Privileged)] = &[
-    ("derived", Privileged::Derived),
-    ("unconfined", Privileged::Unconfined),
-];
+const PRIVILEGED: &[(&str, Privileged)] = &[("derived", Privileged::Derived), ("unconfined", Privileged::Unconfined)];
 
 /// Longest path or pattern of a path, in bytes, as in Linux.
 const MAX_PATH: usize = 4096;

@@ -45,8 +45,9 @@ impl Tasks {
         };
         let mounts: Vec<Mount> = request.rootfs.iter().map(plain).collect();
 
-        let (edits, view) = self.admit(&request, &mounts, &options, config.admit_timeout).await?;
-        edit::apply(&bundle, &edits)?;
+        let admitted = self.admit(&request, &mounts, &options, config.admit_timeout, &runtime.program);
+        let (edits, view) = admitted.await?;
+        edit::apply(&bundle, &edits, &config.state)?;
 
         Record {
             runtime: runtime.clone(),
@@ -106,6 +107,7 @@ impl Tasks {
         mounts: &[Mount],
         options: &Options,
         timeout: Duration,
+        runtime: &str,
     ) -> Result<(Edits, Option<View>), Error> {
         let question = Request {
             version: VERSION,
@@ -115,6 +117,7 @@ impl Tasks {
             bundle: request.bundle.clone(),
             rootfs: mounts.to_vec(),
             checkpoint: !request.checkpoint.is_empty(),
+            runtime: runtime.to_owned(),
         };
         let decision = self
             .admission
