@@ -373,6 +373,7 @@ impl<'a> Node<'a> {
                 })
                 .collect(),
             checkpoint: false,
+            runtime: "runc".to_owned(),
         }
     }
 }

@@ -80,6 +80,12 @@ pub const NARROWED: &str = "assay.test/narrowed/signed:latest";
 /// The same, where the container sees only what it needs.
 pub const MINIMIZED: &str = "assay.test/minimized/signed:latest";
 
+/// The same, where the container makes only the system calls of its files.
+pub const FILTERED: &str = "assay.test/filtered/signed:latest";
+
+/// The same, where these must all be known.
+pub const KNOWN: &str = "assay.test/known/signed:latest";
+
 /// Nobody has signed this one.
 pub static UNSIGNED: LazyLock<Image> =
     LazyLock::new(|| Image::busybox("assay.test/enforced/unsigned:latest", "unsigned", &["/bin/sh"]));
@@ -150,6 +156,8 @@ impl Daemon {
             daemon.tag(namespace, "assay.test/busybox:latest", WANTED_BY_ANOTHER);
             daemon.tag(namespace, "assay.test/busybox:latest", NARROWED);
             daemon.tag(namespace, "assay.test/busybox:latest", MINIMIZED);
+            daemon.tag(namespace, "assay.test/busybox:latest", FILTERED);
+            daemon.tag(namespace, "assay.test/busybox:latest", KNOWN);
         }
         cri::wait_for_image(&daemon.socket(), SIGNED);
         daemon
@@ -223,9 +231,14 @@ impl Daemon {
         policy::assay(&self.folder, arguments)
     }
 
+    /// The state of its shims' admission.
+    pub fn state(&self) -> PathBuf {
+        self.folder.join("assay/state")
+    }
+
     /// What was decided about a container, latest last.
     pub fn decisions(&self, container: &str) -> Vec<Decision> {
-        let log = fs::read_to_string(self.folder.join("assay/state/decisions.jsonl")).unwrap_or_default();
+        let log = fs::read_to_string(self.state().join("decisions.jsonl")).unwrap_or_default();
         log.lines()
             .map(|line| serde_json::from_str::<Decision>(line).expect("a line that is not a decision"))
             .filter(|decision| decision.container == container)
