@@ -141,17 +141,26 @@ fn decide(config: &Config, request: &Request, started: Instant, decision: &mut D
     let name = trail::name(request);
     let run = desk.run.as_ref().zip(name.as_deref());
     let known = run.map(|(run, name)| trail::recall(run, name)).unwrap_or_default();
-    let identity = block_on(deadline, started, identity::identify(question(request, &known)))?;
-    if let (Ok(_), Some((run, name)), true) = (&identity.root, run, identity.trail != known) {
-        // Without it the next container takes the way step by step.
-        let _ = trail::keep(run, name, &identity.trail);
-    }
-    describe(decision, &identity);
-    decision.basis = Some(desk.basis(request, &identity));
-    watch.note(decision, "identity");
-    let mut used = Used::default();
-    let mut ruling = desk.rule_on(request, &identity, &mut used);
-    watch.note(decision, "evidence");
+    let mut thorough = desk.active.needs_every_digest();
+    let (identity, mut ruling, used) = loop {
+        let question = question(request, &known, thorough);
+        let identity = block_on(deadline, started, identity::identify(question))?;
+        if let (Ok(_), Some((run, name)), true) = (&identity.root, run, identity.trail != known) {
+            // Without it the next container takes the way step by step.
+            let _ = trail::keep(run, name, &identity.trail);
+        }
+        describe(decision, &identity);
+        decision.basis = Some(desk.basis(request, &identity));
+        watch.note(decision, "identity");
+        let mut used = Used::default();
+        let ruling = desk.rule_on(request, &identity, &mut used);
+        watch.note(decision, "evidence");
+        // What is allowed already stays so, whatever else there is about the image.
+        if thorough || ruling.is_met() {
+            break (identity, ruling, used);
+        }
+        thorough = true;
+    };
     let narrows = ruling.filesystem.mode == Mode::Enforce || ruling.seccomp.mode != SeccompMode::Off;
     if ruling.verdict == Verdict::Allow && narrows {
         desk.show(request, &identity, &mut ruling, &used, decision);
@@ -815,7 +824,7 @@ fn with_volume(mut ruling: Ruling, destination: &str, name: &str, of_volume: Rul
     }
 }
 
-fn question<'a>(request: &'a Request, trail: &'a Trail) -> Question<'a> {
+fn question<'a>(request: &'a Request, trail: &'a Trail, thorough: bool) -> Question<'a> {
     Question {
         containerd: &request.containerd,
         namespace: &request.namespace,
@@ -823,6 +832,7 @@ fn question<'a>(request: &'a Request, trail: &'a Trail) -> Question<'a> {
         bundle: Path::new(&request.bundle),
         rootfs: &request.rootfs,
         checkpoint: request.checkpoint,
+        thorough,
         trail,
     }
 }
@@ -946,10 +956,11 @@ struct Stopwatch(Instant);
 impl Stopwatch {
     fn note(&mut self, decision: &mut Decision, phase: &str) {
         let now = Instant::now();
-        let micros = now.duration_since(self.0).as_micros();
-        decision
-            .phases
-            .push((phase.to_owned(), u64::try_from(micros).unwrap_or(u64::MAX)));
+        let micros = u64::try_from(now.duration_since(self.0).as_micros()).unwrap_or(u64::MAX);
+        match decision.phases.iter_mut().find(|(name, _)| name == phase) {
+            Some((_, spent)) => *spent = spent.saturating_add(micros),
+            None => decision.phases.push((phase.to_owned(), micros)),
+        }
         self.0 = now;
     }
 }

@@ -58,6 +58,12 @@ pub(super) struct Ruling {
 }
 
 impl Ruling {
+    /// Whether it asks for nothing that is missing, its audits included.
+    pub(super) fn is_met(&self) -> bool {
+        let allows = |verdict: &Verdict| *verdict == Verdict::Allow;
+        allows(&self.verdict) && self.audit.iter().all(|audit| allows(&audit.verdict))
+    }
+
     pub(super) fn refuse(code: &str, reason: String, fix: &str, policy: bool) -> Self {
         Self {
             verdict: Verdict::Refuse,

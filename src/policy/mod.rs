@@ -214,6 +214,13 @@ pub struct Selection<'a> {
 }
 
 impl Active {
+    /// Whether every manifest and index of an image has to be known before anything is said about it: where a digest
+    /// selects a rule or something is denied, one more may turn an allow into a refusal. Nothing else can.
+    #[must_use]
+    pub fn needs_every_digest(&self) -> bool {
+        !is_default(&self.deny) || self.rules.iter().any(|rule| !rule.r#match.digest.is_empty())
+    }
+
     /// Searches the rules in the order in which they were written.
     #[must_use]
     pub fn select(&self, attributes: &Attributes<'_>) -> Selection<'_> {

@@ -1130,6 +1130,16 @@ fn every_signed_manifest_of_a_configuration_counts(case: &Case) {
     assert_eq!(bound.manifests.len(), 2);
     // The index that `ctr` imported from may still be waiting for the garbage collector.
     assert!(bound.indexes.contains(&index), "{:?}", bound.indexes);
+    // Where the container's own manifest is signed nothing else is looked for, unless it could speak against the image.
+    node.sign(image.manifest);
+    let decision = node.allows(&held.request, "signature-verified");
+    assert!(!decision.image.unwrap().indexes.contains(&index));
+    node.policy(&format!("[[deny]]\ndigest = [\"{index}\"]\n{KEY_RULE}"));
+    assert!(node.refuses(&held.request, "digest-denied").policy);
+    let by_index =
+        format!("[[rule]]\nname = \"by its index\"\nmatch = {{ digest = [\"{index}\"] }}\nmode = \"enforce\"");
+    node.policy(&format!("{by_index}\ndigest = [\"{}\"]\n{KEY_RULE}", BUSYBOX.manifest));
+    node.refuses(&held.request, "digest-not-listed");
     node.ctr(&["images", "rm", &other.name, &image.name]);
 }
 
