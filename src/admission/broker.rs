@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::runtime::Runtime;
 
 use super::analysis::Analysis;
 use super::filter;
@@ -161,7 +162,7 @@ fn decide(config: &Config, request: &Request, started: Instant, decision: &mut D
         }
         thorough = true;
     };
-    let narrows = ruling.filesystem.mode == Mode::Enforce || ruling.seccomp.mode != SeccompMode::Off;
+    let narrows = ruling.filesystem.mode != Mode::Off || ruling.seccomp.mode != SeccompMode::Off;
     if ruling.verdict == Verdict::Allow && narrows {
         desk.show(request, &identity, &mut ruling, &used, decision);
         watch.note(decision, "files");
@@ -232,17 +233,21 @@ pub struct Subject<'a> {
     pub kubernetes_namespace: Option<&'a str>,
     /// A path in the image whose reason is asked for.
     pub explain: Option<&'a str>,
+    /// Whether every name of the image is to be listed, and the digest of the view to be found out.
+    pub survey: bool,
     /// Whether it is asked for the system calls: then all that its rule lets it see counts.
     pub calls: bool,
 }
 
-/// What was seen.
+/// What was found out about a [`Subject`].
 #[derive(Debug)]
 pub struct Looked {
-    /// How it was judged.
+    /// How it would be judged.
     pub decision: Decision,
-    /// What it needs.
+    /// What it needs of its image.
     pub needs: Needs,
+    /// Whether a rule would show it only that, and by which word.
+    pub mode: Mode,
     /// Its system calls, where they were asked for.
     pub calls: Option<filter::Shown>,
 }
@@ -294,7 +299,9 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<Looked, (String, St
     };
     let mut used = Used::default();
     let ruling = desk.rule(&case, &mut used);
-    let unpacked = block_on(deadline, started, identity::unpacked(containerd, namespace, &image)).map_err(obstacle)?;
+    let runtime = event_loop().map_err(obstacle)?;
+    let unpacking = identity::unpacked(containerd, namespace, &image);
+    let unpacked = block_on_in(&runtime, deadline, started, unpacking).map_err(obstacle)?;
     let blobs: Vec<Digest> = used.blobs.iter().copied().collect();
     let needs = desk.minimizing().and_then(|minimizing| {
         let case = minimize::Case {
@@ -306,18 +313,24 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<Looked, (String, St
             calls: subject.calls,
             read_only: true,
             needs_sbom: ruling.needs_sbom,
-            evidence: &ruling.evidence,
+            sbom: ruling.sbom,
             blobs: &blobs,
         };
-        minimize::look(&minimizing, &case, subject.explain)
-            .map_err(|unseen| (printable(&unseen.to_string()).into_owned(), unseen.fix().to_owned()))
+        let words = |unseen: minimize::Unseen| (printable(&unseen.to_string()).into_owned(), unseen.fix().to_owned());
+        let needs = minimize::look(&minimizing, &case, subject.explain, subject.survey).map_err(words)?;
+        let shown = if subject.survey {
+            Some(minimize::view(&minimizing, &case, &needs.0).map_err(words)?)
+        } else {
+            None
+        };
+        Ok((needs, shown))
     });
     // If this fails, the snapshot goes with its lease.
-    let _ = block_on(deadline, started, async {
+    let _ = block_on_in(&runtime, deadline, started, async {
         unpacked.release().await;
         Ok(())
     });
-    let (needs, analysis) = needs?;
+    let ((needs, analysis), seen) = needs?;
     let calls = match analysis {
         Some(analysis) => Some(desk.show_calls(&ruling, &workload, &config.oci_runtime, analysis)?),
         None => None,
@@ -325,8 +338,15 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<Looked, (String, St
     let mut decision = blank(namespace, "");
     decision.name = printable(image_name).into_owned();
     decision.image = Some(shown(&image));
+    let mode = ruling.filesystem.mode;
     apply(&mut decision, ruling, used);
-    Ok(Looked { decision, needs, calls })
+    (decision.view, decision.files) = seen.unzip();
+    Ok(Looked {
+        decision,
+        needs,
+        mode,
+        calls,
+    })
 }
 
 /// What became of a recorded allow: whether its evidence is still there, and what would be decided now.
@@ -525,12 +545,20 @@ impl Desk {
         })
     }
 
-    /// Gives an allowed container its view and its profile, or makes a refusal of it.
+    /// Gives an allowed container its view and its profile, or makes a refusal of it; where its rule only audits files,
+    /// says what is to be watched.
     fn show(&self, request: &Request, identity: &Identity, ruling: &mut Ruling, used: &Used, decision: &mut Decision) {
         // What was not proved to be an image is not allowed by a rule that has a view.
         let Ok(image) = &identity.root else { return };
         let desk = match self.minimizing() {
             Ok(desk) => desk,
+            Err((reason, _)) if ruling.filesystem.mode == Mode::Audit => {
+                decision.files = Some(Files {
+                    unavailable: reason,
+                    ..Files::default()
+                });
+                return;
+            }
             Err((reason, fix)) => {
                 *ruling = ruling.instead("state-unusable", reason, &fix, false);
                 return;
@@ -557,9 +585,23 @@ impl Desk {
             calls: filter.as_ref().is_some_and(|filter| !filter.is_left_alone),
             read_only: identity.workload.read_only_root || ruling.edits.read_only_root,
             needs_sbom: ruling.needs_sbom,
-            evidence: &ruling.evidence,
+            sbom: ruling.sbom,
             blobs: &blobs,
         };
+        if ruling.filesystem.mode == Mode::Audit {
+            decision.files = Some(match minimize::watch(&desk, &case) {
+                Ok(mut files) => {
+                    if let Some(audit) = &mut files.audit {
+                        audit.rule.clone_from(&ruling.files_rule);
+                    }
+                    files
+                }
+                Err(unseen) => Files {
+                    unavailable: printable(&unseen.to_string()).into_owned(),
+                    ..Files::default()
+                },
+            });
+        }
         let shown = if case.everything && !case.calls {
             Ok(Shown::Found(Box::default()))
         } else {
@@ -567,9 +609,10 @@ impl Desk {
         };
         let calls = match shown {
             Ok(Shown::Found(found)) => {
-                let (view, files) = found.view.unzip();
-                decision.view = view;
-                decision.files = files;
+                if let Some((view, files)) = found.view {
+                    decision.view = Some(view);
+                    decision.files = Some(files);
+                }
                 found.calls
             }
             Ok(Shown::Refused { code, reason, fix }) => {
@@ -843,11 +886,24 @@ pub(super) fn block_on<T>(
     started: Instant,
     calls: impl Future<Output = Result<T, Fault>>,
 ) -> Result<T, Obstacle> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    block_on_in(&event_loop()?, deadline, started, calls)
+}
+
+fn event_loop() -> Result<Runtime, Obstacle> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
-        .map_err(Obstacle::Runtime)?;
+        .map_err(Obstacle::Runtime)
+}
+
+/// As [`block_on`], for calls over one connection: it is gone with the event loop that it was made in.
+fn block_on_in<T>(
+    runtime: &Runtime,
+    deadline: Instant,
+    started: Instant,
+    calls: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Obstacle> {
     runtime
         .block_on(async { tokio::time::timeout_at(deadline.into(), calls).await })
         .map_err(|_| Obstacle::IdentityTimeout(started.elapsed()))?

@@ -25,7 +25,7 @@ const DIRECTORY: &str = "memo";
 /// Largest memo in bytes.
 const MAX_MEMO: u64 = 4 << 20;
 /// Most memos that are kept. Each new policy and each new image adds one, and all are cheap to make again.
-const MAX_MEMOS: usize = 1024;
+pub(super) const MAX_MEMOS: usize = 1024;
 
 /// Everything that an answer was made from, except the evidence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,7 +139,7 @@ impl Inputs {
             return Ok(());
         };
         let directory = run.subdir(DIRECTORY)?;
-        make_room(&directory)?;
+        make_room(&directory, MAX_MEMOS)?;
         directory.write_unsynced(&name, &bytes)
     }
 }
@@ -160,10 +160,10 @@ fn look(evidence: &StateDir, name: &str) -> File {
     }
 }
 
-/// Forgets everything in a folder of memos once there is too much of it.
-pub(super) fn make_room(directory: &StateDir) -> Result<(), store::Error> {
+/// Forgets everything in a folder of memos once there are `most` of them.
+pub(super) fn make_room(directory: &StateDir, most: usize) -> Result<(), store::Error> {
     let names = store::names(directory.as_fd(), directory.path())?.collect::<Result<Vec<_>, _>>()?;
-    if names.len() < MAX_MEMOS {
+    if names.len() < most {
         return Ok(());
     }
     for name in names {

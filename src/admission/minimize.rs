@@ -12,21 +12,23 @@ use serde::{Deserialize, Serialize};
 use super::analysis::{self, Analysis};
 use super::child::ChildFault;
 use super::needs::{self, MAX_STATEMENT, Needs, NeedsFault, Question};
-use super::roots;
-use super::{Files, memo};
-use crate::attest::Details;
+use super::survey::NameKind;
+use super::{Files, FilesAudit, memo, roots};
 use crate::digest::Digest;
 use crate::identity::{Image, Mount, Workload};
 use crate::oci::Layout;
 use crate::policy::{Filesystem, Unattested};
 use crate::store::StateDir;
-use crate::verify::Fact;
-use crate::view::{self, Cache, Snapshot, View};
+use crate::view::{self, Cache, Snapshot, View, watch};
 
 /// Folder below the state for what is known of needs.
 const DIRECTORY: &str = "needs";
 /// Largest memo of needs in bytes.
 const MAX_MEMO: u64 = 256 << 10;
+/// Most lists of hidden names that are kept.
+const MAX_LISTS: usize = 64;
+/// Most hidden executables that a decision names.
+const MAX_FIRST: usize = 16;
 /// Most programs of a pod's annotation, and its longest value in bytes.
 const MAX_ANNOTATED: usize = 32;
 const MAX_ANNOTATION: usize = 4096;
@@ -56,8 +58,8 @@ pub(super) struct Case<'a> {
     pub(super) read_only: bool,
     /// Whether its rule asks for an SBOM.
     pub(super) needs_sbom: bool,
-    /// What the verdict rests on.
-    pub(super) evidence: &'a [Fact],
+    /// Predicate of the SBOM that the verdict rests on.
+    pub(super) sbom: Option<Digest>,
     /// Blobs that carry it.
     pub(super) blobs: &'a [Digest],
 }
@@ -92,6 +94,11 @@ pub(super) enum Unseen {
     View(#[from] view::Error),
     #[error("the layers of its image cannot be read: {0}")]
     Layers(#[source] std::io::Error),
+    #[error(
+        "what it uses cannot be told from what others use: its root file system is of type '{}', not an overlay of its own",
+        .0.escape_debug()
+    )]
+    Unwatchable(String),
 }
 
 impl Unseen {
@@ -100,6 +107,7 @@ impl Unseen {
             Self::Needs(fault) => fault.code(),
             Self::View(error) => error.code(),
             Self::Layers(_) => "layers-unreadable",
+            Self::Unwatchable(_) => "view-unsuitable",
         }
     }
 
@@ -108,6 +116,7 @@ impl Unseen {
             Self::Needs(fault) => fault.fix(),
             Self::View(error) => error.fix(),
             Self::Layers(_) => "pull the image again and create the container again",
+            Self::Unwatchable(_) => "use the overlayfs snapshotter",
         }
     }
 }
@@ -122,7 +131,8 @@ impl From<ChildFault> for Unseen {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Memo {
-    /// Key of the view, over the layers and everything that is kept; none where everything is seen.
+    /// Key of the view, over the layers and everything that is kept; none where everything is seen. Under audit, digest
+    /// of the list of what would be hidden.
     view: Option<Digest>,
     files: Files,
     calls: Option<Analysis>,
@@ -155,38 +165,14 @@ pub(super) fn show(desk: &Desk<'_>, case: &Case<'_>) -> Result<Shown, Unseen> {
     };
     let prepared = roots::prepare(case.workload);
     let question = question(desk, case, prepared.roots.clone());
-    let memos = desk.state.subdir(DIRECTORY).map_err(view::Error::from)?;
-    let name = memo::program().map(|program| {
-        let inputs = Inputs {
-            program: &program,
-            chain_id: case.image.chain_id,
-            question: &question,
-            needs_sbom: case.needs_sbom,
-            unattested: case.filesystem.unattested,
-            calls: case.calls,
+    let memos = Memos::open(desk, case, &question)?;
+    if let Some(memo) = memos.recall() {
+        let view = match (&views, &memo.view) {
+            (Some((cache, way)), Some(key)) => cache.find(key, *way)?,
+            _ => None,
         };
-        format!(
-            "{}.json",
-            Digest::of(&serde_json::to_vec(&inputs).unwrap_or_default()).hex()
-        )
-    });
-    if let Some(memo) = name.as_ref().and_then(|name| recall(&memos, name)) {
-        match (&views, &memo.view) {
-            (None, None) => {
-                return Ok(Shown::Found(Box::new(Found {
-                    view: None,
-                    calls: memo.calls,
-                })));
-            }
-            (Some((cache, way)), Some(key)) => {
-                if let Some(view) = cache.find(key, *way)? {
-                    return Ok(Shown::Found(Box::new(Found {
-                        view: Some((view, memo.files)),
-                        calls: memo.calls,
-                    })));
-                }
-            }
-            _ => {}
+        if view.is_some() || case.everything {
+            return Ok(found(view, memo));
         }
     }
     let (needs, root) = ask(desk, case, &snapshot, question, &prepared.contents)?;
@@ -208,14 +194,17 @@ pub(super) fn show(desk: &Desk<'_>, case: &Case<'_>) -> Result<Shown, Unseen> {
         (Some((cache, way)), Some(key)) => Some(cache.build(key, *way, &snapshot, &needs.keep)?),
         _ => None,
     };
-    if let (Some(name), true, Ok(json)) = (name, lasting, serde_json::to_vec(&memo)) {
-        // What cannot be kept is found out again; nothing else depends on it.
-        let _ = memo::make_room(&memos).and_then(|()| memos.write_volatile(&name, &json));
+    if lasting {
+        memos.keep(&memo);
     }
-    Ok(Shown::Found(Box::new(Found {
+    Ok(found(view, memo))
+}
+
+fn found(view: Option<View>, memo: Memo) -> Shown {
+    Shown::Found(Box::new(Found {
         view: view.map(|view| (view, memo.files)),
         calls: memo.calls,
-    })))
+    }))
 }
 
 /// The system calls of what a container needs, and whether the same question would have the same answer again. What
@@ -251,8 +240,118 @@ fn calls(desk: &Desk<'_>, root: &OwnedFd, prepared: &roots::Prepared, needs: &Ne
     (analysis, lasting)
 }
 
+/// Finds out what `enforce` would hide from a container that sees everything, and lists it for the process that watches
+/// what is used of it.
+///
+/// # Errors
+/// See [`Unseen`].
+pub(super) fn watch(desk: &Desk<'_>, case: &Case<'_>) -> Result<Files, Unseen> {
+    // Of any other type it would be a part of the node's own file system, which everybody uses.
+    if let Some(mount) = case.rootfs.iter().find(|mount| mount.r#type != "overlay") {
+        return Err(Unseen::Unwatchable(mount.r#type.chars().take(80).collect()));
+    }
+    let snapshot = Snapshot::of(case.rootfs, case.read_only).map_err(view::Error::from)?;
+    let prepared = roots::prepare(case.workload);
+    let question = Question {
+        survey: true,
+        everything: false,
+        ..question(desk, case, prepared.roots)
+    };
+    let memos = Memos::open(desk, case, &question)?;
+    let lists = desk.state.subdir(watch::LISTS).map_err(view::Error::from)?;
+    if let Some(Memo {
+        view: Some(list),
+        files,
+        ..
+    }) = memos.recall()
+        && lists.size(&list.hex()).is_ok_and(|size| size > 0)
+    {
+        return Ok(files);
+    }
+    let (mut needs, _) = ask(desk, case, &snapshot, question, &prepared.contents)?;
+    let survey = needs.survey.take().unwrap_or_default();
+    let hidden = || survey.names.iter().filter(|name| !name.visible);
+    let list: Vec<&str> = hidden().map(|name| name.path.as_str()).collect();
+    let names = list.len() as u64;
+    let list = list.join("\0");
+    let digest = Digest::of(list.as_bytes());
+    // Links to them follow: most are of the same programs.
+    let of_kind =
+        |is_link: bool| hidden().filter(move |name| name.executable && (name.kind == NameKind::Link) == is_link);
+    let executables = of_kind(false).chain(of_kind(true));
+    let audit = FilesAudit {
+        rule: String::new(),
+        list: digest,
+        names,
+        first: executables
+            .map(|name| needs::text(&name.path))
+            .take(MAX_FIRST)
+            .collect(),
+        refuse: match refusal(case, &needs) {
+            Some(Shown::Refused { code, reason, .. }) => format!("{code}: {reason}"),
+            _ => String::new(),
+        },
+    };
+    let memo = Memo {
+        view: Some(digest),
+        files: Files {
+            audit: Some(audit),
+            ..files(case, &needs)
+        },
+        calls: None,
+    };
+    memo::make_room(&lists, MAX_LISTS)
+        .and_then(|()| lists.write_volatile(&digest.hex(), list.as_bytes()))
+        .map_err(view::Error::from)?;
+    memos.keep(&memo);
+    Ok(memo.files)
+}
+
+/// What is remembered of one question.
+struct Memos {
+    directory: StateDir,
+    /// None where this program is not known, so that nothing can be remembered.
+    name: Option<String>,
+}
+
+impl Memos {
+    fn open(desk: &Desk<'_>, case: &Case<'_>, question: &Question) -> Result<Self, Unseen> {
+        let name = memo::program().map(|program| {
+            let inputs = Inputs {
+                program: &program,
+                chain_id: case.image.chain_id,
+                question,
+                needs_sbom: case.needs_sbom,
+                unattested: case.filesystem.unattested,
+                calls: case.calls,
+            };
+            format!(
+                "{}.json",
+                Digest::of(&serde_json::to_vec(&inputs).unwrap_or_default()).hex()
+            )
+        });
+        Ok(Self {
+            directory: desk.state.subdir(DIRECTORY).map_err(view::Error::from)?,
+            name,
+        })
+    }
+
+    fn recall(&self) -> Option<Memo> {
+        let bytes = self.directory.read(self.name.as_ref()?, MAX_MEMO).ok()??;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    fn keep(&self, memo: &Memo) {
+        if let (Some(name), Ok(json)) = (&self.name, serde_json::to_vec(memo)) {
+            // What cannot be kept is found out again; nothing else depends on it.
+            let _ = memo::make_room(&self.directory, memo::MAX_MEMOS)
+                .and_then(|()| self.directory.write_volatile(name, &json));
+        }
+    }
+}
+
 /// What a container needs, told to a person, and its system calls with how they come about, if they are asked for:
-/// no view is built.
+/// nothing is remembered.
 ///
 /// # Errors
 /// See [`Unseen`].
@@ -260,11 +359,13 @@ pub(super) fn look(
     desk: &Desk<'_>,
     case: &Case<'_>,
     explain: Option<&str>,
+    survey: bool,
 ) -> Result<(Needs, Option<Analysis>), Unseen> {
     let snapshot = Snapshot::of(case.rootfs, case.read_only).map_err(view::Error::from)?;
     let prepared = roots::prepare(case.workload);
     let question = Question {
         explain: explain.map(str::to_owned),
+        survey,
         ..question(desk, case, prepared.roots.clone())
     };
     let (needs, root) = ask(desk, case, &snapshot, question, &prepared.contents)?;
@@ -272,9 +373,20 @@ pub(super) fn look(
     Ok((needs, calls))
 }
 
-fn recall(memos: &StateDir, name: &str) -> Option<Memo> {
-    let bytes = memos.read(name, MAX_MEMO).ok()??;
-    serde_json::from_slice(&bytes).ok()
+/// The view that a container with these needs gets, built if nobody has had it yet, and what it shows.
+///
+/// # Errors
+/// See [`Unseen`].
+pub(super) fn view(desk: &Desk<'_>, case: &Case<'_>, needs: &Needs) -> Result<(View, Files), Unseen> {
+    let snapshot = Snapshot::of(case.rootfs, case.read_only).map_err(view::Error::from)?;
+    let cache = Cache::open(desk.state, desk.run, &snapshot)?;
+    let way = cache.way()?;
+    let key = key(case.image, needs);
+    let view = match cache.find(&key, way)? {
+        Some(view) => view,
+        None => cache.build(&key, way, &snapshot, &needs.keep)?,
+    };
+    Ok((view, files(case, needs)))
 }
 
 fn question(desk: &Desk<'_>, case: &Case<'_>, roots: roots::Roots) -> Question {
@@ -302,19 +414,12 @@ fn question(desk: &Desk<'_>, case: &Case<'_>, roots: roots::Roots) -> Question {
             .collect(),
         keep: keep.clone(),
         volumes: Vec::new(),
-        sbom: if case.needs_sbom { sbom(case.evidence) } else { None },
+        sbom: case.sbom.filter(|_| case.needs_sbom),
         rules: desk.rules.to_vec(),
         everything: case.everything,
         explain: None,
+        survey: false,
     }
-}
-
-/// The predicate of the SBOM that the verdict rests on.
-fn sbom(evidence: &[Fact]) -> Option<Digest> {
-    evidence.iter().find_map(|fact| match fact.details.as_deref() {
-        Some(Details::Sbom(predicate)) => Some(*predicate),
-        _ => None,
-    })
 }
 
 fn ask(
@@ -406,11 +511,12 @@ fn key(image: &Image, needs: &Needs) -> Digest {
 
 fn files(case: &Case<'_>, needs: &Needs) -> Files {
     Files {
-        sbom: if case.needs_sbom { sbom(case.evidence) } else { None },
+        sbom: case.sbom.filter(|_| case.needs_sbom),
         counts: needs.counts,
         unattested: needs.unattested.clone(),
         unfollowed: needs.unfollowed.clone(),
         findings: needs.findings.clone(),
         unavailable: String::new(),
+        audit: None,
     }
 }

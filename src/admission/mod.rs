@@ -32,6 +32,7 @@ pub mod rehearsal;
 mod roots;
 mod ruling;
 pub mod sandbox;
+mod survey;
 mod timely;
 mod trail;
 
@@ -50,6 +51,7 @@ pub use broker::{Looked, Recheck, Subject, admit, look, recheck, reject, verify}
 pub use filter::Syscalls;
 pub use log::LOG;
 pub use needs::{Accounted, Counts, Elf, Needs, Unlisted};
+pub use survey::{Name, NameKind, Package, Survey};
 
 /// Version of the [`Request`] and [`Decision`] documents. A reader refuses any other.
 pub const VERSION: u32 = 1;
@@ -175,9 +177,30 @@ pub struct Files {
     /// What is wrong with the image.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
-    /// Why the container sees all of its image although its rule wants a view.
+    /// Why the container sees all of its image although its rule wants a view, or why what it uses is not watched.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub unavailable: String,
+    /// Under audit: what enforce would do to the container, which sees all of its image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<FilesAudit>,
+}
+
+/// What enforcing the file system would do to a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilesAudit {
+    /// Name of the rule that says what would be visible.
+    pub rule: String,
+    /// Digest and name of the list of everything that would be hidden, whose use is watched.
+    pub list: Digest,
+    /// How many names are in it.
+    pub names: u64,
+    /// The first executables in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub first: Vec<String>,
+    /// Why the container would be refused; empty where it would not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub refuse: String,
 }
 
 /// What is taken out of a container's specification: a closed set, each of which can only narrow what was asked for.

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::child::{self, ChildFault};
 use super::roots::Roots;
 use super::sandbox;
+use super::survey::{self, Package, Survey};
 use crate::attest::predicate;
 use crate::closure::{self, Class, Closure, Rules};
 use crate::diagnostic::printable;
@@ -64,6 +65,8 @@ pub(super) struct Question {
     pub(super) everything: bool,
     /// A path whose reason is asked for.
     pub(super) explain: Option<String>,
+    /// Whether every name of the image is to be listed.
+    pub(super) survey: bool,
 }
 
 /// The question with the numbers of the descriptors that go with it.
@@ -101,6 +104,9 @@ pub struct Needs {
     pub counts: Counts,
     /// Why the path that was asked about is visible or hidden.
     pub explanation: Vec<String>,
+    /// Every name of the image, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub survey: Option<Survey>,
 }
 
 /// An ELF file that can run.
@@ -296,7 +302,12 @@ fn accept(reply: &[u8]) -> Result<Needs, NeedsFault> {
         let mounted = elf.mount.iter().map(|(_, path)| path);
         mounted.chain([&elf.path])
     });
-    if !needs.keep.iter().chain(objects).all(is_path) {
+    let surveyed = needs
+        .survey
+        .iter()
+        .flat_map(|survey| &survey.names)
+        .map(|name| &name.path);
+    if !needs.keep.iter().chain(objects).chain(surveyed).all(is_path) {
         return Err(garbage("it has a path that is none"));
     }
     let lists = [
@@ -310,6 +321,13 @@ fn accept(reply: &[u8]) -> Result<Needs, NeedsFault> {
         .iter()
         .flat_map(|one| one.instead.iter().chain([&one.path, &one.package]));
     let is_text = |text: &String| text.chars().count() <= MAX_TEXT && printable(text) == text.as_str();
+    if let Some(survey) = &needs.survey
+        && (survey.names.len() > MAX_NODES
+            || survey.packages.len() > MAX_NODES
+            || !survey.packages.iter().flat_map(Package::texts).all(is_text))
+    {
+        return Err(garbage("it surveys what no image has"));
+    }
     if lists.iter().any(|list| list.len() > MAX_LISTED)
         || needs.unlisted.len() > MAX_LISTED
         || !lists.into_iter().flatten().chain(unlisted).all(is_text)
@@ -369,13 +387,11 @@ fn find_out(root: OwnedFd, posed: Posed) -> Result<Needs, String> {
         return Ok(needs);
     }
     let closure = closure::close(&tree, &inventory, &rules, &roots, question.level, &eligible);
-    Ok(weigh(
-        &tree,
-        &inventory,
-        &standings,
-        &closure,
-        question.explain.as_deref(),
-    ))
+    let mut needs = weigh(&tree, &inventory, &standings, &closure, question.explain.as_deref());
+    if question.survey {
+        needs.survey = Some(survey::of(&tree, &inventory, &standings, &closure, &needs.keep));
+    }
+    Ok(needs)
 }
 
 /// The SBOM among the statements: the one whose predicate has the digest that was verified.
@@ -563,7 +579,7 @@ fn unlisted(path: &str, owner: PackageId, inventory: &Inventory, standings: &Sta
 }
 
 /// What can be shown of a text from the image.
-fn text(text: &str) -> String {
+pub(super) fn text(text: &str) -> String {
     printable(text).chars().take(MAX_TEXT).collect()
 }
 
@@ -648,6 +664,7 @@ mod tests {
             rules: Vec::new(),
             everything: false,
             explain: Some("/usr/bin/other".to_owned()),
+            survey: true,
         };
         let root = std::fs::File::open(image.path()).unwrap();
         let posed = Posed {
@@ -688,6 +705,36 @@ mod tests {
         let drifted = needs(&image, "/usr/bin/tool", Some(&["tool 1.0-2", "dash 1.0-1"]));
         assert_eq!(unlisted(&drifted), [("/usr/bin/tool".to_owned(), 1)]);
         assert_eq!(unlisted(&needs(&image, "/usr/bin/tool", None)), []);
+    }
+
+    #[test]
+    fn a_survey_has_every_name_and_what_it_counts_as() {
+        let image = image();
+        let other = image.path().join("usr/bin/other");
+        std::os::unix::fs::symlink("other", image.path().join("usr/bin/link")).unwrap();
+        // Version 2 with cap_net_raw, as setcap writes it.
+        let mut capability = [0u8; 20];
+        capability[..8].copy_from_slice(&[1, 0, 0, 2, 0, 0x20, 0, 0]);
+        rustix::fs::setxattr(
+            &other,
+            "security.capability",
+            &capability,
+            rustix::fs::XattrFlags::empty(),
+        )
+        .unwrap();
+        let survey = needs(&image, "/usr/bin/tool", Some(&["tool 1.0-1"])).survey.unwrap();
+        let name = |path: &str| survey.names.iter().find(|name| name.path == path).unwrap();
+        let other = name("/usr/bin/other");
+        assert!(
+            other.capability && other.executable && !other.visible && !other.set_id,
+            "{other:?}"
+        );
+        assert!(name("/usr/bin/tool").visible && !name("/usr/bin/tool").capability);
+        assert!(name("/usr/bin/link").executable && !name("/etc/os-release").executable);
+        let package = |name: &str| survey.packages.iter().find(|package| package.name == name).unwrap();
+        // Its list in the database is its own too.
+        assert_eq!((package("tool").files, package("tool").listed), ((3, 1), Some(true)));
+        assert_eq!(package("dash").listed, Some(false));
     }
 
     #[test]

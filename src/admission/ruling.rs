@@ -5,7 +5,7 @@
 use super::parser::ParserFault;
 use super::timely::Timely;
 use super::{Audit, Edits, Verdict};
-use crate::attest::Family;
+use crate::attest::{Details, Family};
 use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::identity::{Fault, Image, Upper, Workload};
@@ -55,6 +55,10 @@ pub(super) struct Ruling {
     pub(super) seccomp: Seccomp,
     /// Whether the rule asks for an SBOM.
     pub(super) needs_sbom: bool,
+    /// Predicate of the SBOM that met it.
+    pub(super) sbom: Option<Digest>,
+    /// Name of the rule whose `filesystem` that is.
+    pub(super) files_rule: String,
 }
 
 impl Ruling {
@@ -78,6 +82,8 @@ impl Ruling {
             filesystem: Filesystem::default(),
             seccomp: Seccomp::default(),
             needs_sbom: false,
+            sbom: None,
+            files_rule: String::new(),
         }
     }
 
@@ -111,16 +117,39 @@ impl Ruling {
     }
 
     fn by(self, rule: &Rule) -> Self {
-        let (edits, filesystem, seccomp) = match self.verdict {
-            Verdict::Allow => (edits(&rule.runtime), rule.filesystem.clone(), rule.seccomp.clone()),
-            Verdict::Refuse => (Edits::default(), Filesystem::default(), Seccomp::default()),
+        let edits = match self.verdict {
+            Verdict::Allow => edits(&rule.runtime),
+            Verdict::Refuse => Edits::default(),
         };
+        let evidence = self.evidence.clone();
         Self {
             rule: Some(rule.name.clone()),
             edits,
-            filesystem,
-            seccomp,
+            seccomp: match self.verdict {
+                Verdict::Allow => rule.seccomp.clone(),
+                Verdict::Refuse => Seccomp::default(),
+            },
+            ..self
+        }
+        .seeing(rule, rule.filesystem.mode, &evidence)
+    }
+
+    /// An allow under which a container sees, or would see, what a rule says that `evidence` met.
+    fn seeing(self, rule: &Rule, mode: Mode, evidence: &[Fact]) -> Self {
+        if self.verdict == Verdict::Refuse {
+            return self;
+        }
+        Self {
+            filesystem: Filesystem {
+                mode,
+                ..rule.filesystem.clone()
+            },
             needs_sbom: rule.tables.iter().any(|table| table.asks.family() == Family::Sbom),
+            sbom: evidence.iter().find_map(|fact| match fact.details.as_deref() {
+                Some(Details::Sbom(predicate)) => Some(*predicate),
+                _ => None,
+            }),
+            files_rule: rule.name.clone(),
             ..self
         }
     }
@@ -141,6 +170,8 @@ impl From<Outcome> for Ruling {
             filesystem: Filesystem::default(),
             seccomp: Seccomp::default(),
             needs_sbom: false,
+            sbom: None,
+            files_rule: String::new(),
         }
     }
 }
@@ -223,17 +254,14 @@ pub(super) fn rule(
         Some(timely) => timely.word(|answer| word(active, rule, case, Ok(answer))),
         None => word(active, rule, case, answer.as_ref()),
     };
-    let audit: Vec<Audit> = selection
-        .audits
+    let words: Vec<(&Rule, Ruling)> = selection.audits.iter().map(|rule| (*rule, word(rule))).collect();
+    let audit: Vec<Audit> = words
         .iter()
-        .map(|rule| {
-            let said = word(rule);
-            Audit {
-                rule: rule.name.clone(),
-                verdict: said.verdict,
-                code: said.code,
-                reason: said.reason,
-            }
+        .map(|(rule, said)| Audit {
+            rule: rule.name.clone(),
+            verdict: said.verdict,
+            code: said.code.clone(),
+            reason: said.reason.clone(),
         })
         .collect();
     let ruling = match selection.decisive {
@@ -249,10 +277,18 @@ pub(super) fn rule(
                 (1, _) => "would refuse it".to_owned(),
                 (all, some) => format!("would refuse it ({some} of {all})"),
             };
-            Ruling::allow(
+            let ruling = Ruling::allow(
                 "audit-only",
                 format!("only audit rules apply; under enforce they {would}"),
-            )
+            );
+            // Under enforce the first that allows would decide what is seen; audit never takes anything away.
+            let seen = words
+                .iter()
+                .find(|(rule, said)| said.verdict == Verdict::Allow && rule.filesystem.mode != Mode::Off);
+            match seen {
+                Some((rule, said)) => ruling.seeing(rule, Mode::Audit, &said.evidence),
+                None => ruling,
+            }
         }
     };
     Ruling { audit, ..ruling }
@@ -545,6 +581,30 @@ mod tests {
             let ruling = rule(&revoked, &unbound, &mut |_| Ok(answer()));
             assert_eq!(said(&ruling), (false, "key-denied"), "{mode:?}");
         }
+    }
+
+    #[test]
+    fn under_audit_the_first_rule_that_would_allow_says_what_would_be_seen() {
+        let image = image();
+        let with_files = |mut rule: Rule, level: policy::Level| {
+            rule.filesystem.mode = Mode::Enforce;
+            rule.filesystem.level = level;
+            rule
+        };
+        let other = with_files(signed_by(Mode::Audit, "other"), policy::Level::Packages);
+        let release = with_files(signed_by(Mode::Audit, "release"), policy::Level::Files);
+        let said = |rules: Vec<Rule>| rule(&active(rules), &case(Some(&image)), &mut |_| Ok(answer()));
+        let ruling = said(vec![other.clone(), signed_by(Mode::Audit, "release"), release.clone()]);
+        assert_eq!(ruling.filesystem.mode, Mode::Audit);
+        assert_eq!(
+            (ruling.filesystem.level, ruling.files_rule.as_str()),
+            (policy::Level::Files, release.name.as_str())
+        );
+        assert!(ruling.edits.is_empty() && ruling.evidence.is_empty());
+        // One that would refuse says nothing about files, and one that decides takes the word of audit rules away.
+        assert_eq!(said(vec![other]).filesystem.mode, Mode::Off);
+        let decided = said(vec![release, signed_by(Mode::Enforce, "release")]);
+        assert_eq!(decided.filesystem.mode, Mode::Off);
     }
 
     #[test]

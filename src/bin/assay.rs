@@ -43,6 +43,11 @@ enum Command {
     View(cli::view::Args),
     /// Say which system calls containers can make, and why
     Seccomp(cli::seccomp::Args),
+    /// Show what a container can reach of its image, in numbers, with the list behind each
+    Report(cli::report::Args),
+    /// Watch what a container uses of the files that enforce would hide; the shim starts it and ends it
+    #[command(hide = true)]
+    Watch(cli::watch::Args),
     /// Verify one Sigstore bundle as the Sigstore project's conformance suite asks for it
     #[command(hide = true)]
     VerifyBundle(cli::verify_bundle::Args),
@@ -127,6 +132,8 @@ fn run(command: Command) -> ExitCode {
         Command::Verify(arguments) => cli::verify::run(&arguments, Ok(&config)),
         Command::View(arguments) => cli::view::run(&arguments, &config),
         Command::Seccomp(arguments) => cli::seccomp::run(&arguments, &config),
+        Command::Watch(arguments) => cli::watch::run(&arguments, &config),
+        Command::Report(arguments) => cli::report::run(&arguments, &config),
         Command::Sbom(arguments) => cli::sbom::run(&arguments, &config),
         Command::Evidence(arguments) => cli::evidence::run(&arguments, &config),
         Command::Explain(arguments) => cli::explain::run(&arguments, &config),

@@ -11,7 +11,6 @@
 mod data;
 mod elf;
 mod loader;
-mod pattern;
 mod processes;
 mod rules;
 mod scripts;
@@ -26,6 +25,7 @@ use std::collections::BTreeMap;
 
 use crate::diagnostic::printable;
 use crate::packages::{Inventory, PackageId};
+use crate::policy::glob as pattern;
 use crate::tree::Tree;
 
 pub use crate::policy::Level;

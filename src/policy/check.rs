@@ -616,14 +616,15 @@ mod tests {
         let filesystem = read("[rule.filesystem]\nexec = ['/bin/probe']\nkeep = ['/usr/share/zoneinfo/**']").filesystem;
         assert_eq!(filesystem.mode, Mode::Enforce);
         assert_eq!(read("").filesystem.mode, Mode::Off);
-        let wrong = "[rule.filesystem]\nmode = 'audit'\nexec = ['probe', '/bin/../sh']\nkeep = ['/a[']\nlevels = 1";
+        assert_eq!(read("[rule.filesystem]\nmode = 'audit'").filesystem.mode, Mode::Audit);
+        let wrong = "[rule.filesystem]\nmode = 'watch'\nexec = ['probe', '/bin/../sh']\nkeep = ['/a[']\nlevels = 1";
         insta::assert_snapshot!(said(&rule(&format!("{SIGNED}\n{wrong}"))), @r#"
-        error[invalid-value]: `audit` is no value of `mode`
+        error[invalid-value]: `watch` is no value of `mode`
          --> /etc/assay/policy.d/50.toml:8:8
           |
-        8 | mode = 'audit'
+        8 | mode = 'watch'
           |        ^^^^^^^
-         help: one of: enforce, off
+         help: one of: enforce, audit, off
 
         error[invalid-value]: `probe` cannot be a path in an image: it does not begin with /
          --> /etc/assay/policy.d/50.toml:9:9
@@ -639,7 +640,7 @@ mod tests {
           |                  ^^^^^^^^^^^^
          help: an absolute path as the container sees it, /usr/bin/env for example
 
-        error[invalid-value]: `/a[` cannot be a path in an image: it is no pattern that can be matched
+        error[invalid-value]: `/a[` cannot be a path in an image: a bracket in it opens no set of characters
           --> /etc/assay/policy.d/50.toml:10:9
            |
         10 | keep = ['/a[']

@@ -1,6 +1,5 @@
 //! What a rule takes away from a container that it allows: files, system calls, parts of its specification.
 
-use globset::{GlobBuilder, GlobMatcher};
 use serde::{Deserialize, Serialize};
 
 use super::{Mode, Restart};
@@ -150,27 +149,6 @@ impl Default for Filesystem {
             unattested: Unattested::default(),
             unavailable: Unavailable::default(),
         }
-    }
-}
-
-/// A pattern of paths inside an image: `*` and `?` stop at `/`, `**` does not.
-#[derive(Debug, Clone)]
-pub struct FilePattern(GlobMatcher);
-
-impl FilePattern {
-    /// Reads a pattern.
-    ///
-    /// # Errors
-    /// A text that is none: an unclosed bracket, for example.
-    pub fn new(text: &str) -> Result<Self, globset::Error> {
-        let glob = GlobBuilder::new(text).literal_separator(true).build()?;
-        Ok(Self(glob.compile_matcher()))
-    }
-
-    /// Whether the whole path matches.
-    #[must_use]
-    pub fn matches(&self, path: &str) -> bool {
-        self.0.is_match(path)
     }
 }
 

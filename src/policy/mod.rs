@@ -9,6 +9,7 @@ mod check;
 mod confine;
 mod diags;
 mod evaluate;
+pub(crate) mod glob;
 mod mirror;
 mod pattern;
 mod schema;
@@ -24,9 +25,7 @@ use crate::evidence::{Certifier, Denied, DeniedEntry, Question};
 use crate::trust::{Builder, BuilderSigner, Key, Root, SourceFile, TextPattern, TrustStore};
 
 pub use check::{Checked, check};
-pub use confine::{
-    FilePattern, Filesystem, Incomplete, Level, Privileged, Runtime, Seccomp, SeccompMode, Unattested, Unavailable,
-};
+pub use confine::{Filesystem, Incomplete, Level, Privileged, Runtime, Seccomp, SeccompMode, Unattested, Unavailable};
 pub use evaluate::{Image, Outcome};
 pub use mirror::Mirror;
 pub use pattern::{ImageName, ImagePattern, InvalidPattern, NamespacePattern};

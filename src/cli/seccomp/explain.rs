@@ -15,6 +15,9 @@ use crate::syscalls::{Machine, number};
 pub(super) struct Args {
     #[command(flatten)]
     of: Of,
+    /// What the result is written as
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
     /// Names of system calls; without one, every call that is allowed
     #[arg(value_name = "CALL", value_parser = call)]
     calls: Vec<String>,
@@ -40,7 +43,7 @@ pub(super) fn run(args: &Args, config: &Config) -> Exit {
     } else {
         args.calls.iter().collect()
     };
-    match args.of.output {
+    match args.output {
         Output::Text => {
             let explained: Vec<String> = names.iter().map(|name| text(&found, name)).collect();
             print(explained.join("\n"));

@@ -48,12 +48,8 @@ struct Found {
 /// Finds out what the files of a container call.
 fn look(of: &Of, config: &Config) -> Result<Found, Exit> {
     let subject = Subject {
-        containerd: &of.address,
-        namespace: &of.namespace,
-        name: &of.name,
-        kubernetes_namespace: of.kubernetes_namespace.as_deref(),
-        explain: None,
         calls: true,
+        ..of.subject()
     };
     let looked = admission::look(config, subject).map_err(|(reason, fix)| {
         complain(format!("{reason}; to fix: {fix}"));

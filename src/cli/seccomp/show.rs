@@ -16,6 +16,9 @@ use crate::config::Config;
 pub(super) struct Args {
     #[command(flatten)]
     of: Of,
+    /// What the result is written as
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
     /// Write the profile alone, as it stands in config.json
     #[arg(long)]
     profile: bool,
@@ -39,7 +42,7 @@ pub(super) fn run(args: &Args, config: &Config) -> Exit {
         print(profile);
         return Exit::Done;
     }
-    match args.of.output {
+    match args.output {
         Output::Text => print(text(decision, shown)),
         Output::Json => {
             let allowed: serde_json::Map<String, Value> = shown

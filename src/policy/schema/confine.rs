@@ -6,6 +6,7 @@ use super::super::{
     Filesystem, Incomplete, Level, Mode, Privileged, Restart, Runtime, Seccomp, SeccompMode, Unattested, Unavailable,
     diags,
 };
+use super::MODES;
 use crate::diagnostic::strict::{Reader, Table};
 use crate::syscalls::{Machine, number};
 
@@ -30,7 +31,6 @@ const SECCOMP_KEYS: &[&str] = &["mode", "incomplete", "privileged", "allow", "de
 
 const RESTARTS: &[(&str, Restart)] = &[("refuse", Restart::Refuse), ("allow", Restart::Allow)];
 const USERS: &[(&str, bool)] = &[("non-root", true), ("any", false)];
-const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("off", Mode::Off)];
 const LEVELS: &[(&str, Level)] = &[
     ("packages", Level::Packages),
     ("balanced", Level::Balanced),
@@ -185,8 +185,5 @@ fn path_fault(path: &str, pattern: bool) -> Option<&'static str> {
     if !pattern {
         return None;
     }
-    match crate::policy::FilePattern::new(path) {
-        Ok(_) => None,
-        Err(_) => Some("it is no pattern that can be matched"),
-    }
+    (!crate::policy::glob::is_sound(path)).then_some("a bracket in it opens no set of characters")
 }

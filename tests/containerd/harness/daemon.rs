@@ -85,6 +85,40 @@ pub const FILTERED: &str = "assay.test/filtered/signed:latest";
 
 /// The same, where these must all be known.
 pub const KNOWN: &str = "assay.test/known/signed:latest";
+/// An image of nginx on Debian, nearly five thousand files, of which what enforcing the file system would hide is watched.
+pub const DEBIAN: &str = "assay.test/nginx:latest";
+
+/// What [`DEBIAN`] is made of.
+#[derive(Debug)]
+pub struct Debian {
+    /// Digest of the manifest.
+    pub digest: String,
+    /// Digest of its only layer, unpacked: the chain ID.
+    pub layer: String,
+}
+
+/// Reads what `make setup` built.
+pub fn debian() -> Debian {
+    let folder = set_up("images/nginx");
+    let read = |path: PathBuf| serde_json::from_slice::<serde_json::Value>(&fs::read(path).unwrap()).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let blob = |digest: &str| {
+        read(
+            folder
+                .join("blobs/sha256")
+                .join(digest.strip_prefix("sha256:").unwrap()),
+        )
+    };
+    let digest = text(&read(folder.join("index.json"))["manifests"][0]["digest"]);
+    let config = blob(&text(&blob(&digest)["config"]["digest"]));
+    Debian {
+        digest,
+        layer: text(&config["rootfs"]["diff_ids"][0]),
+    }
+}
+
+/// The same, under a rule of mode audit that would enforce a view.
+pub const REHEARSED: &str = "assay.test/rehearsed/signed:latest";
 
 /// Nobody has signed this one.
 pub static UNSIGNED: LazyLock<Image> =
@@ -155,9 +189,9 @@ impl Daemon {
             daemon.tag(namespace, "assay.test/busybox:latest", SIGNED);
             daemon.tag(namespace, "assay.test/busybox:latest", WANTED_BY_ANOTHER);
             daemon.tag(namespace, "assay.test/busybox:latest", NARROWED);
-            daemon.tag(namespace, "assay.test/busybox:latest", MINIMIZED);
-            daemon.tag(namespace, "assay.test/busybox:latest", FILTERED);
-            daemon.tag(namespace, "assay.test/busybox:latest", KNOWN);
+            for name in [MINIMIZED, REHEARSED, FILTERED, KNOWN] {
+                daemon.tag(namespace, "assay.test/busybox:latest", name);
+            }
         }
         cri::wait_for_image(&daemon.socket(), SIGNED);
         daemon
@@ -209,6 +243,11 @@ impl Daemon {
         if namespace == "k8s.io" {
             cri::wait_for_image(&self.socket(), &image.name);
         }
+    }
+
+    /// Imports and unpacks [`DEBIAN`]: large, so only where a test needs it.
+    pub fn import_debian(&self) {
+        self.import_archive(&set_up("images/nginx.tar"), &self.scope);
     }
 
     fn import_archive(&self, archive: &Path, namespace: &str) {
