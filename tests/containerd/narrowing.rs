@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::container::ContainerBuilder;
 use crate::harness::cri::Pod;
 use crate::harness::daemon::{DEBIAN, MINIMIZED, NARROWED, REHEARSED, debian};
-use crate::harness::leftovers::{alive, command_line, parent, processes};
+use crate::harness::leftovers::{alive, command_line, parent_of, processes};
 use crate::harness::{Case, Version, eventually, needs_assay, on_each_containerd};
 use crate::refusals::{assert_refusal, signed};
 
@@ -268,7 +268,7 @@ fn suggested(case: &Case, name: &str) -> String {
 
 /// The process that watches what a container uses.
 fn watcher(shim: u32) -> Option<u32> {
-    let is_watcher = |pid: &u32| parent(*pid) == shim && command_line(*pid).get(1).is_some_and(|word| word == "watch");
+    let is_watcher = |pid: &u32| parent_of(*pid) == Some(shim) && command_line(*pid).get(1).is_some_and(|word| word == "watch");
     processes().into_iter().find(is_watcher)
 }
 
