@@ -89,7 +89,7 @@ impl Subject<'_> {
         let has = |wanted: &&str| self.capabilities.iter().any(|has| has == wanted);
         self.own.is_none()
             && rule.privileged == Privileged::Unconfined
-            && OF_PRIVILEGED.iter().all(|wanted| has(&wanted))
+            && OF_PRIVILEGED.iter().all(has)
     }
 
     /// The calls that the OCI runtime makes itself.

@@ -274,7 +274,7 @@ impl Tracer {
                 _ => Err(io::Error::last_os_error()),
             });
         }
-        #[expect(clippy::zombie_processes, reason = "the tracer's own wait collects it")]
+        // The tracer's own wait collects it.
         let child = command.spawn().map_err(system("start the OCI runtime"))?;
         let pid = child.id().cast_signed();
         self.threads.insert(pid, pid);

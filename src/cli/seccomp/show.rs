@@ -84,7 +84,8 @@ fn text(decision: &Decision, shown: &Shown) -> String {
     for why in &shown.syscalls.unknown {
         let _ = write!(text, "\n  not known: {why}");
     }
-    let kinds: [(&str, fn(&Reason) -> bool); 6] = [
+    type Is = fn(&Reason) -> bool;
+    let kinds: [(&str, Is); 6] = [
         ("derived", |reason| matches!(reason, Reason::Files)),
         ("runtime", |reason| matches!(reason, Reason::Runtime)),
         ("policy", |reason| matches!(reason, Reason::Policy)),
