@@ -87,9 +87,7 @@ impl Subject<'_> {
     /// Whether a rule leaves it without a profile of its files.
     pub(super) fn is_left_alone(&self, rule: &Seccomp) -> bool {
         let has = |wanted: &&str| self.capabilities.iter().any(|has| has == wanted);
-        self.own.is_none()
-            && rule.privileged == Privileged::Unconfined
-            && OF_PRIVILEGED.iter().all(has)
+        self.own.is_none() && rule.privileged == Privileged::Unconfined && OF_PRIVILEGED.iter().all(has)
     }
 
     /// The calls that the OCI runtime makes itself.
