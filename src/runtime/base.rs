@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn what_was_measured_is_kept_once_for_each_version() {
         let folder = tempfile::tempdir().unwrap();
-        let state = StateDir::open(folder.path()).unwrap();
+        let state = StateDir::open(&folder.path().join("state")).unwrap();
         let base = known().first().unwrap();
         for _ in 0..2 {
             keep(&state, base).unwrap();

@@ -91,7 +91,7 @@ exec = ['/bin/sleep']
 mode = 'enforce'
 privileged = 'unconfined'
 allow = ['keyctl']
-deny = ['sethostname']
+deny = ['sethostname', 'setpriority']
 
 [[rule]]
 name = 'filtered and known'
