@@ -19,6 +19,7 @@
 //!   against an SBOM.
 //! - [`closure`]: which files of an image a container needs, and why.
 //! - [`syscalls`]: which system calls ELF files can make, with a path for each.
+//! - [`seccomp`]: profiles: what they let through, their intersection, containerd's default, calls kept together.
 //! - [`identity`]: what a container really is, according to containerd and to the bytes that will be mounted.
 //! - [`view`]: a keep set and the layers of a snapshot in, a layer that shows only what is kept out; mounting it.
 //! - [`admission`]: all of the above put together: request in, [`admission::Decision`] out.
@@ -40,6 +41,7 @@ pub mod packages;
 pub mod policy;
 pub mod runtime;
 pub mod sbom;
+pub mod seccomp;
 pub mod shim;
 pub mod store;
 pub mod syscalls;

@@ -9,6 +9,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
+use super::analysis::Analysis;
+use super::filter;
 use super::log::LOG;
 use super::memo::Inputs;
 use super::minimize::{self, Shown};
@@ -20,10 +22,12 @@ use super::{Basis, Decision, Edits, Files, InvalidRequest, Request, VERSION, Ver
 use crate::config::Config;
 use crate::diagnostic::{Diagnostics, printable};
 use crate::digest::Digest;
-use crate::identity::{self, Fault, Identity, Image, Question, Trail, Upper};
+use crate::identity::{self, Fault, Identity, Image, Question, Trail, Upper, Workload};
 use crate::oci::Layout;
 use crate::policy::activate::{LoadError, load_active};
-use crate::policy::{Active, Kind, Mode, Unavailable};
+use crate::policy::{Active, Kind, Mode, Seccomp, SeccompMode, Unavailable};
+use crate::runtime::{self, Base};
+use crate::seccomp::Profile;
 use crate::store::{self, StateDir};
 use crate::trust::clock::Clock;
 use crate::verify::TimeSource;
@@ -158,7 +162,8 @@ fn decide(config: &Config, request: &Request, started: Instant, decision: &mut D
         }
         thorough = true;
     };
-    if ruling.verdict == Verdict::Allow && ruling.filesystem.mode != Mode::Off {
+    let narrows = ruling.filesystem.mode != Mode::Off || ruling.seccomp.mode != SeccompMode::Off;
+    if ruling.verdict == Verdict::Allow && narrows {
         desk.show(request, &identity, &mut ruling, &used, decision);
         watch.note(decision, "files");
     }
@@ -230,6 +235,8 @@ pub struct Subject<'a> {
     pub explain: Option<&'a str>,
     /// Whether every name of the image is to be listed, and the digest of the view to be found out.
     pub survey: bool,
+    /// Whether it is asked for the system calls: then all that its rule lets it see counts.
+    pub calls: bool,
 }
 
 /// What was found out about a [`Subject`].
@@ -241,6 +248,8 @@ pub struct Looked {
     pub needs: Needs,
     /// Whether a rule would show it only that, and by which word.
     pub mode: Mode,
+    /// Its system calls, where they were asked for.
+    pub calls: Option<filter::Shown>,
 }
 
 /// Finds out what a container, or one of an image that nobody changes anything about, needs of its image: by the SBOM on
@@ -300,6 +309,8 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<Looked, (String, St
             rootfs: &unpacked.mounts,
             workload: &workload,
             filesystem: &ruling.filesystem,
+            everything: subject.calls && ruling.filesystem.mode != Mode::Enforce,
+            calls: subject.calls,
             read_only: true,
             needs_sbom: ruling.needs_sbom,
             sbom: ruling.sbom,
@@ -308,7 +319,7 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<Looked, (String, St
         let words = |unseen: minimize::Unseen| (printable(&unseen.to_string()).into_owned(), unseen.fix().to_owned());
         let needs = minimize::look(&minimizing, &case, subject.explain, subject.survey).map_err(words)?;
         let shown = if subject.survey {
-            Some(minimize::view(&minimizing, &case, &needs).map_err(words)?)
+            Some(minimize::view(&minimizing, &case, &needs.0).map_err(words)?)
         } else {
             None
         };
@@ -319,14 +330,23 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<Looked, (String, St
         unpacked.release().await;
         Ok(())
     });
-    let (needs, seen) = needs?;
+    let ((needs, analysis), seen) = needs?;
+    let calls = match analysis {
+        Some(analysis) => Some(desk.show_calls(&ruling, &workload, &config.oci_runtime, analysis)?),
+        None => None,
+    };
     let mut decision = blank(namespace, "");
     decision.name = printable(image_name).into_owned();
     decision.image = Some(shown(&image));
     let mode = ruling.filesystem.mode;
     apply(&mut decision, ruling, used);
     (decision.view, decision.files) = seen.unzip();
-    Ok(Looked { decision, needs, mode })
+    Ok(Looked {
+        decision,
+        needs,
+        mode,
+        calls,
+    })
 }
 
 /// What became of a recorded allow: whether its evidence is still there, and what would be decided now.
@@ -525,7 +545,8 @@ impl Desk {
         })
     }
 
-    /// Gives an allowed container its view, or makes a refusal of it; under audit, says what is to be watched.
+    /// Gives an allowed container its view and its profile, or makes a refusal of it; where its rule only audits files,
+    /// says what is to be watched.
     fn show(&self, request: &Request, identity: &Identity, ruling: &mut Ruling, used: &Used, decision: &mut Decision) {
         // What was not proved to be an image is not allowed by a rule that has a view.
         let Ok(image) = &identity.root else { return };
@@ -543,37 +564,77 @@ impl Desk {
                 return;
             }
         };
+        let wanted = ruling.seccomp.mode != SeccompMode::Off;
+        let filter = wanted
+            .then(|| self.filter(&request.runtime, &identity.workload, ruling))
+            .transpose();
+        let filter = match filter {
+            Ok(filter) => filter,
+            Err((code, reason, fix)) => {
+                *ruling = ruling.instead(code, reason, fix, false);
+                return;
+            }
+        };
         let blobs: Vec<Digest> = used.blobs.iter().copied().collect();
         let case = minimize::Case {
             image,
             rootfs: &request.rootfs,
             workload: &identity.workload,
             filesystem: &ruling.filesystem,
+            everything: ruling.filesystem.mode != Mode::Enforce,
+            calls: filter.as_ref().is_some_and(|filter| !filter.is_left_alone),
             read_only: identity.workload.read_only_root || ruling.edits.read_only_root,
             needs_sbom: ruling.needs_sbom,
             sbom: ruling.sbom,
             blobs: &blobs,
         };
-        match minimize::show(&desk, &case) {
-            Ok(Shown::View(shown)) => {
-                let (view, files) = *shown;
-                decision.view = Some(view);
-                decision.files = Some(files);
-            }
-            Ok(Shown::Watched(mut files)) => {
-                if let Some(audit) = &mut files.audit {
-                    audit.rule.clone_from(&ruling.files_rule);
+        if ruling.filesystem.mode == Mode::Audit {
+            decision.files = Some(match minimize::watch(&desk, &case) {
+                Ok(mut files) => {
+                    if let Some(audit) = &mut files.audit {
+                        audit.rule.clone_from(&ruling.files_rule);
+                    }
+                    files
                 }
-                decision.files = Some(*files);
+                Err(unseen) => Files {
+                    unavailable: printable(&unseen.to_string()).into_owned(),
+                    ..Files::default()
+                },
+            });
+        }
+        let shown = if case.everything && !case.calls {
+            Ok(Shown::Found(Box::default()))
+        } else {
+            minimize::show(&desk, &case)
+        };
+        let calls = match shown {
+            Ok(Shown::Found(found)) => {
+                if let Some((view, files)) = found.view {
+                    decision.view = Some(view);
+                    decision.files = Some(files);
+                }
+                found.calls
             }
-            Ok(Shown::Refused { code, reason, fix }) => *ruling = ruling.instead(code, reason, &fix, true),
-            Err(unseen)
-                if ruling.filesystem.unavailable == Unavailable::Full || ruling.filesystem.mode == Mode::Audit =>
-            {
+            Ok(Shown::Refused { code, reason, fix }) => {
+                *ruling = ruling.instead(code, reason, fix.as_str(), true);
+                return;
+            }
+            // Without a view nothing is lost but the knowledge of the calls.
+            Err(unseen) if case.everything => Some(Analysis::incomplete(&unseen.to_string())),
+            Err(unseen) if ruling.filesystem.unavailable == Unavailable::Full => {
                 decision.files = Some(Files {
                     unavailable: printable(&unseen.to_string()).into_owned(),
                     ..Files::default()
                 });
+                let all = minimize::Case {
+                    everything: true,
+                    ..case
+                };
+                case.calls.then(|| match minimize::show(&desk, &all) {
+                    Ok(Shown::Found(found)) => found.calls.unwrap_or_default(),
+                    Ok(Shown::Refused { reason, .. }) => Analysis::incomplete(&reason),
+                    Err(unseen) => Analysis::incomplete(&unseen.to_string()),
+                })
             }
             Err(unseen) => {
                 *ruling = ruling.instead(
@@ -581,9 +642,99 @@ impl Desk {
                     printable(&unseen.to_string()).into_owned(),
                     unseen.fix(),
                     false,
-                )
+                );
+                return;
             }
+        };
+        if let Some(filter) = filter
+            && let Err((code, reason, fix, is_policy)) =
+                self.compose(&filter, calls.unwrap_or_default(), ruling, decision)
+        {
+            *ruling = ruling.instead(code, reason, fix, is_policy);
         }
+    }
+
+    /// What a profile is made for.
+    fn filter(
+        &self,
+        runtime: &str,
+        workload: &Workload,
+        ruling: &Ruling,
+    ) -> Result<Filter, (&'static str, String, &'static str)> {
+        let own = workload.seccomp.as_deref();
+        let own = own
+            .map(|own| Profile::parse(own.as_bytes()))
+            .transpose()
+            .map_err(|error| {
+                (
+                    "seccomp-unreadable",
+                    format!("the seccomp profile of its specification cannot be narrowed: {error}"),
+                    "correct the profile that the pod's securityContext names",
+                )
+            })?;
+        let mut filter = Filter {
+            own,
+            capabilities: workload.process.capabilities.bounding.clone(),
+            no_new_privileges: workload.process.no_new_privileges || ruling.edits.no_new_privileges,
+            runtime: runtime.to_owned(),
+            // A measurement that cannot be read is one that was never made.
+            measured: runtime::measured(&self.state).unwrap_or_default(),
+            is_left_alone: false,
+        };
+        filter.is_left_alone = filter.subject().is_left_alone(&ruling.seccomp);
+        Ok(filter)
+    }
+
+    /// The calls of a container for a person; by a rule without a word about them, as one with nothing but the mode.
+    fn show_calls(
+        &self,
+        ruling: &Ruling,
+        workload: &Workload,
+        runtime: &str,
+        analysis: Analysis,
+    ) -> Result<filter::Shown, (String, String)> {
+        let filter = self
+            .filter(runtime, workload, ruling)
+            .map_err(|(_, reason, fix)| (reason, fix.to_owned()))?;
+        let rule = match ruling.seccomp.mode {
+            SeccompMode::Off => Seccomp {
+                mode: SeccompMode::Enforce,
+                ..Seccomp::default()
+            },
+            SeccompMode::Enforce | SeccompMode::Complain => ruling.seccomp.clone(),
+        };
+        filter::show(&rule, &filter.subject(), analysis).map_err(|reason| (reason, String::new()))
+    }
+
+    /// Makes the profile of a container part of its edits.
+    fn compose(
+        &self,
+        filter: &Filter,
+        calls: Analysis,
+        ruling: &mut Ruling,
+        decision: &mut Decision,
+    ) -> Result<(), (&'static str, String, &'static str, bool)> {
+        let (profile, syscalls) = filter::compose(&ruling.seccomp, &filter.subject(), calls).map_err(|reason| {
+            (
+                "syscalls-incomplete",
+                reason,
+                "set incomplete = \"fallback\" in the rule's [rule.seccomp], or see: assay seccomp show IMAGE",
+                true,
+            )
+        })?;
+        if let Some(profile) = &profile {
+            let digest = filter::keep(&self.state, profile).map_err(|error| {
+                (
+                    "state-unwritable",
+                    format!("its seccomp profile cannot be kept: {error}"),
+                    "an administrator makes the state directory root's own, mode 0700, and writable",
+                    false,
+                )
+            })?;
+            ruling.edits.seccomp = Some(digest);
+        }
+        decision.syscalls = Some(syscalls);
+        Ok(())
     }
 
     fn ask(&self, subjects: &[Digest]) -> Result<parser::Judged, ParserFault> {
@@ -658,6 +809,28 @@ impl Desk {
                 })
                 .collect(),
             ..self.blank_basis(kind(identity), identity.record.kubernetes_namespace.as_deref())
+        }
+    }
+}
+
+/// What a profile is made for.
+struct Filter {
+    own: Option<Profile>,
+    capabilities: Vec<String>,
+    no_new_privileges: bool,
+    runtime: String,
+    measured: Vec<Base>,
+    is_left_alone: bool,
+}
+
+impl Filter {
+    fn subject(&self) -> filter::Subject<'_> {
+        filter::Subject {
+            own: self.own.as_ref(),
+            capabilities: &self.capabilities,
+            no_new_privileges: self.no_new_privileges,
+            runtime: &self.runtime,
+            measured: &self.measured,
         }
     }
 }
@@ -761,6 +934,7 @@ fn blank(namespace: &str, container: &str) -> Decision {
         edits: Edits::default(),
         view: None,
         files: None,
+        syscalls: None,
         basis: None,
     }
 }

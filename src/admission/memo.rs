@@ -173,6 +173,31 @@ pub(super) fn make_room(directory: &StateDir, most: usize) -> Result<(), store::
     Ok(())
 }
 
+/// Forgets the older half of a folder once it holds `most` files, those that are not current first.
+pub(super) fn forget_oldest(
+    directory: &StateDir,
+    most: usize,
+    is_current: &dyn Fn(&str) -> bool,
+) -> Result<(), store::Error> {
+    let names = store::names(directory.as_fd(), directory.path())?.collect::<Result<Vec<_>, _>>()?;
+    if names.len() < most {
+        return Ok(());
+    }
+    let mut aged: Vec<(bool, i64, String)> = names
+        .into_iter()
+        .map(|name| {
+            let stat = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW);
+            (is_current(&name), stat.map_or(0, |stat| stat.st_mtime), name)
+        })
+        .collect();
+    aged.sort();
+    for (_, _, name) in aged.iter().take(most / 2) {
+        // Another process may be clearing up as well.
+        let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

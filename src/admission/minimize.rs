@@ -1,13 +1,15 @@
-//! Which files of its image an allowed container sees: what it needs, found out once for equal roots, as a view that is
-//! built once for equal needs.
+//! Which files of its image an allowed container sees, and which system calls they make: what it needs, found out once
+//! for equal roots, as a view that is built once for equal needs.
 
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 
+use super::analysis::{self, Analysis};
 use super::child::ChildFault;
 use super::needs::{self, MAX_STATEMENT, Needs, NeedsFault, Question};
 use super::survey::NameKind;
@@ -15,7 +17,7 @@ use super::{Files, FilesAudit, memo, roots};
 use crate::digest::Digest;
 use crate::identity::{Image, Mount, Workload};
 use crate::oci::Layout;
-use crate::policy::{Filesystem, Mode, Unattested};
+use crate::policy::{Filesystem, Unattested};
 use crate::store::StateDir;
 use crate::view::{self, Cache, Snapshot, View, watch};
 
@@ -42,11 +44,16 @@ pub(super) struct Desk<'a> {
 }
 
 /// What is to be shown.
+#[derive(Clone, Copy)]
 pub(super) struct Case<'a> {
     pub(super) image: &'a Image,
     pub(super) rootfs: &'a [Mount],
     pub(super) workload: &'a Workload,
     pub(super) filesystem: &'a Filesystem,
+    /// Whether all of the image is to be seen, and no view is made.
+    pub(super) everything: bool,
+    /// Whether it is asked for the system calls.
+    pub(super) calls: bool,
     /// Whether the container's root file system is read-only at last.
     pub(super) read_only: bool,
     /// Whether its rule asks for an SBOM.
@@ -59,16 +66,23 @@ pub(super) struct Case<'a> {
 
 /// What came of it.
 pub(super) enum Shown {
-    /// The container sees this.
-    View(Box<(View, Files)>),
-    /// The container sees everything; this is what it would see, and what is watched.
-    Watched(Box<Files>),
+    /// The container may run so.
+    Found(Box<Found>),
     /// It must not run.
     Refused {
         code: &'static str,
         reason: String,
         fix: String,
     },
+}
+
+/// What a container sees and can call.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Nothing where it sees everything.
+    pub(super) view: Option<(View, Files)>,
+    /// Nothing where that was not asked for.
+    pub(super) calls: Option<Analysis>,
 }
 
 /// Why there is no view.
@@ -117,10 +131,11 @@ impl From<ChildFault> for Unseen {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Memo {
-    /// Key of the view, over the layers and everything that is kept; under audit, digest of the list of what would be
-    /// hidden.
-    view: Digest,
+    /// Key of the view, over the layers and everything that is kept; none where everything is seen. Under audit, digest
+    /// of the list of what would be hidden.
+    view: Option<Digest>,
     files: Files,
+    calls: Option<Analysis>,
 }
 
 /// Everything that needs follow from.
@@ -132,43 +147,105 @@ struct Inputs<'a> {
     question: &'a Question,
     needs_sbom: bool,
     unattested: Unattested,
+    calls: bool,
 }
 
-/// Finds out what a container needs and gives it a view.
+/// Finds out what a container needs, gives it a view, and tells its system calls.
 ///
 /// # Errors
 /// See [`Unseen`]: the policy says what becomes of the container then.
 pub(super) fn show(desk: &Desk<'_>, case: &Case<'_>) -> Result<Shown, Unseen> {
-    if case.filesystem.mode == Mode::Audit {
-        return watch(desk, case).map(|files| Shown::Watched(Box::new(files)));
-    }
     let snapshot = Snapshot::of(case.rootfs, case.read_only).map_err(view::Error::from)?;
-    let cache = Cache::open(desk.state, desk.run, &snapshot)?;
-    let way = cache.way()?;
+    let views = if case.everything {
+        None
+    } else {
+        let cache = Cache::open(desk.state, desk.run, &snapshot)?;
+        let way = cache.way()?;
+        Some((cache, way))
+    };
     let prepared = roots::prepare(case.workload);
-    let question = question(desk, case, prepared.roots);
+    let question = question(desk, case, prepared.roots.clone());
     let memos = Memos::open(desk, case, &question)?;
-    if let Some(memo) = memos.recall()
-        && let Some(view) = cache.find(&memo.view, way)?
-    {
-        return Ok(Shown::View(Box::new((view, memo.files))));
+    if let Some(memo) = memos.recall() {
+        let view = match (&views, &memo.view) {
+            (Some((cache, way)), Some(key)) => cache.find(key, *way)?,
+            _ => None,
+        };
+        if view.is_some() || case.everything {
+            return Ok(found(view, memo));
+        }
     }
-    let needs = ask(desk, case, &snapshot, question, &prepared.contents)?;
+    let (needs, root) = ask(desk, case, &snapshot, question, &prepared.contents)?;
     if let Some(refused) = refusal(case, &needs) {
         return Ok(refused);
     }
-    let memo = Memo {
-        view: key(case.image, &needs),
-        files: files(case, &needs),
+    let (calls, lasting) = if case.calls {
+        let (calls, lasting) = calls(desk, &root, &prepared, &needs, false);
+        (Some(calls), lasting)
+    } else {
+        (None, true)
     };
-    let view = cache.build(&memo.view, way, &snapshot, &needs.keep)?;
-    memos.keep(&memo);
-    Ok(Shown::View(Box::new((view, memo.files))))
+    let memo = Memo {
+        view: views.as_ref().map(|_| key(case.image, &needs)),
+        files: files(case, &needs),
+        calls,
+    };
+    let view = match (&views, &memo.view) {
+        (Some((cache, way)), Some(key)) => Some(cache.build(key, *way, &snapshot, &needs.keep)?),
+        _ => None,
+    };
+    if lasting {
+        memos.keep(&memo);
+    }
+    Ok(found(view, memo))
+}
+
+fn found(view: Option<View>, memo: Memo) -> Shown {
+    Shown::Found(Box::new(Found {
+        view: view.map(|view| (view, memo.files)),
+        calls: memo.calls,
+    }))
+}
+
+/// The system calls of what a container needs, and whether the same question would have the same answer again. What
+/// keeps them from being known is part of the answer.
+fn calls(desk: &Desk<'_>, root: &OwnedFd, prepared: &roots::Prepared, needs: &Needs, routes: bool) -> (Analysis, bool) {
+    use std::os::fd::AsFd as _;
+    let mut contents = prepared.contents.iter();
+    let mounts: Vec<Option<BorrowedFd<'_>>> = prepared
+        .roots
+        .mounts
+        .iter()
+        .map(|mount| mount.content.as_ref().and_then(|_| contents.next().map(OwnedFd::as_fd)))
+        .collect();
+    let found = desk
+        .run
+        .subdir("empty")
+        .map_err(analysis::AnalysisFault::from)
+        .and_then(|empty| {
+            let desk = analysis::Desk {
+                state: desk.state,
+                empty: empty.as_fd(),
+                deadline: desk.deadline,
+            };
+            let files = analysis::Files {
+                root: root.as_fd(),
+                mounts: &mounts,
+            };
+            analysis::analyse(&desk, &files, needs, routes)
+        });
+    let (mut analysis, lasting) = found.unwrap_or_else(|fault| (Analysis::incomplete(&fault.to_string()), false));
+    let unfollowed = needs.unfollowed.iter().map(|what| format!("not followed: {what}"));
+    analysis.unknown.splice(0..0, unfollowed);
+    (analysis, lasting)
 }
 
 /// Finds out what `enforce` would hide from a container that sees everything, and lists it for the process that watches
 /// what is used of it.
-fn watch(desk: &Desk<'_>, case: &Case<'_>) -> Result<Files, Unseen> {
+///
+/// # Errors
+/// See [`Unseen`].
+pub(super) fn watch(desk: &Desk<'_>, case: &Case<'_>) -> Result<Files, Unseen> {
     // Of any other type it would be a part of the node's own file system, which everybody uses.
     if let Some(mount) = case.rootfs.iter().find(|mount| mount.r#type != "overlay") {
         return Err(Unseen::Unwatchable(mount.r#type.chars().take(80).collect()));
@@ -177,16 +254,21 @@ fn watch(desk: &Desk<'_>, case: &Case<'_>) -> Result<Files, Unseen> {
     let prepared = roots::prepare(case.workload);
     let question = Question {
         survey: true,
+        everything: false,
         ..question(desk, case, prepared.roots)
     };
     let memos = Memos::open(desk, case, &question)?;
     let lists = desk.state.subdir(watch::LISTS).map_err(view::Error::from)?;
-    if let Some(memo) = memos.recall()
-        && lists.size(&memo.view.hex()).is_ok_and(|size| size > 0)
+    if let Some(Memo {
+        view: Some(list),
+        files,
+        ..
+    }) = memos.recall()
+        && lists.size(&list.hex()).is_ok_and(|size| size > 0)
     {
-        return Ok(memo.files);
+        return Ok(files);
     }
-    let mut needs = ask(desk, case, &snapshot, question, &prepared.contents)?;
+    let (mut needs, _) = ask(desk, case, &snapshot, question, &prepared.contents)?;
     let survey = needs.survey.take().unwrap_or_default();
     let hidden = || survey.names.iter().filter(|name| !name.visible);
     let list: Vec<&str> = hidden().map(|name| name.path.as_str()).collect();
@@ -211,11 +293,12 @@ fn watch(desk: &Desk<'_>, case: &Case<'_>) -> Result<Files, Unseen> {
         },
     };
     let memo = Memo {
-        view: digest,
+        view: Some(digest),
         files: Files {
             audit: Some(audit),
             ..files(case, &needs)
         },
+        calls: None,
     };
     memo::make_room(&lists, MAX_LISTS)
         .and_then(|()| lists.write_volatile(&digest.hex(), list.as_bytes()))
@@ -240,6 +323,7 @@ impl Memos {
                 question,
                 needs_sbom: case.needs_sbom,
                 unattested: case.filesystem.unattested,
+                calls: case.calls,
             };
             format!(
                 "{}.json",
@@ -266,19 +350,27 @@ impl Memos {
     }
 }
 
-/// What a container needs, told to a person: nothing is remembered.
+/// What a container needs, told to a person, and its system calls with how they come about, if they are asked for:
+/// nothing is remembered.
 ///
 /// # Errors
 /// See [`Unseen`].
-pub(super) fn look(desk: &Desk<'_>, case: &Case<'_>, explain: Option<&str>, survey: bool) -> Result<Needs, Unseen> {
+pub(super) fn look(
+    desk: &Desk<'_>,
+    case: &Case<'_>,
+    explain: Option<&str>,
+    survey: bool,
+) -> Result<(Needs, Option<Analysis>), Unseen> {
     let snapshot = Snapshot::of(case.rootfs, case.read_only).map_err(view::Error::from)?;
     let prepared = roots::prepare(case.workload);
     let question = Question {
         explain: explain.map(str::to_owned),
         survey,
-        ..question(desk, case, prepared.roots)
+        ..question(desk, case, prepared.roots.clone())
     };
-    ask(desk, case, &snapshot, question, &prepared.contents)
+    let (needs, root) = ask(desk, case, &snapshot, question, &prepared.contents)?;
+    let calls = case.calls.then(|| calls(desk, &root, &prepared, &needs, true).0);
+    Ok((needs, calls))
 }
 
 /// The view that a container with these needs gets, built if nobody has had it yet, and what it shows.
@@ -324,6 +416,7 @@ fn question(desk: &Desk<'_>, case: &Case<'_>, roots: roots::Roots) -> Question {
         volumes: Vec::new(),
         sbom: case.sbom.filter(|_| case.needs_sbom),
         rules: desk.rules.to_vec(),
+        everything: case.everything,
         explain: None,
         survey: false,
     }
@@ -334,8 +427,9 @@ fn ask(
     case: &Case<'_>,
     snapshot: &Snapshot,
     question: Question,
-    contents: &[std::os::fd::OwnedFd],
-) -> Result<Needs, Unseen> {
+    contents: &[OwnedFd],
+) -> Result<(Needs, OwnedFd), Unseen> {
+    use std::os::fd::AsFd as _;
     let stage = desk.run.subdir("stage").map_err(view::Error::from)?;
     let root = super::layers::merged(&snapshot.layers, stage.path()).map_err(Unseen::Layers)?;
     let statements = if question.sbom.is_some() {
@@ -343,7 +437,8 @@ fn ask(
     } else {
         Vec::new()
     };
-    Ok(needs::ask(root, question, &statements, contents, desk.deadline)?)
+    let needs = needs::ask(root.as_fd(), question, &statements, contents, desk.deadline)?;
+    Ok((needs, root))
 }
 
 /// The blobs that carry the evidence, each read once, by its digest, into a file that only this process knows.

@@ -17,9 +17,11 @@
 //! An image that could not be bound cannot be compared with the deny list. What is not known at all (no containerd, no
 //! record, no configuration, no active policy, no room for the record) refuses in every mode.
 
+pub mod analysis;
 mod broker;
 mod child;
 pub mod comparison;
+pub mod filter;
 mod layers;
 pub mod log;
 mod memo;
@@ -44,9 +46,11 @@ use crate::verify::Fact;
 use crate::view::View;
 
 pub use crate::identity::{Image, Mount};
+pub use analysis::{Analysis, Route, Step};
 pub use broker::{Looked, Recheck, Subject, admit, look, recheck, reject, verify};
+pub use filter::Syscalls;
 pub use log::LOG;
-pub use needs::{Counts, Needs, Unlisted};
+pub use needs::{Accounted, Counts, Elf, Needs, Unlisted};
 pub use survey::{Name, NameKind, Package, Survey};
 
 /// Version of the [`Request`] and [`Decision`] documents. A reader refuses any other.
@@ -74,6 +78,9 @@ pub struct Request {
     pub rootfs: Vec<Mount>,
     /// True when the task is restored from a checkpoint.
     pub checkpoint: bool,
+    /// Name or path of the OCI runtime's program.
+    #[serde(default)]
+    pub runtime: String,
 }
 
 /// Whether the container may start.
@@ -143,6 +150,9 @@ pub struct Decision {
     /// What that view shows, or why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Files>,
+    /// Which system calls it can make, where its rule says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syscalls: Option<Syscalls>,
     /// What it was made from; `None` where not even the active policy was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<Basis>,
@@ -203,6 +213,9 @@ pub struct Edits {
     pub noexec_mounts: bool,
     /// No process gains privileges by starting a program, those of a later exec included.
     pub no_new_privileges: bool,
+    /// The seccomp profile becomes the one that is kept under this digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<Digest>,
 }
 
 impl Edits {

@@ -9,7 +9,9 @@ use crate::attest::{Details, Family};
 use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::identity::{Fault, Image, Upper, Workload};
-use crate::policy::{self, Active, Attributes, Filesystem, ImageName, Kind, Mode, Outcome, Restart, Rule, Runtime};
+use crate::policy::{
+    self, Active, Attributes, Filesystem, ImageName, Kind, Mode, Outcome, Restart, Rule, Runtime, Seccomp,
+};
 use crate::trust::clock::Clock;
 use crate::verify::{Answer, Fact};
 
@@ -49,6 +51,8 @@ pub(super) struct Ruling {
     pub(super) edits: Edits,
     /// Which files it sees.
     pub(super) filesystem: Filesystem,
+    /// Which system calls it can make.
+    pub(super) seccomp: Seccomp,
     /// Whether the rule asks for an SBOM.
     pub(super) needs_sbom: bool,
     /// Predicate of the SBOM that met it.
@@ -76,6 +80,7 @@ impl Ruling {
             evidence: Vec::new(),
             edits: Edits::default(),
             filesystem: Filesystem::default(),
+            seccomp: Seccomp::default(),
             needs_sbom: false,
             sbom: None,
             files_rule: String::new(),
@@ -120,6 +125,10 @@ impl Ruling {
         Self {
             rule: Some(rule.name.clone()),
             edits,
+            seccomp: match self.verdict {
+                Verdict::Allow => rule.seccomp.clone(),
+                Verdict::Refuse => Seccomp::default(),
+            },
             ..self
         }
         .seeing(rule, rule.filesystem.mode, &evidence)
@@ -159,6 +168,7 @@ impl From<Outcome> for Ruling {
             audit: Vec::new(),
             edits: Edits::default(),
             filesystem: Filesystem::default(),
+            seccomp: Seccomp::default(),
             needs_sbom: false,
             sbom: None,
             files_rule: String::new(),
@@ -172,6 +182,7 @@ fn edits(runtime: &Runtime) -> Edits {
         read_only_root: runtime.read_only_root,
         noexec_mounts: runtime.noexec_mounts,
         no_new_privileges: runtime.no_new_privileges,
+        seccomp: None,
     }
 }
 
@@ -430,6 +441,7 @@ mod tests {
             digest: Vec::new(),
             runtime: policy::Runtime::default(),
             filesystem: policy::Filesystem::default(),
+            seccomp: policy::Seccomp::default(),
         }
     }
 

@@ -58,6 +58,7 @@ mod tests {
                 options: options.iter().map(ToString::to_string).collect(),
             }],
             checkpoint: false,
+            runtime: "runc".to_owned(),
             version: crate::admission::VERSION,
         }
     }

@@ -11,6 +11,7 @@ pub mod policy;
 pub mod report;
 pub mod rollout;
 pub mod sbom;
+pub mod seccomp;
 pub mod trust;
 pub mod verify;
 pub mod verify_bundle;

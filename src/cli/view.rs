@@ -71,6 +71,7 @@ impl Of {
             kubernetes_namespace: self.kubernetes_namespace.as_deref(),
             explain: None,
             survey: false,
+            calls: false,
         }
     }
 }

@@ -130,6 +130,8 @@ pub struct Workload {
     pub mounts: Vec<SpecMount>,
     /// The pod's annotation `assay.dev/exec`.
     pub exec_annotation: Option<String>,
+    /// Its seccomp profile, as JSON.
+    pub seccomp: Option<String>,
 }
 
 /// An image volume.
@@ -313,6 +315,7 @@ fn workload(spec: &Spec) -> Workload {
         read_only_root: spec.read_only_root(),
         mounts: spec.mounts().to_vec(),
         exec_annotation: spec.annotation(EXEC).map(str::to_owned),
+        seccomp: spec.seccomp(),
     }
 }
 

@@ -25,7 +25,7 @@ use crate::evidence::{Certifier, Denied, DeniedEntry, Question};
 use crate::trust::{Builder, BuilderSigner, Key, Root, SourceFile, TextPattern, TrustStore};
 
 pub use check::{Checked, check};
-pub use confine::{Filesystem, Level, Runtime, Unattested, Unavailable};
+pub use confine::{Filesystem, Incomplete, Level, Privileged, Runtime, Seccomp, SeccompMode, Unattested, Unavailable};
 pub use evaluate::{Image, Outcome};
 pub use mirror::Mirror;
 pub use pattern::{ImageName, ImagePattern, InvalidPattern, NamespacePattern};
@@ -125,6 +125,9 @@ pub struct Rule {
     /// Which files the container sees.
     #[serde(default, skip_serializing_if = "is_default")]
     pub filesystem: Filesystem,
+    /// Which system calls it can make.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub seccomp: Seccomp,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -124,6 +124,7 @@ impl Admission {
             edits: Edits::default(),
             view: None,
             files: None,
+            syscalls: None,
             basis: None,
         })
     }
@@ -213,6 +214,7 @@ mod tests {
             bundle: "/b".into(),
             rootfs: Vec::new(),
             checkpoint: false,
+            runtime: String::new(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

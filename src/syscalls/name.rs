@@ -4,6 +4,9 @@ use syscalls::{aarch64, x86_64};
 
 use super::Machine;
 
+/// Above the numbers of all system calls; the kernel adds a few each year and is below 500.
+const MAX_NUMBER: u32 = 1024;
+
 /// The name of a system call, if the machine has one of that number.
 #[must_use]
 pub fn name(machine: Machine, number: u32) -> Option<&'static str> {
@@ -12,6 +15,11 @@ pub fn name(machine: Machine, number: u32) -> Option<&'static str> {
         Machine::X86_64 => x86_64::Sysno::new(number).map(|call| call.name()),
         Machine::Aarch64 => aarch64::Sysno::new(number).map(|call| call.name()),
     }
+}
+
+/// The system calls of a machine in order of their numbers, with their names.
+pub fn all(machine: Machine) -> impl Iterator<Item = (u32, &'static str)> {
+    (0..MAX_NUMBER).filter_map(move |number| Some((number, name(machine, number)?)))
 }
 
 /// The number of a system call, if the machine has it.
@@ -35,5 +43,7 @@ mod tests {
         assert_eq!(number(Machine::Aarch64, "openat"), Some(56));
         assert_eq!(number(Machine::Aarch64, "open"), None, "AArch64 never had it");
         assert_eq!(name(Machine::X86_64, 100_000), None);
+        let last = all(Machine::X86_64).last();
+        assert_eq!(last.map(|(_, name)| name), Some(x86_64::Sysno::last().name()));
     }
 }

@@ -374,6 +374,7 @@ impl<'a> Node<'a> {
                 })
                 .collect(),
             checkpoint: false,
+            runtime: "runc".to_owned(),
         }
     }
 }

@@ -268,7 +268,8 @@ fn suggested(case: &Case, name: &str) -> String {
 
 /// The process that watches what a container uses.
 fn watcher(shim: u32) -> Option<u32> {
-    let is_watcher = |pid: &u32| parent_of(*pid) == Some(shim) && command_line(*pid).get(1).is_some_and(|word| word == "watch");
+    let is_watcher =
+        |pid: &u32| parent_of(*pid) == Some(shim) && command_line(*pid).get(1).is_some_and(|word| word == "watch");
     processes().into_iter().find(is_watcher)
 }
 

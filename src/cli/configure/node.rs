@@ -20,6 +20,7 @@ use rustix::fs::MemfdFlags;
 use toml::Table;
 
 use crate::oci;
+use crate::policy::glob;
 
 /// Where the distributions of Kubernetes put containerd's socket.
 const SOCKETS: [&str; 4] = [
@@ -430,15 +431,14 @@ pub fn expand(patterns: &[String], base: &Path) -> Vec<String> {
             files.push(path.display().to_string());
             continue;
         }
-        let Ok(glob) = globset::Glob::new(name) else {
-            continue;
-        };
-        let glob = glob.compile_matcher();
         let mut found: Vec<String> = fs::read_dir(folder)
             .into_iter()
             .flatten()
             .flatten()
-            .filter(|entry| glob.is_match(Path::new(&entry.file_name())))
+            .filter(|entry| {
+                let text = entry.file_name();
+                text.to_str().is_some_and(|text| glob::component(name, text))
+            })
             .map(|entry| entry.path().display().to_string())
             .collect();
         found.sort();

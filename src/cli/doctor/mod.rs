@@ -173,9 +173,15 @@ fn examine(args: &Args, config: &Config) -> Vec<Check> {
         }
     };
     checks.push(CONTAINERD.pass("containerd-files", "containerd can read its configuration"));
-    checks.push(programs::oci_runtime(config, &node, Reading(&files)));
+    let runtime = programs::OciRuntime::find(config, &node, Reading(&files));
+    let version = runtime.version();
+    let runs = version.standing == Standing::Pass;
+    checks.push(version);
     if args.pre {
         return checks;
+    }
+    if runs {
+        checks.push(runtime.calls(config));
     }
     let connected = Cri::connect(&node.socket).and_then(|cri| Ok((cri.loaded()?, cri)));
     let (loaded, cri) = match connected {

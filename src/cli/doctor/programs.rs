@@ -1,5 +1,6 @@
 //! The programs that take part: Assay's own, containerd, the OCI runtime.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -11,7 +12,8 @@ use crate::cli::configure::node::{Node, Release};
 use crate::cli::configure::plan::{OLDEST, check_shim};
 use crate::config::Config;
 use crate::oci;
-use crate::runtime::Runtime;
+use crate::runtime::{self, Base, Runtime};
+use crate::store::StateDir;
 
 const PROGRAMS: Group = Group("programs");
 
@@ -73,17 +75,70 @@ pub(super) fn release(release: &Release) -> Check {
 }
 
 /// The OCI runtime of Assay's handlers, found as the shim finds it: with containerd's `PATH`.
-pub(super) fn oci_runtime(config: &Config, node: &Node, reading: Reading<'_>) -> Check {
-    let binary = |handler: &Table| {
-        let name = handler.get("options")?.get("BinaryName")?.as_str()?;
-        (!name.is_empty()).then(|| name.to_owned())
-    };
-    let assay = super::handlers::assay(reading).find_map(|(_, handler)| binary(handler));
-    let default = || reading.default().and_then(|name| binary(reading.handler(name)?));
-    let program = assay.or_else(default).unwrap_or_else(|| config.oci_runtime.clone());
-    let path = node.environment.get(std::ffi::OsStr::new("PATH"));
-    let mut command = Runtime::version(&found(&program, path.map(|path| std::env::split_paths(path).collect())));
-    runtime_version(&program, said(&mut command))
+#[derive(Debug)]
+pub(super) struct OciRuntime {
+    /// As it is configured.
+    name: String,
+    /// What is started.
+    program: String,
+}
+
+impl OciRuntime {
+    pub(super) fn find(config: &Config, node: &Node, reading: Reading<'_>) -> Self {
+        let binary = |handler: &Table| {
+            let name = handler.get("options")?.get("BinaryName")?.as_str()?;
+            (!name.is_empty()).then(|| name.to_owned())
+        };
+        let assay = super::handlers::assay(reading).find_map(|(_, handler)| binary(handler));
+        let default = || reading.default().and_then(|name| binary(reading.handler(name)?));
+        let name = assay.or_else(default).unwrap_or_else(|| config.oci_runtime.clone());
+        let path = node.environment.get(std::ffi::OsStr::new("PATH"));
+        let program = found(&name, path.map(|path| std::env::split_paths(path).collect()));
+        Self { name, program }
+    }
+
+    /// Whether it runs.
+    pub(super) fn version(&self) -> Check {
+        runtime_version(&self.name, said(&mut Runtime::version(&self.program)))
+    }
+
+    /// Whether the system calls that it makes itself under a container's filter are known, by starting containers.
+    pub(super) fn calls(&self, config: &Config) -> Check {
+        let path = Path::new(&self.program);
+        let before = StateDir::open(&config.state).and_then(|state| runtime::measured(&state));
+        let unknown = runtime::measure(path)
+            .map(|measured| Base::of(path, measured).unknown(&before.unwrap_or_default()).concat())
+            .map_err(|error| error.to_string());
+        runtime_calls(&self.name, &self.program, unknown)
+    }
+}
+
+fn runtime_calls(name: &str, program: &str, unknown: Result<Vec<String>, String>) -> Check {
+    const CODE: &str = "oci-runtime-calls";
+    match unknown {
+        Ok(unknown) if unknown.is_empty() => PROGRAMS.pass(
+            CODE,
+            format!("{name} makes no system call of its own that is not known"),
+        ),
+        Ok(unknown) => {
+            let unknown: BTreeSet<String> = unknown.into_iter().collect();
+            let unknown: Vec<String> = unknown.into_iter().collect();
+            PROGRAMS.warn(
+                CODE,
+                format!(
+                    "{name} makes system calls of its own that are not known: {}; a container whose rule narrows system \
+                     calls may not start",
+                    unknown.join(", ")
+                ),
+                format!("assay seccomp base --keep --runtime {program}"),
+            )
+        }
+        Err(why) => PROGRAMS.warn(
+            CODE,
+            format!("the system calls that {name} makes itself cannot be measured: {why}"),
+            "start no container by a rule that narrows system calls before this can be measured",
+        ),
+    }
 }
 
 fn found(program: &str, path: Option<Vec<PathBuf>>) -> String {
@@ -164,6 +219,20 @@ mod tests {
 
     use super::super::Standing;
     use super::*;
+
+    #[test]
+    fn calls_that_no_measurement_knows_are_named_once() {
+        let unknown = vec!["futex_wait".to_owned(), "futex_wait".to_owned()];
+        let check = runtime_calls("runc", "/usr/sbin/runc", Ok(unknown));
+        assert_eq!(check.standing, Standing::Warn);
+        assert!(check.reason.contains("not known: futex_wait;"), "{}", check.reason);
+        assert_eq!(check.fix, "assay seccomp base --keep --runtime /usr/sbin/runc");
+        assert_eq!(runtime_calls("runc", "runc", Ok(Vec::new())).standing, Standing::Pass);
+        assert_eq!(
+            runtime_calls("runc", "runc", Err("no ptrace".to_owned())).standing,
+            Standing::Warn
+        );
+    }
 
     #[test]
     fn an_old_containerd_is_found() {

@@ -83,7 +83,9 @@ struct Report {
 
 impl Report {
     fn new(looked: Looked) -> Self {
-        let Looked { decision, needs, mode } = looked;
+        let Looked {
+            decision, needs, mode, ..
+        } = looked;
         let survey = needs.survey.unwrap_or_default();
         let image = decision.image;
         let files = decision.files.unwrap_or_default();

@@ -46,8 +46,10 @@ impl Tasks {
         };
         let mounts: Vec<Mount> = request.rootfs.iter().map(mount::plain).collect();
 
-        let decision = self.admit(&request, &mounts, &options, config.admit_timeout).await?;
-        edit::apply(&bundle, &decision.edits)?;
+        let decision = self
+            .admit(&request, &mounts, &options, config.admit_timeout, &runtime.program)
+            .await?;
+        edit::apply(&bundle, &decision.edits, &config.state)?;
 
         Record {
             runtime: runtime.clone(),
@@ -113,6 +115,7 @@ impl Tasks {
         mounts: &[Mount],
         options: &Options,
         timeout: Duration,
+        runtime: &str,
     ) -> Result<Decision, Error> {
         let question = Request {
             version: VERSION,
@@ -122,6 +125,7 @@ impl Tasks {
             bundle: request.bundle.clone(),
             rootfs: mounts.to_vec(),
             checkpoint: !request.checkpoint.is_empty(),
+            runtime: runtime.to_owned(),
         };
         let decision = self
             .admission

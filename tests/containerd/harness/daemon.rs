@@ -80,6 +80,11 @@ pub const NARROWED: &str = "assay.test/narrowed/signed:latest";
 /// The same, where the container sees only what it needs.
 pub const MINIMIZED: &str = "assay.test/minimized/signed:latest";
 
+/// The same, where the container makes only the system calls of its files.
+pub const FILTERED: &str = "assay.test/filtered/signed:latest";
+
+/// The same, where these must all be known.
+pub const KNOWN: &str = "assay.test/known/signed:latest";
 /// An image of nginx on Debian, nearly five thousand files, of which what enforcing the file system would hide is watched.
 pub const DEBIAN: &str = "assay.test/nginx:latest";
 
@@ -184,7 +189,7 @@ impl Daemon {
             daemon.tag(namespace, "assay.test/busybox:latest", SIGNED);
             daemon.tag(namespace, "assay.test/busybox:latest", WANTED_BY_ANOTHER);
             daemon.tag(namespace, "assay.test/busybox:latest", NARROWED);
-            for name in [MINIMIZED, REHEARSED] {
+            for name in [MINIMIZED, REHEARSED, FILTERED, KNOWN] {
                 daemon.tag(namespace, "assay.test/busybox:latest", name);
             }
         }
@@ -265,9 +270,14 @@ impl Daemon {
         policy::assay(&self.folder, arguments)
     }
 
+    /// The state of its shims' admission.
+    pub fn state(&self) -> PathBuf {
+        self.folder.join("assay/state")
+    }
+
     /// What was decided about a container, latest last.
     pub fn decisions(&self, container: &str) -> Vec<Decision> {
-        let log = fs::read_to_string(self.folder.join("assay/state/decisions.jsonl")).unwrap_or_default();
+        let log = fs::read_to_string(self.state().join("decisions.jsonl")).unwrap_or_default();
         log.lines()
             .map(|line| serde_json::from_str::<Decision>(line).expect("a line that is not a decision"))
             .filter(|decision| decision.container == container)

@@ -79,6 +79,33 @@ mode = 'enforce'
 exec = ['/bin/sleep']
 
 [[rule]]
+name = 'filtered'
+match = {{ image = ['assay.test/filtered/**'] }}
+mode = 'enforce'
+[[rule.signature]]
+any = [{{ key = 'release' }}]
+[rule.filesystem]
+mode = 'enforce'
+exec = ['/bin/sleep']
+[rule.seccomp]
+mode = 'enforce'
+privileged = 'unconfined'
+allow = ['keyctl']
+deny = ['sethostname', 'setpriority']
+
+[[rule]]
+name = 'filtered and known'
+match = {{ image = ['assay.test/known/**'] }}
+mode = 'enforce'
+[[rule.signature]]
+any = [{{ key = 'release' }}]
+[rule.filesystem]
+mode = 'enforce'
+[rule.seccomp]
+mode = 'enforce'
+incomplete = 'refuse'
+
+[[rule]]
 name = 'audited'
 match = {{ image = ['{debian}'] }}
 mode = 'enforce'
