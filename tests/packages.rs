@@ -23,16 +23,22 @@ use tempfile::TempDir;
 const INIT: &str = r#"
 set -e
 mount --make-rprivate /
+mount --bind "$ROOT" "$ROOT"
 mount -t proc proc "$ROOT/proc"
 mount --rbind /sys "$ROOT/sys"
 mount --rbind /dev "$ROOT/dev"
 mount -t tmpfs tmpfs "$ROOT/run"
 mount --bind "$TARGET" "$ROOT/mnt"
 mount --bind "$PACKAGES" "$ROOT/media"
+# A root that is no mount would let nobody make its mounts private.
+cd "$ROOT"
+pivot_root . srv
+cd /
+umount -l /srv
 set +e
 while :; do
-  chroot "$ROOT" containerd >>"$ROOT/run/containerd.log" 2>&1 &
-  echo $! >"$ROOT/run/containerd.pid"
+  containerd >>/run/containerd.log 2>&1 &
+  echo $! >/run/containerd.pid
   wait $!
   sleep 0.1
 done
@@ -119,8 +125,7 @@ impl Root {
 
     fn run(&self, arguments: &[&str]) -> Output {
         Command::new("nsenter")
-            .args(["--target", &self.init.to_string(), "--mount", "--pid", "chroot"])
-            .arg(self.folder.path())
+            .args(["--target", &self.init.to_string(), "--mount", "--pid"])
             .args(arguments)
             .env_clear()
             .env("PATH", SANE_PATH)
@@ -136,7 +141,7 @@ impl Root {
             let plugins = self.run(&["ctr", "plugins", "ls"]);
             let text = String::from_utf8_lossy(&plugins.stdout).into_owned();
             text.lines()
-                .any(|line| line.contains("cri") && line.ends_with("ok"))
+                .any(|line| line.contains("cri") && line.trim_end().ends_with("ok"))
                 .then_some(())
         });
     }
