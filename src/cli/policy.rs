@@ -112,7 +112,7 @@ fn sources(config: &Config, policy: &Path) -> Result<Checked, Vec<Diagnostic>> {
 #[must_use]
 pub fn report(sound: bool, diagnostics: &[Diagnostic]) -> Exit {
     let diagnostics = diagnostics.iter().map(Record::new).collect();
-    match serde_json::to_string_pretty(&Report { sound, diagnostics }) {
+    match crate::diagnostic::json(&Report { sound, diagnostics }) {
         Ok(json) => print(json),
         Err(error) => {
             complain(format_args!("error: the report cannot be written as JSON: {error}"));
@@ -192,7 +192,7 @@ pub fn diff(config: &Config, args: &DiffArgs) -> Exit {
             }
             print(inert(&text(&comparison)));
         }
-        Output::Json => match serde_json::to_string_pretty(&comparison) {
+        Output::Json => match crate::diagnostic::json(&comparison) {
             Ok(json) => print(json),
             Err(error) => {
                 complain(format_args!("error: the comparison cannot be written as JSON: {error}"));

@@ -113,7 +113,7 @@ pub fn run(args: &Args, config: &Config) -> Exit {
             output: Output::Text,
             ..
         } => text(&decision, &needs, *paths),
-        Command::Show { .. } | Command::Suggest(_) => serde_json::to_string(&needs).unwrap_or_default(),
+        Command::Show { .. } | Command::Suggest(_) => crate::diagnostic::json(&needs).unwrap_or_default(),
     });
     Exit::Done
 }

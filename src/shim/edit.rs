@@ -151,11 +151,12 @@ fn field<T: serde::de::DeserializeOwned>(object: &Object, key: &str) -> serde_js
 /// Makes programs on a mount unusable, and those on mounts below its source, where the mount brings them along.
 fn without_programs(mount: &mut Object) -> serde_json::Result<()> {
     let fs_type: String = field(mount, "type")?.unwrap_or_default();
-    let destination: String = field(mount, "destination")?.unwrap_or_default();
-    if KERNEL_MADE.contains(&fs_type.as_str()) || destination == "/dev" {
+    let mut options: Vec<String> = field(mount, "options")?.unwrap_or_default();
+    // With such an option an OCI runtime binds the source, whatever the type says.
+    let is_bind = options.iter().any(|option| matches!(option.as_str(), "bind" | "rbind"));
+    if !is_bind && KERNEL_MADE.contains(&fs_type.as_str()) {
         return Ok(());
     }
-    let mut options: Vec<String> = field(mount, "options")?.unwrap_or_default();
     options.retain(|option| !matches!(option.as_str(), "exec" | "rexec"));
     // An OCI runtime that does not know the recursive form leaves it out, so the plain one stands beside it.
     let recursive = options.iter().any(|option| option == "rbind");
@@ -190,6 +191,7 @@ mod tests {
                 { "destination": "/data", "type": "bind", "source": "/x", "options": ["rbind", "exec", "rw"] },
                 { "destination": "/one", "type": "bind", "source": "/x", "options": ["bind", "noexec"] },
                 { "destination": "/none", "type": "tmpfs", "source": "tmpfs" },
+                { "destination": "/named", "type": "proc", "source": "/x", "options": ["rbind"] },
             ],
             "linux": { "unknown": [1.5, null] },
         })
@@ -218,10 +220,15 @@ mod tests {
         let after = edited(&sample(), &edits);
         let options = |index: usize| after["mounts"][index]["options"].clone();
         assert_eq!(options(0), json!(["nosuid"]));
-        assert_eq!(options(1), json!(["nosuid"]));
+        assert_eq!(options(1), json!(["nosuid", "noexec"]));
         assert_eq!(options(2), json!(["rbind", "rw", "noexec", "rnoexec"]));
         assert_eq!(options(3), json!(["bind", "noexec"]));
         assert_eq!(options(4), json!(["noexec"]));
+        assert_eq!(
+            options(5),
+            json!(["rbind", "noexec", "rnoexec"]),
+            "bound, whatever its type says"
+        );
     }
 
     #[test]

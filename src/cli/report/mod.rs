@@ -149,7 +149,7 @@ pub fn run(args: &Args, config: &Config) -> Exit {
         },
         (None, Format::Text) => print(text::text(&report)),
         // Strings, numbers and lists only: there is always a JSON form.
-        (None, Format::Json) => print(serde_json::to_string_pretty(&report).unwrap_or_default()),
+        (None, Format::Json) => print(crate::diagnostic::json(&report).unwrap_or_default()),
         (None, Format::Html) => print(html::page(&report)),
     }
     Exit::Done

@@ -53,7 +53,7 @@ pub(super) fn run(args: &Args, config: &Config) -> Exit {
     };
     let new = [new(true, &found.no_new_privileges), new(false, &found.privileges)];
     match args.output {
-        Output::Json => print(serde_json::to_string(&found).unwrap_or_default()),
+        Output::Json => print(crate::diagnostic::json(&found).unwrap_or_default()),
         Output::Text => print(text(&found, &new)),
     }
     if args.keep
