@@ -927,7 +927,6 @@ impl<'a> Trace<'a> {
             }
             if elf.starts_shell && member == start {
                 for text in &texts.commands {
-                    let text = text.strip_prefix("exec ").unwrap_or(text);
                     let name = text.split(' ').next().unwrap_or("");
                     if BUILTINS.contains(&name) {
                         continue;

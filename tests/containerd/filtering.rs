@@ -168,7 +168,11 @@ fn calls_that_are_not_all_known(case: &Case) {
         syscalls.unknown
     );
     assert_ne!(error_of(&container, "ptrace"), ENOSYS, "containerd's profile has it");
-    assert_eq!(error_of(&container, "sethostname"), 1, "containerd's profile has no such call");
+    assert_eq!(
+        error_of(&container, "sethostname"),
+        1,
+        "containerd's profile has no such call"
+    );
     assert_eq!(error_of(&container, "setpriority"), ENOSYS, "the rule denies it");
     drop(container);
 
