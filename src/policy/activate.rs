@@ -99,7 +99,7 @@ impl LoadError {
 /// # Errors
 /// Any fault in the sources, and a state directory that cannot be used. What was in force stays in force.
 pub fn activate(config: &Config) -> Result<Activated, ActivateError> {
-    let mut checked = check(&config.policy, &config.trust).map_err(Diagnostics)?;
+    let mut checked = check(&config.policy, &config.trust, &config.closure).map_err(Diagnostics)?;
     let state = StateDir::open(&config.state)?;
     refresh_roots(&state, &mut checked);
     let directory = state.subdir(DIRECTORY)?;
@@ -199,6 +199,7 @@ fn says_the_same(active: &Active, checked: &Checked) -> bool {
         && active.builders == checked.builders
         && active.notation == checked.notation
         && active.roots == checked.roots
+        && active.closure == checked.closure
         && active.deny == checked.deny
         && active.rules == checked.rules
 }
@@ -247,6 +248,7 @@ mod tests {
             state: root.join("state"),
             policy: root.join("policy.d"),
             trust: root.join("trust.d"),
+            closure: root.join("closure.d"),
             ..Config::default()
         };
         fs::create_dir(&config.policy).unwrap();
@@ -307,6 +309,41 @@ mod tests {
         let third = activate(&config).unwrap();
         assert_eq!((third.generation, third.changed), (2, true));
         assert_ne!(load(&config).unwrap().1, digest);
+    }
+
+    #[test]
+    fn rules_of_the_closure_are_part_of_the_policy_in_force() {
+        let (_folder, config) = node();
+        activate(&config).unwrap();
+        let (_, digest) = load(&config).unwrap();
+        let file = config.closure.join("own.toml");
+        let rule = |path: &str| format!("[[rule]]\nname = 'own'\nreason = 'it says so'\nkeep = ['{path}']\n");
+        fs::create_dir(&config.closure).unwrap();
+        fs::write(&file, rule("/usr/share/own/**")).unwrap();
+        assert!(activate(&config).unwrap().changed);
+        let (active, with_rule) = load(&config).unwrap();
+        assert_eq!(
+            active.closure,
+            [(file.display().to_string(), rule("/usr/share/own/**"))]
+        );
+        assert!(
+            active
+                .sources
+                .iter()
+                .any(|source| source.path == file.display().to_string())
+        );
+        assert_ne!(with_rule, digest);
+        assert!(!activate(&config).unwrap().changed);
+        // A rule that is not understood leaves the one that is.
+        fs::write(&file, rule("usr/share/own")).unwrap();
+        let ActivateError::Sources(Diagnostics(faults)) = activate(&config).unwrap_err() else {
+            panic!("it is the sources that are wrong");
+        };
+        assert!(
+            faults.iter().any(|fault| fault.code == Code::PathNotAbsolute),
+            "{faults:?}"
+        );
+        assert_eq!(load(&config).unwrap().1, with_rule);
     }
 
     #[test]
