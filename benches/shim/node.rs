@@ -241,6 +241,7 @@ impl Node {
             bundle: bundle.display().to_string(),
             rootfs: rootfs.collect(),
             checkpoint: false,
+            runtime: "runc".to_owned(),
         };
         serde_json::to_vec(&question).unwrap()
     }

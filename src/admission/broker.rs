@@ -7,7 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::runtime::Runtime;
 
+use super::analysis::Analysis;
+use super::filter;
 use super::log::LOG;
 use super::memo::Inputs;
 use super::minimize::{self, Shown};
@@ -19,10 +22,12 @@ use super::{Basis, Decision, Edits, Files, InvalidRequest, Request, VERSION, Ver
 use crate::config::Config;
 use crate::diagnostic::{Diagnostics, printable};
 use crate::digest::Digest;
-use crate::identity::{self, Fault, Identity, Image, Question, Trail, Upper};
+use crate::identity::{self, Fault, Identity, Image, Question, Trail, Upper, Workload};
 use crate::oci::Layout;
 use crate::policy::activate::{LoadError, load_active};
-use crate::policy::{Active, Kind, Mode, Unavailable};
+use crate::policy::{Active, Kind, Mode, Seccomp, SeccompMode, Unavailable};
+use crate::runtime::{self, Base};
+use crate::seccomp::Profile;
 use crate::store::{self, StateDir};
 use crate::trust::clock::Clock;
 use crate::verify::TimeSource;
@@ -137,18 +142,28 @@ fn decide(config: &Config, request: &Request, started: Instant, decision: &mut D
     let name = trail::name(request);
     let run = desk.run.as_ref().zip(name.as_deref());
     let known = run.map(|(run, name)| trail::recall(run, name)).unwrap_or_default();
-    let identity = block_on(deadline, started, identity::identify(question(request, &known)))?;
-    if let (Ok(_), Some((run, name)), true) = (&identity.root, run, identity.trail != known) {
-        // Without it the next container takes the way step by step.
-        let _ = trail::keep(run, name, &identity.trail);
-    }
-    describe(decision, &identity);
-    decision.basis = Some(desk.basis(request, &identity));
-    watch.note(decision, "identity");
-    let mut used = Used::default();
-    let mut ruling = desk.rule_on(request, &identity, &mut used);
-    watch.note(decision, "evidence");
-    if ruling.verdict == Verdict::Allow && ruling.filesystem.mode == Mode::Enforce {
+    let mut thorough = desk.active.needs_every_digest();
+    let (identity, mut ruling, used) = loop {
+        let question = question(request, &known, thorough);
+        let identity = block_on(deadline, started, identity::identify(question))?;
+        if let (Ok(_), Some((run, name)), true) = (&identity.root, run, identity.trail != known) {
+            // Without it the next container takes the way step by step.
+            let _ = trail::keep(run, name, &identity.trail);
+        }
+        describe(decision, &identity);
+        decision.basis = Some(desk.basis(request, &identity));
+        watch.note(decision, "identity");
+        let mut used = Used::default();
+        let ruling = desk.rule_on(request, &identity, &mut used);
+        watch.note(decision, "evidence");
+        // What is allowed already stays so, whatever else there is about the image.
+        if thorough || ruling.is_met() {
+            break (identity, ruling, used);
+        }
+        thorough = true;
+    };
+    let narrows = ruling.filesystem.mode != Mode::Off || ruling.seccomp.mode != SeccompMode::Off;
+    if ruling.verdict == Verdict::Allow && narrows {
         desk.show(request, &identity, &mut ruling, &used, decision);
         watch.note(decision, "files");
     }
@@ -218,6 +233,23 @@ pub struct Subject<'a> {
     pub kubernetes_namespace: Option<&'a str>,
     /// A path in the image whose reason is asked for.
     pub explain: Option<&'a str>,
+    /// Whether every name of the image is to be listed, and the digest of the view to be found out.
+    pub survey: bool,
+    /// Whether it is asked for the system calls: then all that its rule lets it see counts.
+    pub calls: bool,
+}
+
+/// What was found out about a [`Subject`].
+#[derive(Debug)]
+pub struct Looked {
+    /// How it would be judged.
+    pub decision: Decision,
+    /// What it needs of its image.
+    pub needs: Needs,
+    /// Whether a rule would show it only that, and by which word.
+    pub mode: Mode,
+    /// Its system calls, where they were asked for.
+    pub calls: Option<filter::Shown>,
 }
 
 /// Finds out what a container, or one of an image that nobody changes anything about, needs of its image: by the SBOM on
@@ -226,7 +258,7 @@ pub struct Subject<'a> {
 ///
 /// # Errors
 /// In words, with what to do next.
-pub fn look(config: &Config, subject: Subject<'_>) -> Result<(Decision, Needs), (String, String)> {
+pub fn look(config: &Config, subject: Subject<'_>) -> Result<Looked, (String, String)> {
     let started = Instant::now();
     let deadline = started + LOOK_TIME;
     let obstacle = |obstacle: Obstacle| (printable(&obstacle.to_string()).into_owned(), obstacle.fix());
@@ -267,7 +299,9 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<(Decision, Needs), 
     };
     let mut used = Used::default();
     let ruling = desk.rule(&case, &mut used);
-    let unpacked = block_on(deadline, started, identity::unpacked(containerd, namespace, &image)).map_err(obstacle)?;
+    let runtime = event_loop().map_err(obstacle)?;
+    let unpacking = identity::unpacked(containerd, namespace, &image);
+    let unpacked = block_on_in(&runtime, deadline, started, unpacking).map_err(obstacle)?;
     let blobs: Vec<Digest> = used.blobs.iter().copied().collect();
     let needs = desk.minimizing().and_then(|minimizing| {
         let case = minimize::Case {
@@ -275,25 +309,44 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<(Decision, Needs), 
             rootfs: &unpacked.mounts,
             workload: &workload,
             filesystem: &ruling.filesystem,
+            everything: subject.calls && ruling.filesystem.mode != Mode::Enforce,
+            calls: subject.calls,
             read_only: true,
             needs_sbom: ruling.needs_sbom,
-            evidence: &ruling.evidence,
+            sbom: ruling.sbom,
             blobs: &blobs,
         };
-        minimize::look(&minimizing, &case, subject.explain)
-            .map_err(|unseen| (printable(&unseen.to_string()).into_owned(), unseen.fix().to_owned()))
+        let words = |unseen: minimize::Unseen| (printable(&unseen.to_string()).into_owned(), unseen.fix().to_owned());
+        let needs = minimize::look(&minimizing, &case, subject.explain, subject.survey).map_err(words)?;
+        let shown = if subject.survey {
+            Some(minimize::view(&minimizing, &case, &needs.0).map_err(words)?)
+        } else {
+            None
+        };
+        Ok((needs, shown))
     });
     // If this fails, the snapshot goes with its lease.
-    let _ = block_on(deadline, started, async {
+    let _ = block_on_in(&runtime, deadline, started, async {
         unpacked.release().await;
         Ok(())
     });
-    let needs = needs?;
+    let ((needs, analysis), seen) = needs?;
+    let calls = match analysis {
+        Some(analysis) => Some(desk.show_calls(&ruling, &workload, &config.oci_runtime, analysis)?),
+        None => None,
+    };
     let mut decision = blank(namespace, "");
     decision.name = printable(image_name).into_owned();
     decision.image = Some(shown(&image));
+    let mode = ruling.filesystem.mode;
     apply(&mut decision, ruling, used);
-    Ok((decision, needs))
+    (decision.view, decision.files) = seen.unzip();
+    Ok(Looked {
+        decision,
+        needs,
+        mode,
+        calls,
+    })
 }
 
 /// What became of a recorded allow: whether its evidence is still there, and what would be decided now.
@@ -492,14 +545,33 @@ impl Desk {
         })
     }
 
-    /// Gives an allowed container its view, or makes a refusal of it.
+    /// Gives an allowed container its view and its profile, or makes a refusal of it; where its rule only audits files,
+    /// says what is to be watched.
     fn show(&self, request: &Request, identity: &Identity, ruling: &mut Ruling, used: &Used, decision: &mut Decision) {
         // What was not proved to be an image is not allowed by a rule that has a view.
         let Ok(image) = &identity.root else { return };
         let desk = match self.minimizing() {
             Ok(desk) => desk,
+            Err((reason, _)) if ruling.filesystem.mode == Mode::Audit => {
+                decision.files = Some(Files {
+                    unavailable: reason,
+                    ..Files::default()
+                });
+                return;
+            }
             Err((reason, fix)) => {
                 *ruling = ruling.instead("state-unusable", reason, &fix, false);
+                return;
+            }
+        };
+        let wanted = ruling.seccomp.mode != SeccompMode::Off;
+        let filter = wanted
+            .then(|| self.filter(&request.runtime, &identity.workload, ruling))
+            .transpose();
+        let filter = match filter {
+            Ok(filter) => filter,
+            Err((code, reason, fix)) => {
+                *ruling = ruling.instead(code, reason, fix, false);
                 return;
             }
         };
@@ -509,23 +581,60 @@ impl Desk {
             rootfs: &request.rootfs,
             workload: &identity.workload,
             filesystem: &ruling.filesystem,
+            everything: ruling.filesystem.mode != Mode::Enforce,
+            calls: filter.as_ref().is_some_and(|filter| !filter.is_left_alone),
             read_only: identity.workload.read_only_root || ruling.edits.read_only_root,
             needs_sbom: ruling.needs_sbom,
-            evidence: &ruling.evidence,
+            sbom: ruling.sbom,
             blobs: &blobs,
         };
-        match minimize::show(&desk, &case) {
-            Ok(Shown::View(shown)) => {
-                let (view, files) = *shown;
-                decision.view = Some(view);
-                decision.files = Some(files);
+        if ruling.filesystem.mode == Mode::Audit {
+            decision.files = Some(match minimize::watch(&desk, &case) {
+                Ok(mut files) => {
+                    if let Some(audit) = &mut files.audit {
+                        audit.rule.clone_from(&ruling.files_rule);
+                    }
+                    files
+                }
+                Err(unseen) => Files {
+                    unavailable: printable(&unseen.to_string()).into_owned(),
+                    ..Files::default()
+                },
+            });
+        }
+        let shown = if case.everything && !case.calls {
+            Ok(Shown::Found(Box::default()))
+        } else {
+            minimize::show(&desk, &case)
+        };
+        let calls = match shown {
+            Ok(Shown::Found(found)) => {
+                if let Some((view, files)) = found.view {
+                    decision.view = Some(view);
+                    decision.files = Some(files);
+                }
+                found.calls
             }
-            Ok(Shown::Refused { code, reason, fix }) => *ruling = ruling.instead(code, reason, &fix, true),
+            Ok(Shown::Refused { code, reason, fix }) => {
+                *ruling = ruling.instead(code, reason, fix.as_str(), true);
+                return;
+            }
+            // Without a view nothing is lost but the knowledge of the calls.
+            Err(unseen) if case.everything => Some(Analysis::incomplete(&unseen.to_string())),
             Err(unseen) if ruling.filesystem.unavailable == Unavailable::Full => {
                 decision.files = Some(Files {
                     unavailable: printable(&unseen.to_string()).into_owned(),
                     ..Files::default()
                 });
+                let all = minimize::Case {
+                    everything: true,
+                    ..case
+                };
+                case.calls.then(|| match minimize::show(&desk, &all) {
+                    Ok(Shown::Found(found)) => found.calls.unwrap_or_default(),
+                    Ok(Shown::Refused { reason, .. }) => Analysis::incomplete(&reason),
+                    Err(unseen) => Analysis::incomplete(&unseen.to_string()),
+                })
             }
             Err(unseen) => {
                 *ruling = ruling.instead(
@@ -533,9 +642,99 @@ impl Desk {
                     printable(&unseen.to_string()).into_owned(),
                     unseen.fix(),
                     false,
-                )
+                );
+                return;
             }
+        };
+        if let Some(filter) = filter
+            && let Err((code, reason, fix, is_policy)) =
+                self.compose(&filter, calls.unwrap_or_default(), ruling, decision)
+        {
+            *ruling = ruling.instead(code, reason, fix, is_policy);
         }
+    }
+
+    /// What a profile is made for.
+    fn filter(
+        &self,
+        runtime: &str,
+        workload: &Workload,
+        ruling: &Ruling,
+    ) -> Result<Filter, (&'static str, String, &'static str)> {
+        let own = workload.seccomp.as_deref();
+        let own = own
+            .map(|own| Profile::parse(own.as_bytes()))
+            .transpose()
+            .map_err(|error| {
+                (
+                    "seccomp-unreadable",
+                    format!("the seccomp profile of its specification cannot be narrowed: {error}"),
+                    "correct the profile that the pod's securityContext names",
+                )
+            })?;
+        let mut filter = Filter {
+            own,
+            capabilities: workload.process.capabilities.bounding.clone(),
+            no_new_privileges: workload.process.no_new_privileges || ruling.edits.no_new_privileges,
+            runtime: runtime.to_owned(),
+            // A measurement that cannot be read is one that was never made.
+            measured: runtime::measured(&self.state).unwrap_or_default(),
+            is_left_alone: false,
+        };
+        filter.is_left_alone = filter.subject().is_left_alone(&ruling.seccomp);
+        Ok(filter)
+    }
+
+    /// The calls of a container for a person; by a rule without a word about them, as one with nothing but the mode.
+    fn show_calls(
+        &self,
+        ruling: &Ruling,
+        workload: &Workload,
+        runtime: &str,
+        analysis: Analysis,
+    ) -> Result<filter::Shown, (String, String)> {
+        let filter = self
+            .filter(runtime, workload, ruling)
+            .map_err(|(_, reason, fix)| (reason, fix.to_owned()))?;
+        let rule = match ruling.seccomp.mode {
+            SeccompMode::Off => Seccomp {
+                mode: SeccompMode::Enforce,
+                ..Seccomp::default()
+            },
+            SeccompMode::Enforce | SeccompMode::Complain => ruling.seccomp.clone(),
+        };
+        filter::show(&rule, &filter.subject(), analysis).map_err(|reason| (reason, String::new()))
+    }
+
+    /// Makes the profile of a container part of its edits.
+    fn compose(
+        &self,
+        filter: &Filter,
+        calls: Analysis,
+        ruling: &mut Ruling,
+        decision: &mut Decision,
+    ) -> Result<(), (&'static str, String, &'static str, bool)> {
+        let (profile, syscalls) = filter::compose(&ruling.seccomp, &filter.subject(), calls).map_err(|reason| {
+            (
+                "syscalls-incomplete",
+                reason,
+                "set incomplete = \"fallback\" in the rule's [rule.seccomp], or see: assay seccomp show IMAGE",
+                true,
+            )
+        })?;
+        if let Some(profile) = &profile {
+            let digest = filter::keep(&self.state, profile).map_err(|error| {
+                (
+                    "state-unwritable",
+                    format!("its seccomp profile cannot be kept: {error}"),
+                    "an administrator makes the state directory root's own, mode 0700, and writable",
+                    false,
+                )
+            })?;
+            ruling.edits.seccomp = Some(digest);
+        }
+        decision.syscalls = Some(syscalls);
+        Ok(())
     }
 
     fn ask(&self, subjects: &[Digest]) -> Result<parser::Judged, ParserFault> {
@@ -614,6 +813,28 @@ impl Desk {
     }
 }
 
+/// What a profile is made for.
+struct Filter {
+    own: Option<Profile>,
+    capabilities: Vec<String>,
+    no_new_privileges: bool,
+    runtime: String,
+    measured: Vec<Base>,
+    is_left_alone: bool,
+}
+
+impl Filter {
+    fn subject(&self) -> filter::Subject<'_> {
+        filter::Subject {
+            own: self.own.as_ref(),
+            capabilities: &self.capabilities,
+            no_new_privileges: self.no_new_privileges,
+            runtime: &self.runtime,
+            measured: &self.measured,
+        }
+    }
+}
+
 /// What a decision used to come about.
 #[derive(Default)]
 struct Used {
@@ -646,7 +867,7 @@ fn with_volume(mut ruling: Ruling, destination: &str, name: &str, of_volume: Rul
     }
 }
 
-fn question<'a>(request: &'a Request, trail: &'a Trail) -> Question<'a> {
+fn question<'a>(request: &'a Request, trail: &'a Trail, thorough: bool) -> Question<'a> {
     Question {
         containerd: &request.containerd,
         namespace: &request.namespace,
@@ -654,6 +875,7 @@ fn question<'a>(request: &'a Request, trail: &'a Trail) -> Question<'a> {
         bundle: Path::new(&request.bundle),
         rootfs: &request.rootfs,
         checkpoint: request.checkpoint,
+        thorough,
         trail,
     }
 }
@@ -664,11 +886,24 @@ pub(super) fn block_on<T>(
     started: Instant,
     calls: impl Future<Output = Result<T, Fault>>,
 ) -> Result<T, Obstacle> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    block_on_in(&event_loop()?, deadline, started, calls)
+}
+
+fn event_loop() -> Result<Runtime, Obstacle> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
-        .map_err(Obstacle::Runtime)?;
+        .map_err(Obstacle::Runtime)
+}
+
+/// As [`block_on`], for calls over one connection: it is gone with the event loop that it was made in.
+fn block_on_in<T>(
+    runtime: &Runtime,
+    deadline: Instant,
+    started: Instant,
+    calls: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Obstacle> {
     runtime
         .block_on(async { tokio::time::timeout_at(deadline.into(), calls).await })
         .map_err(|_| Obstacle::IdentityTimeout(started.elapsed()))?
@@ -699,6 +934,7 @@ fn blank(namespace: &str, container: &str) -> Decision {
         edits: Edits::default(),
         view: None,
         files: None,
+        syscalls: None,
         basis: None,
     }
 }
@@ -776,10 +1012,11 @@ struct Stopwatch(Instant);
 impl Stopwatch {
     fn note(&mut self, decision: &mut Decision, phase: &str) {
         let now = Instant::now();
-        let micros = now.duration_since(self.0).as_micros();
-        decision
-            .phases
-            .push((phase.to_owned(), u64::try_from(micros).unwrap_or(u64::MAX)));
+        let micros = u64::try_from(now.duration_since(self.0).as_micros()).unwrap_or(u64::MAX);
+        match decision.phases.iter_mut().find(|(name, _)| name == phase) {
+            Some((_, spent)) => *spent = spent.saturating_add(micros),
+            None => decision.phases.push((phase.to_owned(), micros)),
+        }
         self.0 = now;
     }
 }

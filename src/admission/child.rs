@@ -45,18 +45,31 @@ pub enum ChildFault {
 ///
 /// # Errors
 /// See [`ChildFault`]; the child is dead when this returns.
-pub(super) fn run(mut command: Command, question: &[u8], most: u64, deadline: Instant) -> Result<Vec<u8>, ChildFault> {
-    let started = Instant::now();
+pub(super) fn run(command: Command, question: &[u8], most: u64, deadline: Instant) -> Result<Vec<u8>, ChildFault> {
     let io_fault = |error: rustix::io::Errno| ChildFault::Start(error.into());
     // A file in memory instead of a pipe: the question is there as a whole, however slowly it is read.
     let file = rustix::fs::memfd_create("question", MemfdFlags::CLOEXEC).map_err(io_fault)?;
     let mut file = std::fs::File::from(file);
     file.write_all(question).map_err(ChildFault::Start)?;
     rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).map_err(io_fault)?;
+    run_on(command, file, most, deadline)
+}
+
+/// As [`run`], with a question that is in a file already.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn run_on(
+    mut command: Command,
+    question: std::fs::File,
+    most: u64,
+    deadline: Instant,
+) -> Result<Vec<u8>, ChildFault> {
+    let started = Instant::now();
     let mut child = command
         .env_clear()
         .current_dir("/")
-        .stdin(file)
+        .stdin(question)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

@@ -25,7 +25,7 @@ const DIRECTORY: &str = "memo";
 /// Largest memo in bytes.
 const MAX_MEMO: u64 = 4 << 20;
 /// Most memos that are kept. Each new policy and each new image adds one, and all are cheap to make again.
-const MAX_MEMOS: usize = 1024;
+pub(super) const MAX_MEMOS: usize = 1024;
 
 /// Everything that an answer was made from, except the evidence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,7 +139,7 @@ impl Inputs {
             return Ok(());
         };
         let directory = run.subdir(DIRECTORY)?;
-        make_room(&directory)?;
+        make_room(&directory, MAX_MEMOS)?;
         directory.write_unsynced(&name, &bytes)
     }
 }
@@ -160,15 +160,40 @@ fn look(evidence: &StateDir, name: &str) -> File {
     }
 }
 
-/// Forgets everything in a folder of memos once there is too much of it.
-pub(super) fn make_room(directory: &StateDir) -> Result<(), store::Error> {
+/// Forgets everything in a folder of memos once there are `most` of them.
+pub(super) fn make_room(directory: &StateDir, most: usize) -> Result<(), store::Error> {
     let names = store::names(directory.as_fd(), directory.path())?.collect::<Result<Vec<_>, _>>()?;
-    if names.len() < MAX_MEMOS {
+    if names.len() < most {
         return Ok(());
     }
     for name in names {
         // Another process may be clearing up as well.
         let _ = rustix::fs::unlinkat(directory, &name, AtFlags::empty());
+    }
+    Ok(())
+}
+
+/// Forgets the older half of a folder once it holds `most` files, those that are not current first.
+pub(super) fn forget_oldest(
+    directory: &StateDir,
+    most: usize,
+    is_current: &dyn Fn(&str) -> bool,
+) -> Result<(), store::Error> {
+    let names = store::names(directory.as_fd(), directory.path())?.collect::<Result<Vec<_>, _>>()?;
+    if names.len() < most {
+        return Ok(());
+    }
+    let mut aged: Vec<(bool, i64, String)> = names
+        .into_iter()
+        .map(|name| {
+            let stat = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW);
+            (is_current(&name), stat.map_or(0, |stat| stat.st_mtime), name)
+        })
+        .collect();
+    aged.sort();
+    for (_, _, name) in aged.iter().take(most / 2) {
+        // Another process may be clearing up as well.
+        let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
     }
     Ok(())
 }

@@ -17,9 +17,11 @@
 //! An image that could not be bound cannot be compared with the deny list. What is not known at all (no containerd, no
 //! record, no configuration, no active policy, no room for the record) refuses in every mode.
 
+pub mod analysis;
 mod broker;
 mod child;
 pub mod comparison;
+pub mod filter;
 mod layers;
 pub mod log;
 mod memo;
@@ -30,6 +32,7 @@ pub mod rehearsal;
 mod roots;
 mod ruling;
 pub mod sandbox;
+mod survey;
 mod timely;
 mod trail;
 
@@ -43,9 +46,12 @@ use crate::verify::Fact;
 use crate::view::View;
 
 pub use crate::identity::{Image, Mount};
-pub use broker::{Recheck, Subject, admit, look, recheck, reject, verify};
+pub use analysis::{Analysis, Route, Step};
+pub use broker::{Looked, Recheck, Subject, admit, look, recheck, reject, verify};
+pub use filter::Syscalls;
 pub use log::LOG;
-pub use needs::{Counts, Needs, Unlisted};
+pub use needs::{Accounted, Counts, Elf, Needs, Unlisted};
+pub use survey::{Name, NameKind, Package, Survey};
 
 /// Version of the [`Request`] and [`Decision`] documents. A reader refuses any other.
 pub const VERSION: u32 = 1;
@@ -72,6 +78,9 @@ pub struct Request {
     pub rootfs: Vec<Mount>,
     /// True when the task is restored from a checkpoint.
     pub checkpoint: bool,
+    /// Name or path of the OCI runtime's program.
+    #[serde(default)]
+    pub runtime: String,
 }
 
 /// Whether the container may start.
@@ -141,6 +150,9 @@ pub struct Decision {
     /// What that view shows, or why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Files>,
+    /// Which system calls it can make, where its rule says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syscalls: Option<Syscalls>,
     /// What it was made from; `None` where not even the active policy was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<Basis>,
@@ -165,9 +177,30 @@ pub struct Files {
     /// What is wrong with the image.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
-    /// Why the container sees all of its image although its rule wants a view.
+    /// Why the container sees all of its image although its rule wants a view, or why what it uses is not watched.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub unavailable: String,
+    /// Under audit: what enforce would do to the container, which sees all of its image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<FilesAudit>,
+}
+
+/// What enforcing the file system would do to a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilesAudit {
+    /// Name of the rule that says what would be visible.
+    pub rule: String,
+    /// Digest and name of the list of everything that would be hidden, whose use is watched.
+    pub list: Digest,
+    /// How many names are in it.
+    pub names: u64,
+    /// The first executables in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub first: Vec<String>,
+    /// Why the container would be refused; empty where it would not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub refuse: String,
 }
 
 /// What is taken out of a container's specification: a closed set, each of which can only narrow what was asked for.
@@ -180,6 +213,9 @@ pub struct Edits {
     pub noexec_mounts: bool,
     /// No process gains privileges by starting a program, those of a later exec included.
     pub no_new_privileges: bool,
+    /// The seccomp profile becomes the one that is kept under this digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<Digest>,
 }
 
 impl Edits {

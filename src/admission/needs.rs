@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::child::{self, ChildFault};
 use super::roots::Roots;
 use super::sandbox;
+use super::survey::{self, Package, Survey};
 use crate::attest::predicate;
 use crate::closure::{self, Class, Closure, Rules};
 use crate::diagnostic::printable;
@@ -25,6 +26,7 @@ use crate::digest::Digest;
 use crate::packages::{self, Inventory, PackageId, Standing, Standings, Verdict};
 use crate::policy::Level;
 use crate::sbom::{self, Sbom};
+use crate::syscalls::Order;
 use crate::tree::{Kind, MAX_NODES, Tree};
 
 /// First argument of a parser of an image; the second is the number of the descriptor of its root.
@@ -38,6 +40,8 @@ const MAX_ANSWER: u64 = 128 << 20;
 pub(super) const MAX_STATEMENT: u64 = 64 << 20;
 /// Largest mounted file in bytes that is read as a program or script.
 const MAX_FILE: u64 = 64 << 20;
+/// Most members of all processes together.
+const MAX_MEMBERS: usize = 1 << 18;
 /// Most entries of each list that a decision shows.
 const MAX_LISTED: usize = 64;
 /// Longest text of a list, in characters.
@@ -57,8 +61,12 @@ pub(super) struct Question {
     pub(super) sbom: Option<Digest>,
     /// Rules that the administrator adds to the built-in ones, file by file.
     pub(super) rules: Vec<(String, String)>,
+    /// Everything stays visible; asked is only what can run.
+    pub(super) everything: bool,
     /// A path whose reason is asked for.
     pub(super) explain: Option<String>,
+    /// Whether every name of the image is to be listed.
+    pub(super) survey: bool,
 }
 
 /// The question with the numbers of the descriptors that go with it.
@@ -79,7 +87,11 @@ pub struct Needs {
     /// Paths that stay visible, without links before their last component.
     pub keep: BTreeSet<String>,
     /// ELF files among them and in mounts that the analysis of system calls has to read.
-    pub objects: Vec<String>,
+    pub objects: Vec<Elf>,
+    /// Search orders of the processes, as indexes of `objects`.
+    pub processes: Vec<Order>,
+    /// Search orders of what is loaded into a running process.
+    pub plugins: Vec<Order>,
     /// Needed executables of packages that the SBOM lacks, or lists in another version: path, package, what it lists.
     pub unlisted: Vec<Unlisted>,
     /// Needed executables that no package owns.
@@ -92,6 +104,42 @@ pub struct Needs {
     pub counts: Counts,
     /// Why the path that was asked about is visible or hidden.
     pub explanation: Vec<String>,
+    /// Every name of the image, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub survey: Option<Survey>,
+}
+
+/// An ELF file that can run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Elf {
+    /// Where the container sees it, without links.
+    pub path: String,
+    /// The number of the mount in which it lies, and its path there; none for a file of the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount: Option<(u32, String)>,
+    /// It loads programs.
+    #[serde(default)]
+    pub is_interpreter: bool,
+    /// Name and version of its package; empty where none owns it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub package: String,
+    /// What accounts for it: the attested SBOM, or the package database of the image.
+    #[serde(default)]
+    pub standing: Accounted,
+}
+
+/// What accounts for a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accounted {
+    /// The attested SBOM.
+    Sbom,
+    /// The package database in the image.
+    Database,
+    /// Nothing.
+    #[default]
+    Nobody,
 }
 
 /// A needed executable that the SBOM does not cover.
@@ -185,7 +233,7 @@ enum Reply {
 ///
 /// See [`NeedsFault`]; the parser is dead when this returns.
 pub(super) fn ask(
-    root: OwnedFd,
+    root: BorrowedFd<'_>,
     question: Question,
     statements: &[File],
     contents: &[OwnedFd],
@@ -195,7 +243,7 @@ pub(super) fn ask(
     let io_fault = |error: rustix::io::Errno| ChildFault::Start(error.into());
     let inherit = |fd: BorrowedFd<'_>| rustix::io::dup(fd).map_err(io_fault);
     use std::os::fd::AsFd as _;
-    let root = inherit(root.as_fd())?;
+    let root = inherit(root)?;
     let statements: Vec<OwnedFd> = statements
         .iter()
         .map(|file| inherit(file.as_fd()))
@@ -236,12 +284,30 @@ fn accept(reply: &[u8]) -> Result<Needs, NeedsFault> {
     if needs.keep.len() > MAX_NODES || needs.objects.len() > MAX_NODES {
         return Err(garbage("it keeps more files than an image has"));
     }
+    let orders = || needs.processes.iter().chain(&needs.plugins);
+    if orders().flatten().flatten().any(|index| *index >= needs.objects.len())
+        || orders()
+            .map(|order| order.iter().map(Vec::len).sum::<usize>())
+            .sum::<usize>()
+            > MAX_MEMBERS
+    {
+        return Err(garbage("it puts files into processes that it does not list"));
+    }
     let is_path = |path: &String| {
         path.starts_with('/')
             && !path.contains('\0')
             && (path == "/" || path.split('/').skip(1).all(|name| !matches!(name, "" | "." | "..")))
     };
-    if !needs.keep.iter().chain(&needs.objects).all(is_path) {
+    let objects = needs.objects.iter().flat_map(|elf| {
+        let mounted = elf.mount.iter().map(|(_, path)| path);
+        mounted.chain([&elf.path])
+    });
+    let surveyed = needs
+        .survey
+        .iter()
+        .flat_map(|survey| &survey.names)
+        .map(|name| &name.path);
+    if !needs.keep.iter().chain(objects).chain(surveyed).all(is_path) {
         return Err(garbage("it has a path that is none"));
     }
     let lists = [
@@ -255,9 +321,17 @@ fn accept(reply: &[u8]) -> Result<Needs, NeedsFault> {
         .iter()
         .flat_map(|one| one.instead.iter().chain([&one.path, &one.package]));
     let is_text = |text: &String| text.chars().count() <= MAX_TEXT && printable(text) == text.as_str();
+    if let Some(survey) = &needs.survey
+        && (survey.names.len() > MAX_NODES
+            || survey.packages.len() > MAX_NODES
+            || !survey.packages.iter().flat_map(Package::texts).all(is_text))
+    {
+        return Err(garbage("it surveys what no image has"));
+    }
     if lists.iter().any(|list| list.len() > MAX_LISTED)
         || needs.unlisted.len() > MAX_LISTED
         || !lists.into_iter().flatten().chain(unlisted).all(is_text)
+        || !needs.objects.iter().all(|elf| is_text(&elf.package))
     {
         return Err(garbage("it has a text that cannot be shown"));
     }
@@ -306,14 +380,18 @@ fn find_out(root: OwnedFd, posed: Posed) -> Result<Needs, String> {
     })?;
     let roots = starts(&question, posed.contents);
     let eligible = |id| matches!(standings.package(id), Some(Verdict::Attested | Verdict::Database));
+    if question.everything {
+        let closure = closure::everything(&tree, &inventory, &rules, &roots);
+        let mut needs = Needs::default();
+        can_run(&tree, &inventory, &standings, &closure, &mut needs);
+        return Ok(needs);
+    }
     let closure = closure::close(&tree, &inventory, &rules, &roots, question.level, &eligible);
-    Ok(weigh(
-        &tree,
-        &inventory,
-        &standings,
-        &closure,
-        question.explain.as_deref(),
-    ))
+    let mut needs = weigh(&tree, &inventory, &standings, &closure, question.explain.as_deref());
+    if question.survey {
+        needs.survey = Some(survey::of(&tree, &inventory, &standings, &closure, &needs.keep));
+    }
+    Ok(needs)
 }
 
 /// The SBOM among the statements: the one whose predicate has the digest that was verified.
@@ -421,11 +499,7 @@ fn weigh(
         }
     }
     needs.counts.packages = (packages.0.len() as u64, packages.1.len() as u64);
-    needs.objects = closure.objects.keys().cloned().collect();
-    needs.unfollowed = (closure.unfollowed.iter())
-        .take(MAX_LISTED)
-        .map(|unfollowed| text(&format!("{} {}", unfollowed.what, unfollowed.why)))
-        .collect();
+    can_run(tree, inventory, standings, closure, &mut needs);
     let of_packages = inventory
         .findings
         .iter()
@@ -444,6 +518,51 @@ fn weigh(
     needs
 }
 
+/// The ELF files that can run, how they meet, and what could not be followed.
+fn can_run(tree: &Tree, inventory: &Inventory, standings: &Standings<'_>, closure: &Closure, needs: &mut Needs) {
+    let paths: Vec<&String> = closure.objects.keys().collect();
+    let index = |path: &String| paths.binary_search(&path).ok();
+    let orders = |orders: &[closure::Order]| -> Vec<Order> {
+        let order = |order: &closure::Order| {
+            order
+                .iter()
+                .map(|place| place.iter().filter_map(index).collect())
+                .collect()
+        };
+        orders.iter().map(order).collect()
+    };
+    needs.processes = orders(&closure.linked.processes);
+    needs.plugins = orders(&closure.linked.plugins);
+    needs.objects = paths
+        .iter()
+        .map(|path| {
+            let place = closure.mounted_at(path);
+            let owner = inventory.owner(path).filter(|_| place.is_none());
+            let package = owner.and_then(|owner| inventory.package(owner));
+            let by_hash = place.is_none() && matches!(standings.file(tree, path), Some(Standing::Attested));
+            let standing = match owner.and_then(|owner| standings.package(owner)) {
+                Some(Verdict::Attested) => Accounted::Sbom,
+                Some(Verdict::Database) => Accounted::Database,
+                _ if by_hash => Accounted::Sbom,
+                _ => Accounted::Nobody,
+            };
+            Elf {
+                path: (*path).clone(),
+                mount: place.and_then(|(number, path)| Some((u32::try_from(*number).ok()?, path.clone()))),
+                is_interpreter: closure.linked.interpreters.contains(*path),
+                package: package.map_or_else(String::new, |package| {
+                    text(&format!("{} {}", package.name, package.version))
+                }),
+                standing,
+            }
+        })
+        .collect();
+    needs.unfollowed = (closure.unfollowed.iter())
+        .take(MAX_LISTED)
+        .map(|unfollowed| text(&format!("{} {}", unfollowed.what, unfollowed.why)))
+        .collect();
+}
+
 fn unlisted(path: &str, owner: PackageId, inventory: &Inventory, standings: &Standings<'_>) -> Unlisted {
     let package = inventory.package(owner);
     let instead = match standings.package(owner) {
@@ -460,7 +579,7 @@ fn unlisted(path: &str, owner: PackageId, inventory: &Inventory, standings: &Sta
 }
 
 /// What can be shown of a text from the image.
-fn text(text: &str) -> String {
+pub(super) fn text(text: &str) -> String {
     printable(text).chars().take(MAX_TEXT).collect()
 }
 
@@ -543,7 +662,9 @@ mod tests {
             volumes: Vec::new(),
             sbom: sbom.map(|_| Digest::of(predicate.to_string().as_bytes())),
             rules: Vec::new(),
+            everything: false,
             explain: Some("/usr/bin/other".to_owned()),
+            survey: true,
         };
         let root = std::fs::File::open(image.path()).unwrap();
         let posed = Posed {
@@ -584,6 +705,36 @@ mod tests {
         let drifted = needs(&image, "/usr/bin/tool", Some(&["tool 1.0-2", "dash 1.0-1"]));
         assert_eq!(unlisted(&drifted), [("/usr/bin/tool".to_owned(), 1)]);
         assert_eq!(unlisted(&needs(&image, "/usr/bin/tool", None)), []);
+    }
+
+    #[test]
+    fn a_survey_has_every_name_and_what_it_counts_as() {
+        let image = image();
+        let other = image.path().join("usr/bin/other");
+        std::os::unix::fs::symlink("other", image.path().join("usr/bin/link")).unwrap();
+        // Version 2 with cap_net_raw, as setcap writes it.
+        let mut capability = [0u8; 20];
+        capability[..8].copy_from_slice(&[1, 0, 0, 2, 0, 0x20, 0, 0]);
+        rustix::fs::setxattr(
+            &other,
+            "security.capability",
+            &capability,
+            rustix::fs::XattrFlags::empty(),
+        )
+        .unwrap();
+        let survey = needs(&image, "/usr/bin/tool", Some(&["tool 1.0-1"])).survey.unwrap();
+        let name = |path: &str| survey.names.iter().find(|name| name.path == path).unwrap();
+        let other = name("/usr/bin/other");
+        assert!(
+            other.capability && other.executable && !other.visible && !other.set_id,
+            "{other:?}"
+        );
+        assert!(name("/usr/bin/tool").visible && !name("/usr/bin/tool").capability);
+        assert!(name("/usr/bin/link").executable && !name("/etc/os-release").executable);
+        let package = |name: &str| survey.packages.iter().find(|package| package.name == name).unwrap();
+        // Its list in the database is its own too.
+        assert_eq!((package("tool").files, package("tool").listed), ((3, 1), Some(true)));
+        assert_eq!(package("dash").listed, Some(false));
     }
 
     #[test]

@@ -5,11 +5,13 @@
 use super::parser::ParserFault;
 use super::timely::Timely;
 use super::{Audit, Edits, Verdict};
-use crate::attest::Family;
+use crate::attest::{Details, Family};
 use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::identity::{Fault, Image, Upper, Workload};
-use crate::policy::{self, Active, Attributes, Filesystem, ImageName, Kind, Mode, Outcome, Restart, Rule, Runtime};
+use crate::policy::{
+    self, Active, Attributes, Filesystem, ImageName, Kind, Mode, Outcome, Restart, Rule, Runtime, Seccomp,
+};
 use crate::trust::clock::Clock;
 use crate::verify::{Answer, Fact};
 
@@ -49,11 +51,23 @@ pub(super) struct Ruling {
     pub(super) edits: Edits,
     /// Which files it sees.
     pub(super) filesystem: Filesystem,
+    /// Which system calls it can make.
+    pub(super) seccomp: Seccomp,
     /// Whether the rule asks for an SBOM.
     pub(super) needs_sbom: bool,
+    /// Predicate of the SBOM that met it.
+    pub(super) sbom: Option<Digest>,
+    /// Name of the rule whose `filesystem` that is.
+    pub(super) files_rule: String,
 }
 
 impl Ruling {
+    /// Whether it asks for nothing that is missing, its audits included.
+    pub(super) fn is_met(&self) -> bool {
+        let allows = |verdict: &Verdict| *verdict == Verdict::Allow;
+        allows(&self.verdict) && self.audit.iter().all(|audit| allows(&audit.verdict))
+    }
+
     pub(super) fn refuse(code: &str, reason: String, fix: &str, policy: bool) -> Self {
         Self {
             verdict: Verdict::Refuse,
@@ -66,7 +80,10 @@ impl Ruling {
             evidence: Vec::new(),
             edits: Edits::default(),
             filesystem: Filesystem::default(),
+            seccomp: Seccomp::default(),
             needs_sbom: false,
+            sbom: None,
+            files_rule: String::new(),
         }
     }
 
@@ -100,15 +117,39 @@ impl Ruling {
     }
 
     fn by(self, rule: &Rule) -> Self {
-        let (edits, filesystem) = match self.verdict {
-            Verdict::Allow => (edits(&rule.runtime), rule.filesystem.clone()),
-            Verdict::Refuse => (Edits::default(), Filesystem::default()),
+        let edits = match self.verdict {
+            Verdict::Allow => edits(&rule.runtime),
+            Verdict::Refuse => Edits::default(),
         };
+        let evidence = self.evidence.clone();
         Self {
             rule: Some(rule.name.clone()),
             edits,
-            filesystem,
+            seccomp: match self.verdict {
+                Verdict::Allow => rule.seccomp.clone(),
+                Verdict::Refuse => Seccomp::default(),
+            },
+            ..self
+        }
+        .seeing(rule, rule.filesystem.mode, &evidence)
+    }
+
+    /// An allow under which a container sees, or would see, what a rule says that `evidence` met.
+    fn seeing(self, rule: &Rule, mode: Mode, evidence: &[Fact]) -> Self {
+        if self.verdict == Verdict::Refuse {
+            return self;
+        }
+        Self {
+            filesystem: Filesystem {
+                mode,
+                ..rule.filesystem.clone()
+            },
             needs_sbom: rule.tables.iter().any(|table| table.asks.family() == Family::Sbom),
+            sbom: evidence.iter().find_map(|fact| match fact.details.as_deref() {
+                Some(Details::Sbom(predicate)) => Some(*predicate),
+                _ => None,
+            }),
+            files_rule: rule.name.clone(),
             ..self
         }
     }
@@ -127,7 +168,10 @@ impl From<Outcome> for Ruling {
             audit: Vec::new(),
             edits: Edits::default(),
             filesystem: Filesystem::default(),
+            seccomp: Seccomp::default(),
             needs_sbom: false,
+            sbom: None,
+            files_rule: String::new(),
         }
     }
 }
@@ -138,6 +182,7 @@ fn edits(runtime: &Runtime) -> Edits {
         read_only_root: runtime.read_only_root,
         noexec_mounts: runtime.noexec_mounts,
         no_new_privileges: runtime.no_new_privileges,
+        seccomp: None,
     }
 }
 
@@ -209,17 +254,14 @@ pub(super) fn rule(
         Some(timely) => timely.word(|answer| word(active, rule, case, Ok(answer))),
         None => word(active, rule, case, answer.as_ref()),
     };
-    let audit: Vec<Audit> = selection
-        .audits
+    let words: Vec<(&Rule, Ruling)> = selection.audits.iter().map(|rule| (*rule, word(rule))).collect();
+    let audit: Vec<Audit> = words
         .iter()
-        .map(|rule| {
-            let said = word(rule);
-            Audit {
-                rule: rule.name.clone(),
-                verdict: said.verdict,
-                code: said.code,
-                reason: said.reason,
-            }
+        .map(|(rule, said)| Audit {
+            rule: rule.name.clone(),
+            verdict: said.verdict,
+            code: said.code.clone(),
+            reason: said.reason.clone(),
         })
         .collect();
     let ruling = match selection.decisive {
@@ -235,10 +277,18 @@ pub(super) fn rule(
                 (1, _) => "would refuse it".to_owned(),
                 (all, some) => format!("would refuse it ({some} of {all})"),
             };
-            Ruling::allow(
+            let ruling = Ruling::allow(
                 "audit-only",
                 format!("only audit rules apply; under enforce they {would}"),
-            )
+            );
+            // Under enforce the first that allows would decide what is seen; audit never takes anything away.
+            let seen = words
+                .iter()
+                .find(|(rule, said)| said.verdict == Verdict::Allow && rule.filesystem.mode != Mode::Off);
+            match seen {
+                Some((rule, said)) => ruling.seeing(rule, Mode::Audit, &said.evidence),
+                None => ruling,
+            }
         }
     };
     Ruling { audit, ..ruling }
@@ -391,6 +441,7 @@ mod tests {
             digest: Vec::new(),
             runtime: policy::Runtime::default(),
             filesystem: policy::Filesystem::default(),
+            seccomp: policy::Seccomp::default(),
         }
     }
 
@@ -530,6 +581,30 @@ mod tests {
             let ruling = rule(&revoked, &unbound, &mut |_| Ok(answer()));
             assert_eq!(said(&ruling), (false, "key-denied"), "{mode:?}");
         }
+    }
+
+    #[test]
+    fn under_audit_the_first_rule_that_would_allow_says_what_would_be_seen() {
+        let image = image();
+        let with_files = |mut rule: Rule, level: policy::Level| {
+            rule.filesystem.mode = Mode::Enforce;
+            rule.filesystem.level = level;
+            rule
+        };
+        let other = with_files(signed_by(Mode::Audit, "other"), policy::Level::Packages);
+        let release = with_files(signed_by(Mode::Audit, "release"), policy::Level::Files);
+        let said = |rules: Vec<Rule>| rule(&active(rules), &case(Some(&image)), &mut |_| Ok(answer()));
+        let ruling = said(vec![other.clone(), signed_by(Mode::Audit, "release"), release.clone()]);
+        assert_eq!(ruling.filesystem.mode, Mode::Audit);
+        assert_eq!(
+            (ruling.filesystem.level, ruling.files_rule.as_str()),
+            (policy::Level::Files, release.name.as_str())
+        );
+        assert!(ruling.edits.is_empty() && ruling.evidence.is_empty());
+        // One that would refuse says nothing about files, and one that decides takes the word of audit rules away.
+        assert_eq!(said(vec![other]).filesystem.mode, Mode::Off);
+        let decided = said(vec![release, signed_by(Mode::Enforce, "release")]);
+        assert_eq!(decided.filesystem.mode, Mode::Off);
     }
 
     #[test]

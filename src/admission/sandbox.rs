@@ -259,6 +259,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_exit_group,
     libc::SYS_fadvise64,
     libc::SYS_fcntl,
+    libc::SYS_fgetxattr,
     libc::SYS_fstat,
     libc::SYS_futex,
     libc::SYS_getdents64,

@@ -3,7 +3,7 @@
 //! Nothing is believed because of a trail (see [`Trail`]): containerd answers every question anew.
 
 use super::Request;
-use super::memo::make_room;
+use super::memo::{MAX_MEMOS, make_room};
 use crate::digest::Digest;
 use crate::identity::Trail;
 use crate::store::{self, StateDir};
@@ -36,7 +36,7 @@ pub(super) fn keep(run: &StateDir, name: &str, trail: &Trail) -> Result<(), stor
         return Ok(());
     };
     let directory = run.subdir(DIRECTORY)?;
-    make_room(&directory)?;
+    make_room(&directory, MAX_MEMOS)?;
     directory.write_unsynced(name, &bytes)
 }
 
@@ -58,6 +58,7 @@ mod tests {
                 options: options.iter().map(ToString::to_string).collect(),
             }],
             checkpoint: false,
+            runtime: "runc".to_owned(),
             version: crate::admission::VERSION,
         }
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{ExitCode, Termination as _};
 
-use assay::admission::{needs, parser};
+use assay::admission::{analysis, needs, parser};
 use assay::cli::policy::DiffArgs;
 use assay::cli::{self, Exit, Output};
 use assay::config::Config;
@@ -41,6 +41,13 @@ enum Command {
     Policy(Policy),
     /// Say which files of an image a container sees, and why
     View(cli::view::Args),
+    /// Say which system calls containers can make, and why
+    Seccomp(cli::seccomp::Args),
+    /// Show what a container can reach of its image, in numbers, with the list behind each
+    Report(cli::report::Args),
+    /// Watch what a container uses of the files that enforce would hide; the shim starts it and ends it
+    #[command(hide = true)]
+    Watch(cli::watch::Args),
     /// Verify one Sigstore bundle as the Sigstore project's conformance suite asks for it
     #[command(hide = true)]
     VerifyBundle(cli::verify_bundle::Args),
@@ -78,6 +85,9 @@ fn main() -> ExitCode {
         needs::ARGUMENT => {
             let root = arguments.next().unwrap_or_default();
             return needs::main(&root, &arguments.collect::<Vec<_>>());
+        }
+        analysis::SUMMARISE | analysis::CLOSE => {
+            return analysis::main(&what, &arguments.next().unwrap_or_default());
         }
         cli::sbom::EXTRACT | cli::sbom::INSPECT => {
             return cli::sbom::main(&what, &arguments.next().unwrap_or_default());
@@ -121,6 +131,9 @@ fn run(command: Command) -> ExitCode {
         Command::VerifyBundle(arguments) => cli::verify_bundle::run(&arguments),
         Command::Verify(arguments) => cli::verify::run(&arguments, Ok(&config)),
         Command::View(arguments) => cli::view::run(&arguments, &config),
+        Command::Seccomp(arguments) => cli::seccomp::run(&arguments, &config),
+        Command::Watch(arguments) => cli::watch::run(&arguments, &config),
+        Command::Report(arguments) => cli::report::run(&arguments, &config),
         Command::Sbom(arguments) => cli::sbom::run(&arguments, &config),
         Command::Evidence(arguments) => cli::evidence::run(&arguments, &config),
         Command::Explain(arguments) => cli::explain::run(&arguments, &config),

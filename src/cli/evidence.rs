@@ -7,12 +7,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use jiff::{Span, SpanRelativeTo};
 use serde::Serialize;
 
-use super::{Exit, Output, complain, count, print};
+use super::{Exit, Output, columns, complain, count, print};
 use crate::admission::log;
 use crate::config::Config;
 use crate::diagnostic::inert;
@@ -307,12 +306,8 @@ fn table(inventory: &Inventory, now: Duration) -> String {
         }
     }
     rows.sort();
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(["SUBJECT", "CLAIM", "CARRIER", "AGE", "SIZE", "MANIFEST"])
-        .add_rows(rows);
+    let mut table = columns(&["SUBJECT", "CLAIM", "CARRIER", "AGE", "SIZE", "MANIFEST"]);
+    table.add_rows(rows);
     table.trim_fmt()
 }
 

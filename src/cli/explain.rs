@@ -246,12 +246,36 @@ fn text(entry: &Entry, recheck: Option<&Recheck>) -> String {
             format_args!("\"{}\" {would}: {}: {}", audit.rule, audit.code, audit.reason),
         );
     }
+    files(&mut sheet, decision);
     if let Some(recheck) = recheck {
         checked_again(&mut sheet, decision, recheck);
     } else if decision.verdict == Verdict::Allow {
         sheet.line("it was recorded without what is needed to check it again");
     }
     sheet.0.join("\n")
+}
+
+/// What the container sees of its image, or would see.
+fn files(sheet: &mut Sheet, decision: &Decision) {
+    let hidden = |(all, visible): (u64, u64)| format!("{} of {all}", all.saturating_sub(visible));
+    if let Some(view) = &decision.view {
+        sheet.field("view", view.digest);
+    }
+    let Some(files) = &decision.files else { return };
+    if !files.unavailable.is_empty() {
+        sheet.field("sees everything", &files.unavailable);
+        return;
+    }
+    let executables = hidden(files.counts.executables);
+    sheet.field(
+        if files.audit.is_some() { "would hide" } else { "hides" },
+        format_args!("{} files, {executables} executables", hidden(files.counts.files)),
+    );
+    if let Some(audit) = &files.audit {
+        sheet.field("among them", audit.first.join(" "));
+        sheet.field("would refuse", &audit.refuse);
+        sheet.field("by rule", format_args!("\"{}\"", audit.rule));
+    }
 }
 
 /// From what lies in the cache to whom the signature is about.

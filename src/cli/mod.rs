@@ -5,11 +5,14 @@ pub mod admit;
 pub mod evidence;
 pub mod explain;
 pub mod policy;
+pub mod report;
 pub mod sbom;
+pub mod seccomp;
 pub mod trust;
 pub mod verify;
 pub mod verify_bundle;
 pub mod view;
+pub mod watch;
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
@@ -76,6 +79,16 @@ pub fn complain(text: impl fmt::Display) {
 fn count(number: usize, what: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {what}{plural}")
+}
+
+/// A table without lines, whose cells are as wide as they need to be.
+fn columns(header: &[&str]) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table
+        .load_style(comfy_table::presets::NOTHING)
+        .set_content_arrangement(comfy_table::ContentArrangement::Disabled)
+        .set_header(header);
+    table
 }
 
 /// Writes diagnostics: drawn on a terminal, as plain text elsewhere.

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::verify::socket;
-use super::{Exit, Output, Record, complain, count, print, show};
+use super::{Exit, Output, Record, columns, complain, count, print, show};
 use crate::admission::comparison::{self, Change, Comparison, Word};
 use crate::admission::{Verdict, rehearsal};
 use crate::config::Config;
@@ -244,11 +243,7 @@ fn policy(config: &Config, named: &str, output: Output) -> Result<Active, Exit> 
 
 /// A comparison as a table, and in numbers.
 fn text(comparison: &Comparison) -> String {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(["WHAT", "NAMESPACE", "IMAGE", "OLD", "NEW"]);
+    let mut table = columns(&["WHAT", "NAMESPACE", "IMAGE", "OLD", "NEW"]);
     for change in &comparison.changes {
         let what = change
             .container

@@ -216,6 +216,7 @@ mod tests {
             edits: Edits::default(),
             view: None,
             files: None,
+            syscalls: None,
             basis: None,
         }
     }

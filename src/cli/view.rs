@@ -1,10 +1,12 @@
-//! `assay view`: which files of an image a container sees, and why.
+//! `assay view`: which files of an image a container sees, and why; and what a policy lacks for one that was audited.
+
+mod suggest;
 
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::json;
 
 use super::{Exit, Output, complain, print};
-use crate::admission::{self, Decision, Needs, Subject};
+use crate::admission::{self, Decision, Looked, Needs, Subject};
 use crate::config::Config;
 
 /// Arguments of `assay view`.
@@ -23,6 +25,9 @@ enum Command {
         /// List every path that stays visible
         #[arg(long)]
         paths: bool,
+        /// What the result is written as
+        #[arg(long, short, value_enum, default_value_t)]
+        output: Output,
     },
     /// Say why a path is visible, from what the container starts to the path, or why it is hidden
     Explain {
@@ -31,11 +36,17 @@ enum Command {
         /// A path as the container sees it
         #[arg(value_name = "PATH", value_parser = absolute)]
         path: String,
+        /// What the result is written as
+        #[arg(long, short, value_enum, default_value_t)]
+        output: Output,
     },
+    /// Turn what an audited container used of its hidden files into a policy fragment, with the evidence
+    Suggest(suggest::Args),
 }
 
+/// What is looked at.
 #[derive(Debug, clap::Args)]
-struct Of {
+pub(super) struct Of {
     /// An image in containerd's store, by the name that a pod would use, or a container by its id
     #[arg(value_name = "IMAGE|CONTAINER", value_parser = NonEmptyStringValueParser::new())]
     name: String,
@@ -48,9 +59,21 @@ struct Of {
     /// Kubernetes namespace of the pod whose rules apply to an image
     #[arg(long, value_name = "NAME")]
     kubernetes_namespace: Option<String>,
-    /// What the result is written as
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
+}
+
+impl Of {
+    /// The question about it.
+    pub(super) fn subject(&self) -> Subject<'_> {
+        Subject {
+            containerd: &self.address,
+            namespace: &self.namespace,
+            name: &self.name,
+            kubernetes_namespace: self.kubernetes_namespace.as_deref(),
+            explain: None,
+            survey: false,
+            calls: false,
+        }
+    }
 }
 
 fn absolute(path: &str) -> Result<String, &'static str> {
@@ -64,32 +87,34 @@ fn absolute(path: &str) -> Result<String, &'static str> {
 pub fn run(args: &Args, config: &Config) -> Exit {
     let (of, explain) = match &args.command {
         Command::Show { of, .. } => (of, None),
-        Command::Explain { of, path } => (of, Some(path.as_str())),
+        Command::Explain { of, path, .. } => (of, Some(path.as_str())),
+        Command::Suggest(args) => return suggest::run(args, config),
     };
     let subject = Subject {
-        containerd: &of.address,
-        namespace: &of.namespace,
-        name: &of.name,
-        kubernetes_namespace: of.kubernetes_namespace.as_deref(),
         explain,
+        ..of.subject()
     };
-    let (decision, needs) = match admission::look(config, subject) {
+    let Looked { decision, needs, .. } = match admission::look(config, subject) {
         Ok(found) => found,
         Err((reason, fix)) => {
             complain(format!("{reason}; to fix: {fix}"));
             return Exit::Failed;
         }
     };
-    match (&args.command, of.output) {
-        (Command::Explain { .. }, Output::Text) => print(needs.explanation.join("\n  ")),
-        (Command::Explain { path, .. }, Output::Json) => {
-            print(
-                json!({ "path": path, "visible": needs.keep.contains(path), "reasons": needs.explanation }).to_string(),
-            );
+    print(match &args.command {
+        Command::Explain {
+            output: Output::Text, ..
+        } => needs.explanation.join("\n  "),
+        Command::Explain { path, .. } => {
+            json!({ "path": path, "visible": needs.keep.contains(path), "reasons": needs.explanation }).to_string()
         }
-        (Command::Show { paths, .. }, Output::Text) => print(text(&decision, &needs, *paths)),
-        (Command::Show { .. }, Output::Json) => print(serde_json::to_string(&needs).unwrap_or_default()),
-    }
+        Command::Show {
+            paths,
+            output: Output::Text,
+            ..
+        } => text(&decision, &needs, *paths),
+        Command::Show { .. } | Command::Suggest(_) => serde_json::to_string(&needs).unwrap_or_default(),
+    });
     Exit::Done
 }
 

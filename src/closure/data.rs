@@ -45,7 +45,8 @@ impl Trace<'_> {
         }
         self.closure.unfollowed.sort();
         self.closure.findings.sort();
-        self.closure
+        self.link();
+        self.placed()
     }
 
     /// Packages that own a file directly in a directory.

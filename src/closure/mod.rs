@@ -11,7 +11,7 @@
 mod data;
 mod elf;
 mod loader;
-mod pattern;
+mod processes;
 mod rules;
 mod scripts;
 mod shell;
@@ -25,9 +25,11 @@ use std::collections::BTreeMap;
 
 use crate::diagnostic::printable;
 use crate::packages::{Inventory, PackageId};
+use crate::policy::glob as pattern;
 use crate::tree::Tree;
 
 pub use crate::policy::Level;
+pub use processes::{Linked, Order};
 pub use rules::Rules;
 
 /// What a mount shows when the container is created.
@@ -177,6 +179,10 @@ pub struct Closure {
     pub hidden: BTreeMap<String, Hidden>,
     /// ELF files that are kept.
     pub objects: BTreeMap<String, Object>,
+    /// Which of them meet in a process.
+    pub linked: Linked,
+    /// Those of them that lie in a mount: its number, and the path there.
+    places: BTreeMap<String, (usize, String)>,
     /// What could not be followed. When there is any, every executable of eligible packages is kept.
     pub unfollowed: Vec<Unfollowed>,
     /// What is wrong in the image: damaged files, libraries that are missing.
@@ -205,6 +211,18 @@ pub fn close(
         trace.keep_everything(eligible);
     }
     trace.finish()
+}
+
+/// The ELF files of an image of which everything stays visible: all that there are, also in what is mounted, and how
+/// they meet in processes.
+#[must_use]
+pub fn everything(tree: &Tree, inventory: &Inventory, rules: &Rules, roots: &Roots) -> Closure {
+    let mut trace = trace::Trace::new(tree, inventory, rules, roots, Level::default());
+    trace.roots();
+    trace.settle();
+    trace.take_everything();
+    trace.link();
+    trace.placed()
 }
 
 impl Closure {

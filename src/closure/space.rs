@@ -116,6 +116,13 @@ impl<'a> Space<'a> {
         })
     }
 
+    /// The number of the mount that a path without links lies in, and the path inside of it.
+    pub(super) fn place(&self, path: &str) -> Option<(usize, String)> {
+        let (mount, below) = self.mount(path)?;
+        let number = self.mounts.iter().position(|(_, known)| std::ptr::eq(*known, mount))?;
+        Some((number, below))
+    }
+
     /// What stands at a path that has no link before its last component.
     pub(super) fn what(&self, path: &str) -> Option<What<'a>> {
         if !self.mounts.is_empty()

@@ -636,7 +636,19 @@ impl<'a> Trace<'a> {
                 .any(|language| language.interpreters.iter().any(|pattern| pattern::path(pattern, path)))
     }
 
-    fn find_libraries(&self, name: &str, from: &str, elf: &Elf, rpath: &[String], is_musl: bool) -> Rc<Vec<String>> {
+    /// Names of the libraries that are put into every process.
+    pub(super) fn preloaded(&self) -> &[String] {
+        &self.preload
+    }
+
+    pub(super) fn find_libraries(
+        &self,
+        name: &str,
+        from: &str,
+        elf: &Elf,
+        rpath: &[String],
+        is_musl: bool,
+    ) -> Rc<Vec<String>> {
         let plain = rpath.is_empty()
             && elf.rpath.is_empty()
             && elf.runpath.is_empty()
@@ -661,7 +673,7 @@ impl<'a> Trace<'a> {
         found
     }
 
-    fn add_object(&mut self, path: &str, how: How) {
+    pub(super) fn add_object(&mut self, path: &str, how: How) {
         let is_mounted = self.space.mount(path).is_some();
         self.closure
             .objects

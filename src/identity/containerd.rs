@@ -36,6 +36,7 @@ pub(super) struct Containerd {
     namespace: MetadataValue<Ascii>,
     socket: Arc<str>,
     ahead: Arc<Ahead>,
+    thorough: bool,
 }
 
 impl Containerd {
@@ -55,7 +56,14 @@ impl Containerd {
             namespace,
             socket: socket.into(),
             ahead: Arc::default(),
+            thorough: true,
         })
+    }
+
+    /// Leaves the content store unsearched: only what names lead to is found.
+    pub(super) fn by_name_only(mut self) -> Self {
+        self.thorough = false;
+        self
     }
 
     /// Asks the questions of a trail about a container without waiting for their answers.
@@ -83,6 +91,14 @@ impl Containerd {
             ahead
                 .blobs
                 .start((what, digest), async move { containerd.read(what, digest).await });
+        }
+        if !self.thorough {
+            // Not asked, and not forgotten.
+            ahead.note(|asked| {
+                asked.searches.clone_from(&trail.searches);
+                true
+            });
+            return;
         }
         for search in &trail.searches {
             let (containerd, filters) = (self.clone(), filters(search));
@@ -267,7 +283,7 @@ impl Containerd {
 
     async fn find(&self, search: Search) -> Result<Vec<Digest>, Fault> {
         // containerd takes a search for nothing as one for everything.
-        if search.is_empty() {
+        if search.is_empty() || !self.thorough {
             return Ok(Vec::new());
         }
         let question = self.list(filters(&search));

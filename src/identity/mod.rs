@@ -66,6 +66,9 @@ pub struct Question<'a> {
     pub rootfs: &'a [Mount],
     /// True when the task is restored from a checkpoint.
     pub checkpoint: bool,
+    /// Whether the content store is searched for manifests and indexes of the image beside those that its names lead
+    /// to. containerd looks at every blob that it has for that, however few belong to the image.
+    pub thorough: bool,
     /// What led to the image of such a container before.
     pub trail: &'a Trail,
 }
@@ -127,6 +130,8 @@ pub struct Workload {
     pub mounts: Vec<SpecMount>,
     /// The pod's annotation `assay.dev/exec`.
     pub exec_annotation: Option<String>,
+    /// Its seccomp profile, as JSON.
+    pub seccomp: Option<String>,
 }
 
 /// An image volume.
@@ -201,7 +206,10 @@ enum Maker {
 /// Only what leaves not even its records known: no containerd, no such container, no readable `config.json`. A
 /// container that is known but could not be bound to an image is an [`Identity`] whose `root` is a [`Fault`].
 pub async fn identify(question: Question<'_>) -> Result<Identity, Fault> {
-    let containerd = Containerd::connect(question.containerd, question.namespace).await?;
+    let mut containerd = Containerd::connect(question.containerd, question.namespace).await?;
+    if !question.thorough {
+        containerd = containerd.by_name_only();
+    }
     containerd.set_out(question.trail, question.container);
     let (container, spec) = tokio::join!(containerd.container(question.container), async {
         // The questions go out first, so that containerd works on them meanwhile.
@@ -307,6 +315,7 @@ fn workload(spec: &Spec) -> Workload {
         read_only_root: spec.read_only_root(),
         mounts: spec.mounts().to_vec(),
         exec_annotation: spec.annotation(EXEC).map(str::to_owned),
+        seccomp: spec.seccomp(),
     }
 }
 
@@ -752,6 +761,7 @@ mod tests {
             bundle: Path::new("/b"),
             rootfs: &[],
             checkpoint: false,
+            thorough: true,
             trail: &trail,
         };
         let container = |image: &str, key: &str| Container {

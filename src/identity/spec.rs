@@ -50,6 +50,18 @@ pub struct Process {
     pub user: User,
     /// Whether it can gain no privileges by starting a program.
     pub no_new_privileges: bool,
+    /// What it and its children can ever do.
+    #[serde(deserialize_with = "oci::json::or_default")]
+    pub capabilities: Capabilities,
+}
+
+/// Capabilities of a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Capabilities {
+    /// Those that it can have at most, such as `CAP_CHOWN`.
+    #[serde(deserialize_with = "oci::json::or_default")]
+    pub bounding: Vec<String>,
 }
 
 /// As whom a process runs.
@@ -90,6 +102,7 @@ struct Linux {
     uid_mappings: Option<Vec<IdMapping>>,
     gid_mappings: Option<Vec<IdMapping>>,
     devices: Option<Vec<Device>>,
+    seccomp: Option<serde_json::Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -141,6 +154,12 @@ impl Spec {
             .as_ref()
             .and_then(|linux| linux.mount_label.as_deref())
             .unwrap_or_default()
+    }
+
+    /// The seccomp profile, as JSON.
+    pub(super) fn seccomp(&self) -> Option<String> {
+        let profile = self.linux.as_ref()?.seccomp.as_ref()?;
+        Some(profile.to_string())
     }
 
     pub(super) fn mapping(&self) -> Mapping {
@@ -203,9 +222,9 @@ impl Spec {
 fn ambiguous(bytes: &[u8]) -> Option<String> {
     const TOP: &[&str] = &["annotations", "root", "mounts", "hooks", "linux", "process"];
     const ROOT: &[&str] = &["path", "readonly"];
-    const PROCESS: &[&str] = &["args", "env", "cwd", "user", "noNewPrivileges"];
+    const PROCESS: &[&str] = &["args", "env", "cwd", "user", "noNewPrivileges", "capabilities"];
     const MOUNT: &[&str] = &["destination", "source", "type", "options"];
-    const LINUX: &[&str] = &["mountLabel", "uidMappings", "gidMappings", "devices"];
+    const LINUX: &[&str] = &["mountLabel", "uidMappings", "gidMappings", "devices", "seccomp"];
     fn odd<'a>(mut keys: impl Iterator<Item = &'a String>, known: &[&str]) -> Option<String> {
         keys.find(|key| {
             !key.is_ascii()

@@ -479,7 +479,7 @@ mod tests {
           |
         5 | mood = "calm"
           | ^^^^ not a key of it
-         help: its keys are `name`, `match`, `mode`, `signature`, `provenance`, `vsa`, `sbom`, `vex`, `digest`, `runtime` and `filesystem`
+         help: its keys are `name`, `match`, `mode`, `signature`, `provenance`, `vsa`, `sbom`, `vex`, `digest`, `runtime`, `filesystem` and `seccomp`
 
         error[unknown-key]: [[rule.signature]] has no key `keys`
          --> /etc/assay/policy.d/50.toml:8:1
@@ -555,7 +555,7 @@ mod tests {
 
     #[test]
     fn tables_of_later_versions_say_so() {
-        insta::assert_snapshot!(said(&rule("[[rule.provenance]]\nbuilder = [\"x\"]\n[[rule.sbom]]\nany = []\n[rule.seccomp]\nmode = \"enforce\"")), @r#"
+        insta::assert_snapshot!(said(&rule("[[rule.provenance]]\nbuilder = [\"x\"]\n[[rule.sbom]]\nany = []\n[rule.seccomp]\nmode = \"complain\"")), @r#"
         error[empty]: `any` is an empty list
          --> /etc/assay/policy.d/50.toml:8:7
           |
@@ -563,12 +563,12 @@ mod tests {
           |       ^^
          help: name at least one
 
-        error[not-supported]: `seccomp` in [[rule]] is not supported by this version of Assay
-         --> /etc/assay/policy.d/50.toml:9:7
+        error[not-supported]: mode = "complain" in [rule.seccomp] is not supported by this version of Assay
+         --> /etc/assay/policy.d/50.toml:9:1
           |
         9 | [rule.seccomp]
-          |       ^^^^^^^ not supported yet
-         help: remove it; this version knows `name`, `match`, `mode`, `signature`, `provenance`, `vsa`, `sbom`, `vex`, `digest`, `runtime` and `filesystem`
+          | ^^^^^^^^^^^^^^
+         help: write mode = "enforce" or "off"
 
         error[trust-unknown]: trust holds no [[builder]] `x`
          --> /etc/assay/policy.d/50.toml:6:12
@@ -599,6 +599,34 @@ mod tests {
     }
 
     #[test]
+    fn system_calls_are_named_as_the_kernel_names_them_and_once() {
+        let seccomp =
+            "[rule.seccomp]\nincomplete = \"ask\"\nallow = [\"ptrace\", \"opennat\"]\ndeny = [\"ptrace\", \"bpf\"]\n";
+        insta::assert_snapshot!(said(&rule(&format!("{SIGNED}\n{seccomp}"))), @r#"
+        error[invalid-value]: `ask` is no value of `incomplete`
+         --> /etc/assay/policy.d/50.toml:8:14
+          |
+        8 | incomplete = "ask"
+          |              ^^^^^
+         help: one of: fallback, refuse
+
+        error[invalid-value]: no machine has a system call `opennat`
+         --> /etc/assay/policy.d/50.toml:9:20
+          |
+        9 | allow = ["ptrace", "opennat"]
+          |                    ^^^^^^^^^
+         help: a name of the kernel's own table, openat for example: see syscalls(2)
+
+        error[invalid-value]: `ptrace` is allowed and denied
+          --> /etc/assay/policy.d/50.toml:10:9
+           |
+        10 | deny = ["ptrace", "bpf"]
+           |         ^^^^^^^^ allowed above
+         help: keep it in one of the two lists
+        "#);
+    }
+
+    #[test]
     fn tables_that_take_something_away_are_read_strictly() {
         let read = |text: &str| {
             let checked = check_files(&[("50.toml", &rule(&format!("{SIGNED}\n{text}")))]).unwrap();
@@ -609,14 +637,15 @@ mod tests {
         let filesystem = read("[rule.filesystem]\nexec = ['/bin/probe']\nkeep = ['/usr/share/zoneinfo/**']").filesystem;
         assert_eq!(filesystem.mode, Mode::Enforce);
         assert_eq!(read("").filesystem.mode, Mode::Off);
-        let wrong = "[rule.filesystem]\nmode = 'audit'\nexec = ['probe', '/bin/../sh']\nkeep = ['/a[']\nlevels = 1";
+        assert_eq!(read("[rule.filesystem]\nmode = 'audit'").filesystem.mode, Mode::Audit);
+        let wrong = "[rule.filesystem]\nmode = 'watch'\nexec = ['probe', '/bin/../sh']\nkeep = ['/a[']\nlevels = 1";
         insta::assert_snapshot!(said(&rule(&format!("{SIGNED}\n{wrong}"))), @r#"
-        error[invalid-value]: `audit` is no value of `mode`
+        error[invalid-value]: `watch` is no value of `mode`
          --> /etc/assay/policy.d/50.toml:8:8
           |
-        8 | mode = 'audit'
+        8 | mode = 'watch'
           |        ^^^^^^^
-         help: one of: enforce, off
+         help: one of: enforce, audit, off
 
         error[invalid-value]: `probe` cannot be a path in an image: it does not begin with /
          --> /etc/assay/policy.d/50.toml:9:9
@@ -632,7 +661,7 @@ mod tests {
           |                  ^^^^^^^^^^^^
          help: an absolute path as the container sees it, /usr/bin/env for example
 
-        error[invalid-value]: `/a[` cannot be a path in an image: it is no pattern that can be matched
+        error[invalid-value]: `/a[` cannot be a path in an image: a bracket in it opens no set of characters
           --> /etc/assay/policy.d/50.toml:10:9
            |
         10 | keep = ['/a[']

@@ -1,6 +1,5 @@
 //! What a rule takes away from a container that it allows: files, system calls, parts of its specification.
 
-use globset::{GlobBuilder, GlobMatcher};
 use serde::{Deserialize, Serialize};
 
 use super::{Mode, Restart};
@@ -84,6 +83,61 @@ pub enum Unavailable {
     Full,
 }
 
+/// `[rule.seccomp]`: which system calls the container can make.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seccomp {
+    /// Whether other calls than those that its software can make fail, are reported, or are left alone.
+    pub mode: SeccompMode,
+    /// What becomes of a container whose calls are not all known.
+    #[serde(default)]
+    pub incomplete: Incomplete,
+    /// What becomes of a container that is privileged and has no profile of its own.
+    #[serde(default)]
+    pub privileged: Privileged,
+    /// Names of calls that are allowed although nothing was found that makes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// Names of calls that are never allowed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
+}
+
+/// What `[rule.seccomp]` does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SeccompMode {
+    /// Calls that are not allowed fail.
+    Enforce,
+    /// They are reported and succeed.
+    Complain,
+    /// The container keeps the profile that it has, or none.
+    #[default]
+    Off,
+}
+
+/// What becomes of a container whose system calls are not all known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Incomplete {
+    /// It gets its own profile, or the runtime's default one, without what is denied.
+    #[default]
+    Fallback,
+    /// It is refused.
+    Refuse,
+}
+
+/// What becomes of a privileged container without a profile of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Privileged {
+    /// It gets the derived profile, as every other one.
+    #[default]
+    Derived,
+    /// It stays without a profile, except that denied calls fail.
+    Unconfined,
+}
+
 impl Default for Filesystem {
     fn default() -> Self {
         Self {
@@ -95,27 +149,6 @@ impl Default for Filesystem {
             unattested: Unattested::default(),
             unavailable: Unavailable::default(),
         }
-    }
-}
-
-/// A pattern of paths inside an image: `*` and `?` stop at `/`, `**` does not.
-#[derive(Debug, Clone)]
-pub struct FilePattern(GlobMatcher);
-
-impl FilePattern {
-    /// Reads a pattern.
-    ///
-    /// # Errors
-    /// A text that is none: an unclosed bracket, for example.
-    pub fn new(text: &str) -> Result<Self, globset::Error> {
-        let glob = GlobBuilder::new(text).literal_separator(true).build()?;
-        Ok(Self(glob.compile_matcher()))
-    }
-
-    /// Whether the whole path matches.
-    #[must_use]
-    pub fn matches(&self, path: &str) -> bool {
-        self.0.is_match(path)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a person reads when a file of `policy.d` is wrong.
 
 use std::fmt::Display;
+use std::ops::Range;
 use std::path::Path;
 
 use toml::Spanned;
@@ -70,6 +71,36 @@ pub(super) fn invalid_path(reader: &mut Reader<'_>, text: &Spanned<String>, faul
         format!("`{}` cannot be a path in an image: {fault}", text.get_ref()),
         "",
         "an absolute path as the container sees it, /usr/bin/env for example",
+    );
+}
+
+pub(super) fn unknown_call(reader: &mut Reader<'_>, text: &Spanned<String>) {
+    reader.fault(
+        Code::InvalidValue,
+        text.span(),
+        format!("no machine has a system call `{}`", text.get_ref()),
+        "",
+        "a name of the kernel's own table, openat for example: see syscalls(2)",
+    );
+}
+
+pub(super) fn call_twice(reader: &mut Reader<'_>, text: &Spanned<String>) {
+    reader.fault(
+        Code::InvalidValue,
+        text.span(),
+        format!("`{}` is allowed and denied", text.get_ref()),
+        "allowed above",
+        "keep it in one of the two lists",
+    );
+}
+
+pub(super) fn complain(reader: &mut Reader<'_>, at: Range<usize>) {
+    reader.fault(
+        Code::NotSupported,
+        at,
+        "mode = \"complain\" in [rule.seccomp] is not supported by this version of Assay".to_owned(),
+        "",
+        "write mode = \"enforce\" or \"off\"",
     );
 }
 

@@ -810,6 +810,7 @@ mod tests {
             digest: digests.iter().map(|name| digest(name)).collect(),
             runtime: Runtime::default(),
             filesystem: Filesystem::default(),
+            seccomp: crate::policy::Seccomp::default(),
         }
     }
 
@@ -1704,6 +1705,7 @@ mod tests {
                 digest,
                 runtime: Runtime::default(),
                 filesystem: Filesystem::default(),
+                seccomp: crate::policy::Seccomp::default(),
             })
     }
 

@@ -9,6 +9,7 @@ mod check;
 mod confine;
 mod diags;
 mod evaluate;
+pub(crate) mod glob;
 mod mirror;
 mod pattern;
 mod schema;
@@ -24,7 +25,7 @@ use crate::evidence::{Certifier, Denied, DeniedEntry, Question};
 use crate::trust::{Builder, BuilderSigner, Key, Root, SourceFile, TextPattern, TrustStore};
 
 pub use check::{Checked, check};
-pub use confine::{FilePattern, Filesystem, Level, Runtime, Unattested, Unavailable};
+pub use confine::{Filesystem, Incomplete, Level, Privileged, Runtime, Seccomp, SeccompMode, Unattested, Unavailable};
 pub use evaluate::{Image, Outcome};
 pub use mirror::Mirror;
 pub use pattern::{ImageName, ImagePattern, InvalidPattern, NamespacePattern};
@@ -124,6 +125,9 @@ pub struct Rule {
     /// Which files the container sees.
     #[serde(default, skip_serializing_if = "is_default")]
     pub filesystem: Filesystem,
+    /// Which system calls it can make.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub seccomp: Seccomp,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -209,6 +213,13 @@ pub struct Selection<'a> {
 }
 
 impl Active {
+    /// Whether every manifest and index of an image has to be known before anything is said about it: where a digest
+    /// selects a rule or something is denied, one more may turn an allow into a refusal. Nothing else can.
+    #[must_use]
+    pub fn needs_every_digest(&self) -> bool {
+        !is_default(&self.deny) || self.rules.iter().any(|rule| !rule.r#match.digest.is_empty())
+    }
+
     /// Searches the rules in the order in which they were written.
     #[must_use]
     pub fn select(&self, attributes: &Attributes<'_>) -> Selection<'_> {

@@ -28,8 +28,8 @@ const RULE_KEYS: &[&str] = &[
     "digest",
     "runtime",
     "filesystem",
+    "seccomp",
 ];
-const RULE_LATER: &[&str] = &["seccomp"];
 const MATCH_KEYS: &[&str] = &["image", "namespace", "containerd_namespace", "kind", "digest"];
 const DENY_KEYS: &[&str] = &["digest", "key", "identity", "email", "log"];
 
@@ -106,7 +106,7 @@ pub(super) fn parse(source: &Arc<Source>) -> (SourcePolicy, Vec<Diagnostic>) {
             continue;
         }
         policy.rules.extend(parse_rule(&mut reader, &mut table));
-        reader.finish(&table, RULE_KEYS, RULE_LATER);
+        reader.finish(&table, RULE_KEYS, &[]);
     }
     for mut table in reader.tables(&mut top, "deny", "[[deny]]") {
         parse_deny(&mut reader, &mut table, &mut policy);
@@ -150,6 +150,7 @@ fn parse_rule<'s>(reader: &mut Reader<'s>, table: &mut Table<'s>) -> Option<Sour
     let digest = parse_digests(reader, table, "digest");
     let runtime = confine::runtime(reader, table);
     let filesystem = confine::filesystem(reader, table);
+    let seccomp = confine::seccomp(reader, table);
     let (name, r#match, mode) = (name?, r#match?, mode?);
     let name_at = reader.at(name.span());
     let rule = Rule {
@@ -160,6 +161,7 @@ fn parse_rule<'s>(reader: &mut Reader<'s>, table: &mut Table<'s>) -> Option<Sour
         digest,
         runtime,
         filesystem,
+        seccomp,
     };
     match rule.mode {
         Mode::Enforce if !asks => diags::requires_nothing(reader, table, &rule),

@@ -1,7 +1,11 @@
 //! The command line of the OCI runtime (runc, crun): how each operation is asked for and how a failure is read.
 //!
-//! Nothing here runs a process: the resident shim runs these commands asynchronously, the short-lived `delete`
-//! synchronously, and both build them here.
+//! This file runs no process: the resident shim runs these commands asynchronously, the short-lived `delete`
+//! synchronously, and both build them here. What a runtime needs of the kernel itself is in `base`, and `measure` finds it
+//! out.
+
+mod base;
+mod measure;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,6 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
+
+pub use base::{Base, base, keep, known, measured};
+pub use measure::{MeasureError, Measured, measure};
 
 /// Where runc-compatible runtimes keep their state unless the `Root` option says otherwise.
 const DEFAULT_ROOT: &str = "/run/containerd/runc";

@@ -265,7 +265,7 @@ fn both(left: &Side, right: &Side, default: Outcome) -> Vec<Rule> {
         };
         return [rule.clone(), rest]
             .into_iter()
-            .filter(|rule| rule.outcome != default)
+            .filter(|rule| rule.outcome.action != default.action)
             .collect();
     }
     always(all)

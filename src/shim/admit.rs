@@ -124,8 +124,22 @@ impl Admission {
             edits: Edits::default(),
             view: None,
             files: None,
+            syscalls: None,
             basis: None,
         })
+    }
+
+    /// `assay` with a command, and with the configuration in `config`, or the one that the environment names.
+    pub(super) fn command(&self, verb: &str, config: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        // Its verdict must not depend on what containerd happens to have in its environment.
+        command.arg(verb).env_clear();
+        if !config.is_empty() {
+            command.env(CONFIG, config);
+        } else if let Some(config) = std::env::var_os(CONFIG) {
+            command.env(CONFIG, config);
+        }
+        command
     }
 
     async fn answer(
@@ -137,14 +151,7 @@ impl Admission {
     ) -> Result<Decision, NoAnswer> {
         let input = serde_json::to_vec(request).map_err(|error| NoAnswer::Unreadable(error.to_string()))?;
         log::debug!("admit {}", String::from_utf8_lossy(&input));
-        let mut command = Command::new(&self.program);
-        // Its verdict must not depend on what containerd happens to have in its environment.
-        command.arg("admit").env_clear();
-        if !config.is_empty() {
-            command.env(CONFIG, config);
-        } else if let Some(config) = std::env::var_os(CONFIG) {
-            command.env(CONFIG, config);
-        }
+        let mut command = self.command("admit", config);
         let run = children.run(&mut command, &input);
         let output = tokio::time::timeout(timeout, run)
             .await
@@ -207,6 +214,7 @@ mod tests {
             bundle: "/b".into(),
             rootfs: Vec::new(),
             checkpoint: false,
+            runtime: String::new(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -17,6 +17,7 @@ use super::oom::OomWatch;
 use super::options::Options;
 use super::process::Process;
 use super::stats::Cgroup;
+use super::watch::Watcher;
 use crate::admission::Edits;
 use crate::runtime::{self, Criu, Runtime};
 
@@ -59,6 +60,9 @@ pub struct Container {
     running: watch::Sender<Running>,
     oom: Mutex<Option<Arc<OomWatch>>>,
     cgroup: OnceLock<Cgroup>,
+    watcher: Mutex<Option<Watcher>>,
+    /// Name of the rule by whose view it sees only a part of its image.
+    narrowed_by: OnceLock<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -98,7 +102,34 @@ impl Container {
             running: watch::Sender::new(Running::default()),
             oom: Mutex::default(),
             cgroup: OnceLock::new(),
+            watcher: Mutex::default(),
+            narrowed_by: OnceLock::new(),
         }
+    }
+
+    /// Takes note of the process that watches what it uses.
+    pub fn watched_by(&self, watcher: Watcher) {
+        *self.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
+    }
+
+    /// Ends the process that watches what it uses, if there is one.
+    pub async fn end_watch(&self) {
+        let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(watcher) = watcher {
+            watcher.end().await;
+        }
+    }
+
+    /// Takes note of the rule by whose view it sees only a part of its image.
+    pub fn narrowed_by(&self, rule: String) {
+        // Told once, before anybody can ask.
+        let _ = self.narrowed_by.set(rule);
+    }
+
+    /// The rule by whose view it sees only a part of its image; none where it sees all of it.
+    #[must_use]
+    pub fn narrowing(&self) -> Option<&str> {
+        self.narrowed_by.get().map(String::as_str)
     }
 
     /// The first process for an empty id, else the exec.

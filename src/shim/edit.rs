@@ -12,7 +12,10 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::bundle::{self, SPEC_LIMIT};
 use super::error::Error;
-use crate::admission::Edits;
+use crate::admission::{Edits, filter};
+use crate::digest::Digest;
+use crate::seccomp::{self, Profile};
+use crate::syscalls::Machine;
 
 /// Types of mounts that are the kernel's own, or on which a program could only be put by the container's own processes
 /// that may run it from memory as well.
@@ -31,19 +34,24 @@ const KERNEL_MADE: &[&str] = &[
 
 type Object = BTreeMap<String, Box<RawValue>>;
 
-/// Rewrites `config.json` of a bundle.
+/// Rewrites `config.json` of a bundle. Seccomp profiles are below `state`.
 ///
 /// # Errors
-/// When it cannot be read, is no specification, or cannot be replaced.
-pub fn apply(bundle: &Path, edits: &Edits) -> Result<(), Error> {
+/// When it cannot be read, is no specification, or cannot be replaced; when the profile is not there, is another one, or
+/// does not narrow the one that the specification has.
+pub fn apply(bundle: &Path, edits: &Edits, state: &Path) -> Result<(), Error> {
     if edits.is_empty() {
         return Ok(());
     }
     let path = bundle.join("config.json");
     let bytes = bundle::read(&path, SPEC_LIMIT).map_err(Error::file(&path))?;
-    let edited = spec(&bytes, edits).map_err(|error| Error::Malformed {
+    let profile = match &edits.seccomp {
+        Some(digest) => Some(profile(digest, state)?),
+        None => None,
+    };
+    let edited = spec(&bytes, edits, profile.as_ref()).map_err(|reason| Error::Malformed {
         path: path.clone(),
-        reason: error.to_string(),
+        reason,
     })?;
     let temporary = bundle.join(".config.json");
     fs::write(&temporary, edited)
@@ -51,8 +59,53 @@ pub fn apply(bundle: &Path, edits: &Edits) -> Result<(), Error> {
         .map_err(Error::file(&path))
 }
 
-fn spec(bytes: &[u8], edits: &Edits) -> serde_json::Result<Vec<u8>> {
-    let mut spec: Object = serde_json::from_slice(bytes)?;
+/// The profile that is kept under a digest.
+fn profile(digest: &Digest, state: &Path) -> Result<Profile, Error> {
+    let path = state.join(filter::DIRECTORY).join(format!("{}.json", digest.hex()));
+    let bytes = bundle::read(&path, seccomp::MAX_BYTES as u64).map_err(Error::file(&path))?;
+    let malformed = |reason: String| Error::Malformed {
+        path: path.clone(),
+        reason,
+    };
+    if Digest::of(&bytes) != *digest {
+        return Err(malformed("it is not the profile that was decided on".to_owned()));
+    }
+    Profile::parse(&bytes).map_err(|error| malformed(error.to_string()))
+}
+
+fn spec(bytes: &[u8], edits: &Edits, profile: Option<&Profile>) -> Result<Vec<u8>, String> {
+    let mut spec: Object = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if let Some(profile) = profile {
+        let linux: Object = field(&spec, "linux")
+            .map_err(|error| error.to_string())?
+            .unwrap_or_default();
+        let own = linux.get("seccomp").filter(|own| own.get() != "null");
+        if let Some(own) = own {
+            let own = Profile::parse(own.get().as_bytes()).map_err(|error| format!("its seccomp profile: {error}"))?;
+            if !narrows(profile, &own) {
+                return Err("the seccomp profile that was decided on allows what its own does not".to_owned());
+            }
+        }
+        set(&mut spec, "linux", "seccomp", profile).map_err(|error| error.to_string())?;
+    }
+    edited(spec, edits).map_err(|error| error.to_string())
+}
+
+/// Whether a profile lets nothing through that `own` does not.
+fn narrows(profile: &Profile, own: &Profile) -> bool {
+    let machine = Machine::native();
+    let both = seccomp::intersect(profile, own, machine);
+    let native = [machine.into()];
+    both.rules() == profile.rules()
+        && profile
+            .architectures
+            .iter()
+            .all(|architecture| own.architectures.contains(architecture) || native.contains(architecture))
+        && profile.flags.iter().all(|flag| own.flags.contains(flag))
+        && (profile.listener_path.is_empty() || profile.listener_path == own.listener_path)
+}
+
+fn edited(mut spec: Object, edits: &Edits) -> serde_json::Result<Vec<u8>> {
     if edits.read_only_root {
         set(&mut spec, "root", "readonly", true)?;
     }
@@ -122,7 +175,7 @@ mod tests {
     use super::*;
 
     fn edited(before: &Value, edits: &Edits) -> Value {
-        let bytes = spec(before.to_string().as_bytes(), edits).unwrap();
+        let bytes = spec(before.to_string().as_bytes(), edits, None).unwrap();
         serde_json::from_slice(&bytes).unwrap()
     }
 
@@ -189,7 +242,58 @@ mod tests {
             ..Edits::default()
         };
         for text in ["", "[]", r#"{"mounts":{}}"#, r#"{"mounts":[{"options":"ro"}]}"#] {
-            assert!(spec(text.as_bytes(), &edits).is_err(), "{text}");
+            assert!(spec(text.as_bytes(), &edits, None).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_profile_takes_the_place_of_a_wider_one_only() {
+        let machine = Machine::native();
+        let default = seccomp::runtime_default(None, machine, []);
+        let denied = ["ptrace".to_owned()].into();
+        let narrowed = seccomp::narrow(
+            Some(&default),
+            ["read", "socket", "clone", "mount"].map(str::to_owned),
+            &denied,
+            machine,
+        );
+        let lessened = seccomp::without(&default, &denied);
+        let wider = Profile::allow(machine, ["read", "mount"]);
+        let own = |own: Value| json!({ "linux": { "seccomp": own, "other": 1 } }).to_string();
+        let with_default = own(serde_json::to_value(&default).unwrap());
+        let put = |own: &str, profile: &Profile| {
+            let after = spec(own.as_bytes(), &Edits::default(), Some(profile))?;
+            let after: Value = serde_json::from_slice(&after).unwrap();
+            assert_eq!(after["linux"]["other"], 1);
+            let written = after["linux"]["seccomp"].to_string();
+            Ok::<_, String>(Profile::parse(written.as_bytes()).unwrap())
+        };
+        for profile in [&narrowed, &lessened] {
+            assert_eq!(put(&with_default, profile).as_ref(), Ok(profile));
+        }
+        assert!(
+            put(&with_default, &wider)
+                .unwrap_err()
+                .contains("allows what its own does not")
+        );
+        assert_eq!(put(&own(Value::Null), &wider).as_ref(), Ok(&wider));
+        let killing = own(json!({ "defaultAction": "SCMP_ACT_KILL_PROCESS" }));
+        assert!(put(&killing, &narrowed).is_err());
+        assert!(put(&own(json!({ "defaultAction": "?" })), &narrowed).is_err());
+    }
+
+    #[test]
+    fn a_profile_is_the_one_that_was_decided_on() {
+        let state = tempfile::tempdir().unwrap();
+        let folder = state.path().join(filter::DIRECTORY);
+        fs::create_dir(&folder).unwrap();
+        let json = Profile::allow(Machine::native(), ["read"]).to_json();
+        let digest = Digest::of(&json);
+        let file = folder.join(format!("{}.json", digest.hex()));
+        assert!(profile(&digest, state.path()).is_err());
+        fs::write(&file, &json).unwrap();
+        assert_eq!(profile(&digest, state.path()).unwrap().to_json(), json);
+        fs::write(&file, json.as_slice().to_ascii_uppercase()).unwrap();
+        assert!(profile(&digest, state.path()).is_err());
     }
 }

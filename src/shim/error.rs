@@ -32,6 +32,18 @@ pub enum Error {
     /// Admission said no.
     #[error("{}", .0.line())]
     Refused(Box<Decision>),
+    /// The program of an exec is in the image, and the container's view hides it.
+    #[error(
+        "{program} is in the image and hidden from this container: nothing that it starts needs it; to keep it, an \
+         administrator adds exec = [\"{program}\"] to [rule.filesystem] of rule \"{rule}\", runs assay policy apply, and \
+         the container is created again"
+    )]
+    Hidden {
+        /// Its path.
+        program: String,
+        /// The rule that has the view.
+        rule: String,
+    },
     /// The OCI runtime failed; the text is its own.
     #[error("OCI runtime {verb} failed: {reason}")]
     Runtime {

@@ -14,6 +14,7 @@ pub mod delete;
 pub mod edit;
 pub mod error;
 pub mod events;
+pub mod hidden;
 pub mod info;
 pub mod invocation;
 pub mod io;
@@ -28,6 +29,7 @@ pub mod socket;
 pub mod start;
 pub mod stats;
 pub mod task;
+pub mod watch;
 
 use crate::config::Config;
 use crate::diagnostic::Diagnostics;

@@ -522,5 +522,16 @@ fn mapped_tree(request: &Mount, options: &Options, stage: &Path, namespace: &Own
     })
 }
 
+/// A mount of a request as a mount of ours.
+#[must_use]
+pub fn plain(mount: &containerd_shim_protos::api::Mount) -> Mount {
+    Mount {
+        r#type: mount.type_.clone(),
+        source: mount.source.clone(),
+        target: mount.target.clone(),
+        options: mount.options.clone(),
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -87,13 +87,31 @@ pub struct Calls {
     pub functions: (usize, usize),
 }
 
+/// The loader's search order of one process, or of one plugin with what it brings along, as indexes of objects: program,
+/// libraries breadth-first, loader. Where several are at one place, it depends on the processor which of them is loaded.
+pub type Order = Vec<Vec<usize>>;
+
 /// Follows everything that the objects of one process can run.
 ///
 /// `objects` are in the loader's search order: program, libraries breadth-first, loader, then what may be loaded later.
 /// Adding an object at the end never removes a call.
 #[must_use]
 pub fn close(objects: &[Object<'_>]) -> Calls {
-    let mut closure = Closure::new(objects);
+    let process = objects
+        .iter()
+        .enumerate()
+        .filter(|(_, object)| object.role != Role::Plugin)
+        .map(|(index, _)| vec![index]);
+    close_all(objects, &[process.collect()], &[])
+}
+
+/// Follows everything that the objects of several processes can run, plugins being loaded into any of them.
+///
+/// The result has every call that the processes make each on its own: a function that is live in one of them is taken
+/// for live in all.
+#[must_use]
+pub fn close_all(objects: &[Object<'_>], processes: &[Order], plugins: &[Order]) -> Calls {
+    let mut closure = Closure::new(objects, processes, plugins);
     closure.run();
     closure.calls()
 }
@@ -129,7 +147,7 @@ struct Closure<'a> {
 }
 
 impl<'a> Closure<'a> {
-    fn new(objects: &'a [Object<'a>]) -> Self {
+    fn new(objects: &'a [Object<'a>], processes: &[Order], plugins: &[Order]) -> Self {
         let mut bases = Vec::with_capacity(objects.len() + 1);
         let mut total = 0u32;
         for object in objects {
@@ -159,7 +177,7 @@ impl<'a> Closure<'a> {
         }
         Self {
             objects,
-            scope: Scope::new(objects),
+            scope: Scope::new(objects, processes, plugins),
             bases,
             nodes: vec![Node::default(); total as usize],
             work: VecDeque::new(),

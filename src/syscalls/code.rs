@@ -299,7 +299,7 @@ pub(super) struct Seeds {
 /// More instructions than [`MAX_INSTRUCTIONS`], or code that is spread too far.
 pub(super) fn decode(elf: &Elf<'_>, decoder: &mut dyn Decode, seeds: Seeds) -> Result<Code, Error> {
     let (Some((first, _)), Some((_, end))) = (elf.code.first(), elf.code.last()) else {
-        return Err(Error::Unsupported("it has no machine code".to_owned()));
+        return Err(Error::NoCode);
     };
     if end - first > 2 * super::elf::MAX_CODE {
         return Err(Error::TooMany(

@@ -155,6 +155,11 @@ impl<'a> Elf<'a> {
         if ident.magic != elf::ELFMAG {
             return Err(Error::NotElf);
         }
+        let relocatable = match header.e_type.get(LE) {
+            elf::ET_DYN => true,
+            elf::ET_EXEC => false,
+            _ => return Err(Error::NotRun),
+        };
         if ident.class != elf::ELFCLASS64 || ident.data != elf::ELFDATA2LSB {
             return Err(Error::Unsupported("it is not a 64-bit little-endian file".to_owned()));
         }
@@ -167,11 +172,6 @@ impl<'a> Elf<'a> {
                     other.0
                 )));
             }
-        };
-        let relocatable = match header.e_type.get(LE) {
-            elf::ET_DYN => true,
-            elf::ET_EXEC => false,
-            _ => return Err(Error::Unsupported("it is neither a program nor a library".to_owned())),
         };
         let count = usize::from(header.e_phnum.get(LE));
         if count > MAX_SEGMENTS {

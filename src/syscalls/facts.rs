@@ -96,6 +96,20 @@ pub(super) struct Cut {
     reason: String,
 }
 
+/// What a summary follows from beside the file: the version of the analysis, and the facts.
+#[must_use]
+pub fn edition() -> &'static str {
+    static EDITION: LazyLock<String> = LazyLock::new(|| {
+        let text = format!("{} {TEXT} {OBJECTS}", super::VERSION);
+        crate::digest::Digest::of(text.as_bytes())
+            .hex()
+            .chars()
+            .take(16)
+            .collect()
+    });
+    &EDITION
+}
+
 static FACTS: LazyLock<Facts> = LazyLock::new(|| toml::from_str(TEXT).unwrap_or_default());
 
 impl Facts {

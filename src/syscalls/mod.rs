@@ -17,8 +17,9 @@ mod summary;
 mod unwind;
 mod x86;
 
-pub use close::{Calls, Object, Path, Role, Step, UnknownSite, close};
+pub use close::{Calls, Object, Order, Path, Role, Step, UnknownSite, close, close_all};
 pub use elf::MAX_CODE;
+pub use facts::edition;
 pub use name::{all, name, number};
 pub use slice::{Place, Slice, Why};
 pub use summary::{Edge, Export, Feed, Import, Reach, Site, Summary, VERSION, summarise};
@@ -35,6 +36,18 @@ pub enum Machine {
     Aarch64,
 }
 
+impl Machine {
+    /// That of this program.
+    #[must_use]
+    pub fn native() -> Self {
+        if cfg!(target_arch = "aarch64") {
+            Self::Aarch64
+        } else {
+            Self::X86_64
+        }
+    }
+}
+
 /// Why a file cannot be analysed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -43,6 +56,12 @@ pub enum Error {
     /// Another format.
     #[error("it is not an ELF file")]
     NotElf,
+    /// An ELF file that no process has as a program or library: an object file, a memory image.
+    #[error("it is neither a program nor a library")]
+    NotRun,
+    /// A library of data.
+    #[error("it has no machine code")]
+    NoCode,
     /// An ELF file of a kind that is not analysed.
     #[error("{0}")]
     Unsupported(String),

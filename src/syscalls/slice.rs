@@ -191,6 +191,20 @@ pub enum Why {
     Gate32,
 }
 
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Memory(_) => "it is read from memory that the program changes",
+            Self::Returned => "it is what a function returns",
+            Self::Computed => "it is computed",
+            Self::Unreached => "no way to the instruction was found",
+            Self::TooComplex => "more ways lead there than are followed",
+            Self::Caller => "it comes from a caller that cannot be seen",
+            Self::Gate32 => "it is the 32-bit gate, whose numbers are those of another machine",
+        })
+    }
+}
+
 /// The numbers that reach a place.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slice {

@@ -3,8 +3,8 @@
 //!
 //! fanotify(7) on the file system of the container's root: a mark on a mount would see nothing, because the OCI runtime
 //! clones the mounts. Seen are opens, execs and opened directories. Not seen are stat, access, readlink and names that
-//! only a directory's listing tells: no event exists for them. The listener lives in the shim, so it keeps hashes of the
-//! hidden paths and sums of what it saw, nothing else.
+//! only a directory's listing tells: no event exists for them. The listener is a process beside each audited container, so
+//! it keeps hashes of the hidden paths and sums of what it saw, nothing else.
 //!
 //! The OCI runtime opens files of the container before the container's program runs; what a process opens while it still
 //! is that program is left out. What it executes is not: that is how the container's programs start.
@@ -17,11 +17,22 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
+
 /// Most different uses that are told apart; of more, only their number is known.
 pub const MAX_USES: usize = 4096;
+/// Most bytes of all their paths together.
+const MAX_PATHS: usize = 1 << 20;
+/// Folder below the state that holds lists of hidden paths, each under its digest, with a NUL between two paths.
+pub const LISTS: &str = "hidden";
+/// Folder below the state that holds a [`Record`] for each container.
+pub const RECORDS: &str = "audit";
+/// Version of a [`Record`]. A reader refuses any other.
+pub const VERSION: u32 = 1;
 /// Most characters of a process's name, as the kernel keeps them.
 const MAX_COMMAND: usize = 16;
 /// Bytes of events read at once.
@@ -29,7 +40,7 @@ const BUFFER: usize = 8192;
 /// Bytes of `struct fanotify_event_metadata`.
 const METADATA: usize = 24;
 
-/// Paths that `enforce` would hide, as hashes: a shim has no room for an image's list of files. Two paths with the same
+/// Paths that `enforce` would hide, as hashes: they are held for as long as the container runs. Two paths with the same
 /// hash of 64 bits would make one report too many.
 #[derive(Debug, Default)]
 pub struct Hidden(Vec<u64>);
@@ -79,6 +90,8 @@ pub struct Count {
     pub process: String,
     /// How often. The kernel counts equal events of one process as one while they wait.
     pub count: u64,
+    /// When it was seen first.
+    pub first: Timestamp,
 }
 
 /// What was seen so far.
@@ -93,6 +106,35 @@ pub struct Report {
     pub overflow: bool,
 }
 
+/// What is kept about a container whose files were audited.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// [`VERSION`].
+    pub version: u32,
+    /// containerd namespace.
+    pub namespace: String,
+    /// Container id.
+    pub container: String,
+    /// Name of the rule that says what would be visible.
+    pub rule: String,
+    /// When it was watched from.
+    pub since: Timestamp,
+    /// Until when; none while it is still watched.
+    pub until: Option<Timestamp>,
+    /// What was seen.
+    pub seen: Report,
+}
+
+/// Name of the file that holds the record of a container.
+#[must_use]
+pub fn record_name(namespace: &str, container: &str) -> String {
+    format!(
+        "{}.json",
+        Digest::of(format!("{namespace}/{container}").as_bytes()).hex()
+    )
+}
+
 /// A listener.
 #[derive(Debug)]
 pub struct Watch {
@@ -100,7 +142,9 @@ pub struct Watch {
     root: PathBuf,
     runtime: PathBuf,
     hidden: Hidden,
-    uses: BTreeMap<(Vec<u8>, Use, String), u64>,
+    uses: BTreeMap<(Vec<u8>, Use, String), (u64, Timestamp)>,
+    /// Bytes of the paths in `uses`.
+    paths: usize,
     more: u64,
     overflow: bool,
 }
@@ -149,40 +193,43 @@ impl Watch {
             runtime: fs::canonicalize(runtime).unwrap_or_else(|_| runtime.to_owned()),
             hidden,
             uses: BTreeMap::new(),
+            paths: 0,
             more: 0,
             overflow: false,
         })
     }
 
-    /// Reads what has happened since the last time, without waiting for more.
+    /// Reads what has happened since the last time, without waiting for more. Answers whether the report has changed.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn drain(&mut self) -> io::Result<()> {
+    pub fn drain(&mut self) -> io::Result<bool> {
+        let mut changed = false;
         let mut buffer = [0; BUFFER];
         loop {
             let length = match rustix::io::read(&self.events, &mut buffer) {
-                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::AGAIN) => return Ok(changed),
                 Err(Errno::INTR) => continue,
                 result => result?,
             };
             let mut rest = buffer.get(..length).unwrap_or_default();
             while let Some(event) = Event::first(rest) {
                 rest = rest.get(event.length..).unwrap_or_default();
-                self.count(&event);
+                changed |= self.count(&event);
             }
         }
     }
 
-    fn count(&mut self, event: &Event) {
+    fn count(&mut self, event: &Event) -> bool {
         if event.mask & libc::FAN_Q_OVERFLOW != 0 {
             self.overflow = true;
+            return true;
         }
         let Some(file) = &event.file else {
-            return;
+            return false;
         };
         let Ok(path) = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())) else {
-            return;
+            return false;
         };
         // As the opener's mount namespace has it: the container's, or the node's before the container has its own.
         let path = match path.strip_prefix(&self.root) {
@@ -191,7 +238,7 @@ impl Watch {
         };
         let path = path.as_os_str().as_bytes();
         if !self.hidden.contains(path) {
-            return;
+            return false;
         }
         let how = if event.mask & libc::FAN_OPEN_EXEC != 0 {
             Use::Exec
@@ -201,14 +248,18 @@ impl Watch {
             Use::Open
         };
         if how != Use::Exec && self.is_runtime(event.process) {
-            return;
+            return false;
         }
         let key = (path.to_vec(), how, command(event.process));
-        if self.uses.len() >= MAX_USES && !self.uses.contains_key(&key) {
+        if let Some((count, _)) = self.uses.get_mut(&key) {
+            *count += 1;
+        } else if self.uses.len() >= MAX_USES || self.paths + path.len() > MAX_PATHS {
             self.more += 1;
-            return;
+        } else {
+            self.paths += path.len();
+            self.uses.insert(key, (1, Timestamp::now()));
         }
-        *self.uses.entry(key).or_default() += 1;
+        true
     }
 
     /// runc runs as a copy of itself in memory, under a name that the kernel makes of the file's.
@@ -222,11 +273,12 @@ impl Watch {
     /// What was seen so far.
     #[must_use]
     pub fn report(&self) -> Report {
-        let counts = self.uses.iter().map(|((path, how, process), count)| Count {
+        let counts = self.uses.iter().map(|((path, how, process), (count, first))| Count {
             path: String::from_utf8_lossy(path).into_owned(),
             r#use: *how,
             process: process.clone(),
             count: *count,
+            first: *first,
         });
         Report {
             uses: counts.collect(),
@@ -444,9 +496,10 @@ mod tests {
         let root = Root::new();
         let mut watch = root.watch();
         for n in 0..MAX_USES {
-            watch
-                .uses
-                .insert((n.to_string().into_bytes(), Use::Open, String::new()), 1);
+            watch.uses.insert(
+                (n.to_string().into_bytes(), Use::Open, String::new()),
+                (1, Timestamp::now()),
+            );
         }
         fs::read(root.path("root/hidden")).unwrap();
         watch.drain().unwrap();

@@ -42,6 +42,7 @@ on_each_containerd![
     what_is_revoked_is_refused_in_every_mode,
     audit_and_off_let_unbound_containers_run,
     no_rule_and_no_policy_refuse,
+    where_no_view_can_be_made_the_policy_decides,
     what_is_mounted_must_be_the_snapshot,
     the_snapshot_must_be_the_images,
     a_retagged_image_is_refused,
@@ -373,6 +374,7 @@ impl<'a> Node<'a> {
                 })
                 .collect(),
             checkpoint: false,
+            runtime: "runc".to_owned(),
         }
     }
 }
@@ -463,6 +465,26 @@ fn spec() -> Value {
         "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
         "linux": {},
     })
+}
+
+fn where_no_view_can_be_made_the_policy_decides(case: &Case) {
+    let node = Node::new(case, "");
+    node.policy(&format!("{KEY_RULE}[rule.filesystem]\nmode = \"enforce\"\n"));
+    node.sign(BUSYBOX.manifest);
+    let held = node.container("c", &BUSYBOX);
+    // Something else lies where views are kept.
+    fs::write(node.folder.join("state/views"), "").unwrap();
+    node.refuses(&held.request, "state-unusable");
+    node.policy(&format!(
+        "{KEY_RULE}[rule.filesystem]\nmode = \"enforce\"\nunavailable = \"full\"\n"
+    ));
+    let full = node.allows(&held.request, "signature-verified");
+    let files = full.files.expect("why it sees everything");
+    assert!(full.view.is_none());
+    assert!(files.unavailable.contains("state/views"), "{files:?}");
+    fs::remove_file(node.folder.join("state/views")).unwrap();
+    let shown = node.allows(&held.request, "signature-verified");
+    assert!(shown.view.is_some() && shown.files.unwrap().unavailable.is_empty());
 }
 
 fn a_signed_image_is_allowed_and_remembered(case: &Case) {
@@ -1129,6 +1151,16 @@ fn every_signed_manifest_of_a_configuration_counts(case: &Case) {
     assert_eq!(bound.manifests.len(), 2);
     // The index that `ctr` imported from may still be waiting for the garbage collector.
     assert!(bound.indexes.contains(&index), "{:?}", bound.indexes);
+    // Where the container's own manifest is signed nothing else is looked for, unless it could speak against the image.
+    node.sign(image.manifest);
+    let decision = node.allows(&held.request, "signature-verified");
+    assert!(!decision.image.unwrap().indexes.contains(&index));
+    node.policy(&format!("[[deny]]\ndigest = [\"{index}\"]\n{KEY_RULE}"));
+    assert!(node.refuses(&held.request, "digest-denied").policy);
+    let by_index =
+        format!("[[rule]]\nname = \"by its index\"\nmatch = {{ digest = [\"{index}\"] }}\nmode = \"enforce\"");
+    node.policy(&format!("{by_index}\ndigest = [\"{}\"]\n{KEY_RULE}", BUSYBOX.manifest));
+    node.refuses(&held.request, "digest-not-listed");
     node.ctr(&["images", "rm", &other.name, &image.name]);
 }
 

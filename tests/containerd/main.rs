@@ -17,6 +17,7 @@ mod churn;
 mod command;
 mod exec;
 mod failure;
+mod filtering;
 mod grouping;
 mod lifecycle;
 mod narrowing;

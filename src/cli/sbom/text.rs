@@ -1,9 +1,7 @@
 //! The answer of `assay sbom` for people.
 
-use comfy_table::{ContentArrangement, Table, presets};
-
 use super::report::{Listing, Report};
-use crate::cli::count;
+use crate::cli::{columns, count};
 use crate::diagnostic::printable;
 use crate::packages::{Ecosystem, Tally, Verdict};
 
@@ -68,17 +66,8 @@ fn head(report: &Report) -> String {
     lines.join("\n")
 }
 
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(header);
-    table
-}
-
 fn packages(report: &Report) -> String {
-    let mut table = table(&["PACKAGE", "VERSION", "KIND", "FILES", "STANDING"]);
+    let mut table = columns(&["PACKAGE", "VERSION", "KIND", "FILES", "STANDING"]);
     for package in &report.packages {
         let standing = match &package.verdict {
             Verdict::Attested => "attested".to_owned(),
@@ -112,7 +101,7 @@ fn kind(ecosystem: Ecosystem) -> &'static str {
 }
 
 fn coverage(report: &Report) -> String {
-    let mut table = table(&["", "ALL", "ATTESTED", "ATTRIBUTED", "DATABASE", "UNATTESTED"]);
+    let mut table = columns(&["", "ALL", "ATTESTED", "ATTRIBUTED", "DATABASE", "UNATTESTED"]);
     for (name, tally) in [
         ("files", report.coverage.files),
         ("executables", report.coverage.executables),

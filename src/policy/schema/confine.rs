@@ -1,9 +1,14 @@
-//! `[rule.runtime]` and `[rule.filesystem]`.
+//! `[rule.runtime]`, `[rule.filesystem]` and `[rule.seccomp]`.
 
 use toml::Spanned;
 
-use super::super::{Filesystem, Level, Mode, Restart, Runtime, Unattested, Unavailable, diags};
+use super::super::{
+    Filesystem, Incomplete, Level, Mode, Privileged, Restart, Runtime, Seccomp, SeccompMode, Unattested, Unavailable,
+    diags,
+};
+use super::MODES;
 use crate::diagnostic::strict::{Reader, Table};
+use crate::syscalls::{Machine, number};
 
 const RUNTIME_KEYS: &[&str] = &[
     "restart",
@@ -22,9 +27,10 @@ const FILESYSTEM_KEYS: &[&str] = &[
     "unavailable",
 ];
 
+const SECCOMP_KEYS: &[&str] = &["mode", "incomplete", "privileged", "allow", "deny"];
+
 const RESTARTS: &[(&str, Restart)] = &[("refuse", Restart::Refuse), ("allow", Restart::Allow)];
 const USERS: &[(&str, bool)] = &[("non-root", true), ("any", false)];
-const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("off", Mode::Off)];
 const LEVELS: &[(&str, Level)] = &[
     ("packages", Level::Packages),
     ("balanced", Level::Balanced),
@@ -32,6 +38,13 @@ const LEVELS: &[(&str, Level)] = &[
 ];
 const UNATTESTED: &[(&str, Unattested)] = &[("report", Unattested::Report), ("deny", Unattested::Deny)];
 const UNAVAILABLE: &[(&str, Unavailable)] = &[("refuse", Unavailable::Refuse), ("full", Unavailable::Full)];
+const SECCOMP_MODES: &[(&str, SeccompMode)] = &[
+    ("enforce", SeccompMode::Enforce),
+    ("complain", SeccompMode::Complain),
+    ("off", SeccompMode::Off),
+];
+const INCOMPLETE: &[(&str, Incomplete)] = &[("fallback", Incomplete::Fallback), ("refuse", Incomplete::Refuse)];
+const PRIVILEGED: &[(&str, Privileged)] = &[("derived", Privileged::Derived), ("unconfined", Privileged::Unconfined)];
 
 /// Longest path or pattern of a path, in bytes, as in Linux.
 const MAX_PATH: usize = 4096;
@@ -89,6 +102,57 @@ pub(super) fn filesystem<'s>(reader: &mut Reader<'s>, rule: &mut Table<'s>) -> F
     filesystem
 }
 
+pub(super) fn seccomp<'s>(reader: &mut Reader<'s>, rule: &mut Table<'s>) -> Seccomp {
+    let Some(mut table) = reader.table(rule, "seccomp", "[rule.seccomp]") else {
+        return Seccomp::default();
+    };
+    if table.is_empty() {
+        let help = "write mode = \"enforce\", or remove its header";
+        diags::empty_table(reader, &table, "[rule.seccomp]", help);
+    }
+    let mode_at = table.has("mode").then(|| table.span());
+    let mode = if table.has("mode") {
+        reader
+            .choice(&mut table, "mode", SECCOMP_MODES)
+            .unwrap_or(SeccompMode::Enforce)
+    } else {
+        SeccompMode::Enforce
+    };
+    if let (SeccompMode::Complain, Some(at)) = (mode, mode_at) {
+        diags::complain(reader, at);
+    }
+    let incomplete = reader.choice(&mut table, "incomplete", INCOMPLETE).unwrap_or_default();
+    let privileged = reader.choice(&mut table, "privileged", PRIVILEGED).unwrap_or_default();
+    let allow = calls(reader, &mut table, "allow", &[]);
+    let deny = calls(reader, &mut table, "deny", &allow);
+    reader.finish(&table, SECCOMP_KEYS, &[]);
+    Seccomp {
+        mode,
+        incomplete,
+        privileged,
+        allow,
+        deny,
+    }
+}
+
+/// Names of system calls of some machine, none of which is among `other`.
+fn calls(reader: &mut Reader<'_>, table: &mut Table<'_>, key: &str, other: &[String]) -> Vec<String> {
+    let mut calls = Vec::new();
+    for text in reader.texts(table, key) {
+        let name = text.get_ref();
+        let machines = [Machine::X86_64, Machine::Aarch64];
+        if !machines.iter().any(|machine| number(*machine, name).is_some()) {
+            diags::unknown_call(reader, &text);
+        } else if other.contains(name) {
+            diags::call_twice(reader, &text);
+        } else if !calls.contains(name) {
+            calls.push(text.into_inner());
+        }
+    }
+    calls.sort();
+    calls
+}
+
 /// Absolute paths without `.`, `..`, doubled slashes and control characters; in `keep` also patterns.
 fn paths(reader: &mut Reader<'_>, table: &mut Table<'_>, key: &'static str) -> Vec<String> {
     let texts = reader.texts(table, key);
@@ -121,8 +185,5 @@ fn path_fault(path: &str, pattern: bool) -> Option<&'static str> {
     if !pattern {
         return None;
     }
-    match crate::policy::FilePattern::new(path) {
-        Ok(_) => None,
-        Err(_) => Some("it is no pattern that can be matched"),
-    }
+    (!crate::policy::glob::is_sound(path)).then_some("a bracket in it opens no set of characters")
 }

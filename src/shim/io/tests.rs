@@ -537,8 +537,9 @@ async fn run_terminal(stdio: &Stdio, script: &str) -> (Child, ProcessIo) {
     sendmsg(&socket, &[IoSlice::new(b"/dev/ptmx")], &mut control, SendFlags::empty()).unwrap();
     drop(master);
     let copy = || slave.try_clone().unwrap();
-    let child = Command::new("setsid")
-        .args(["-c", "sh", "-c", script])
+    // Under `nohup` a shell could not be told of a hang-up.
+    let child = Command::new("env")
+        .args(["--default-signal=HUP", "setsid", "-c", "sh", "-c", script])
         .stdin(copy())
         .stdout(copy())
         .stderr(copy())

@@ -9,7 +9,7 @@ use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 
 use super::Tasks;
-use crate::admission::{Edits, Mount, Request, VERSION, Verdict};
+use crate::admission::{Decision, FilesAudit, Mount, Request, VERSION, Verdict};
 use crate::runtime::{self, Criu, Runtime};
 use crate::shim::bundle::{self, Record, Spec};
 use crate::shim::child::Child;
@@ -19,6 +19,7 @@ use crate::shim::invocation::is_identifier;
 use crate::shim::io::{Pending, Stdio};
 use crate::shim::options::Options;
 use crate::shim::process::Process;
+use crate::shim::watch::{Watched, Watcher};
 use crate::shim::{config, edit, events, mount, program};
 use crate::view::View;
 
@@ -43,10 +44,12 @@ impl Tasks {
             no_pivot_root: options.no_pivot_root,
             no_new_keyring: options.no_new_keyring,
         };
-        let mounts: Vec<Mount> = request.rootfs.iter().map(plain).collect();
+        let mounts: Vec<Mount> = request.rootfs.iter().map(mount::plain).collect();
 
-        let (edits, view) = self.admit(&request, &mounts, &options, config.admit_timeout).await?;
-        edit::apply(&bundle, &edits)?;
+        let decision = self
+            .admit(&request, &mounts, &options, config.admit_timeout, &runtime.program)
+            .await?;
+        edit::apply(&bundle, &decision.edits, &config.state)?;
 
         Record {
             runtime: runtime.clone(),
@@ -76,12 +79,18 @@ impl Tasks {
             options,
             runtime,
             spec,
-            edits,
+            decision.edits,
             Process::new(String::new(), stdio, Vec::new()),
             Arc::clone(&self.services),
         ));
 
-        let rootfs = Mounted::new(&mounts, view.as_ref(), bundle::rootfs(&container.bundle))?;
+        let rootfs = Mounted::new(&mounts, decision.view.as_ref(), bundle::rootfs(&container.bundle))?;
+        if let (Some(_), Some(rule)) = (decision.view, decision.rule) {
+            container.narrowed_by(rule);
+        }
+        if let Some(audit) = decision.files.and_then(|files| files.audit) {
+            self.watch(&container, &audit).await;
+        }
         let announcing = container.init.announcing();
         // A container from a checkpoint begins to exist at `Start`.
         if container.checkpoint.is_none() {
@@ -106,7 +115,8 @@ impl Tasks {
         mounts: &[Mount],
         options: &Options,
         timeout: Duration,
-    ) -> Result<(Edits, Option<View>), Error> {
+        runtime: &str,
+    ) -> Result<Decision, Error> {
         let question = Request {
             version: VERSION,
             containerd: self.admission.containerd.clone(),
@@ -115,6 +125,7 @@ impl Tasks {
             bundle: request.bundle.clone(),
             rootfs: mounts.to_vec(),
             checkpoint: !request.checkpoint.is_empty(),
+            runtime: runtime.to_owned(),
         };
         let decision = self
             .admission
@@ -123,9 +134,26 @@ impl Tasks {
         match decision.verdict {
             Verdict::Allow => {
                 log::info!("{}", decision.line());
-                Ok((decision.edits, decision.view))
+                Ok(decision)
             }
             Verdict::Refuse => Err(Error::Refused(Box::new(decision))),
+        }
+    }
+
+    /// Has watched what a container uses, before there is anything that uses it. Audit takes nothing away: a container
+    /// that cannot be watched runs all the same.
+    async fn watch(&self, container: &Container, audit: &FilesAudit) {
+        let watched = Watched {
+            namespace: &self.services.namespace,
+            container: &container.id,
+            root: &bundle::rootfs(&container.bundle),
+            runtime: &container.runtime.program,
+            audit,
+        };
+        let config = &container.options.config_path;
+        match Watcher::start(&self.services.children, &self.admission, config, watched).await {
+            Ok(watcher) => container.watched_by(watcher),
+            Err(error) => log::error!("what {} uses is not watched: {error}", container.id),
         }
     }
 }
@@ -256,15 +284,6 @@ fn created(container: &Container) -> TaskCreate {
         to.options.clone_from(&from.options);
     }
     event
-}
-
-fn plain(mount: &containerd_shim_protos::api::Mount) -> Mount {
-    Mount {
-        r#type: mount.type_.clone(),
-        source: mount.source.clone(),
-        target: mount.target.clone(),
-        options: mount.options.clone(),
-    }
 }
 
 /// The mounts of a root file system, taken away again unless the container comes to be.

@@ -11,8 +11,8 @@ use super::Tasks;
 use crate::shim::child::Exit;
 use crate::shim::container::{Container, RunningExec};
 use crate::shim::error::Error;
-use crate::shim::events;
 use crate::shim::process::{Phase, Process};
+use crate::shim::{events, hidden};
 
 /// Exit status of an exec that never ran.
 const NEVER_RAN: u32 = 255;
@@ -89,7 +89,8 @@ async fn run_exec(container: &Arc<Container>, process: &Arc<Process>, running: R
             .runtime
             .exec(&container.id, &container.bundle, &spec.0, &pid_file.0, console)
     });
-    let child = started.await?;
+    let started = started.await;
+    let child = started.map_err(|error| hidden::explain(container, &process.spec, error))?;
     container.await_exec(Arc::clone(process), child, running);
     Ok(())
 }

@@ -80,6 +80,46 @@ pub const NARROWED: &str = "assay.test/narrowed/signed:latest";
 /// The same, where the container sees only what it needs.
 pub const MINIMIZED: &str = "assay.test/minimized/signed:latest";
 
+/// The same, where the container makes only the system calls of its files.
+pub const FILTERED: &str = "assay.test/filtered/signed:latest";
+
+/// The same, where these must all be known.
+pub const KNOWN: &str = "assay.test/known/signed:latest";
+/// An image of nginx on Debian, nearly five thousand files, of which what enforcing the file system would hide is watched.
+pub const DEBIAN: &str = "assay.test/nginx:latest";
+
+/// What [`DEBIAN`] is made of.
+#[derive(Debug)]
+pub struct Debian {
+    /// Digest of the manifest.
+    pub digest: String,
+    /// Digest of its only layer, unpacked: the chain ID.
+    pub layer: String,
+}
+
+/// Reads what `make setup` built.
+pub fn debian() -> Debian {
+    let folder = set_up("images/nginx");
+    let read = |path: PathBuf| serde_json::from_slice::<serde_json::Value>(&fs::read(path).unwrap()).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let blob = |digest: &str| {
+        read(
+            folder
+                .join("blobs/sha256")
+                .join(digest.strip_prefix("sha256:").unwrap()),
+        )
+    };
+    let digest = text(&read(folder.join("index.json"))["manifests"][0]["digest"]);
+    let config = blob(&text(&blob(&digest)["config"]["digest"]));
+    Debian {
+        digest,
+        layer: text(&config["rootfs"]["diff_ids"][0]),
+    }
+}
+
+/// The same, under a rule of mode audit that would enforce a view.
+pub const REHEARSED: &str = "assay.test/rehearsed/signed:latest";
+
 /// Nobody has signed this one.
 pub static UNSIGNED: LazyLock<Image> =
     LazyLock::new(|| Image::busybox("assay.test/enforced/unsigned:latest", "unsigned", &["/bin/sh"]));
@@ -149,7 +189,9 @@ impl Daemon {
             daemon.tag(namespace, "assay.test/busybox:latest", SIGNED);
             daemon.tag(namespace, "assay.test/busybox:latest", WANTED_BY_ANOTHER);
             daemon.tag(namespace, "assay.test/busybox:latest", NARROWED);
-            daemon.tag(namespace, "assay.test/busybox:latest", MINIMIZED);
+            for name in [MINIMIZED, REHEARSED, FILTERED, KNOWN] {
+                daemon.tag(namespace, "assay.test/busybox:latest", name);
+            }
         }
         cri::wait_for_image(&daemon.socket(), SIGNED);
         daemon
@@ -203,6 +245,11 @@ impl Daemon {
         }
     }
 
+    /// Imports and unpacks [`DEBIAN`]: large, so only where a test needs it.
+    pub fn import_debian(&self) {
+        self.import_archive(&set_up("images/nginx.tar"), &self.scope);
+    }
+
     fn import_archive(&self, archive: &Path, namespace: &str) {
         let imported = self.ctr(namespace, &["images", "import", archive.to_str().unwrap()]);
         assert!(
@@ -223,9 +270,14 @@ impl Daemon {
         policy::assay(&self.folder, arguments)
     }
 
+    /// The state of its shims' admission.
+    pub fn state(&self) -> PathBuf {
+        self.folder.join("assay/state")
+    }
+
     /// What was decided about a container, latest last.
     pub fn decisions(&self, container: &str) -> Vec<Decision> {
-        let log = fs::read_to_string(self.folder.join("assay/state/decisions.jsonl")).unwrap_or_default();
+        let log = fs::read_to_string(self.state().join("decisions.jsonl")).unwrap_or_default();
         log.lines()
             .map(|line| serde_json::from_str::<Decision>(line).expect("a line that is not a decision"))
             .filter(|decision| decision.container == container)

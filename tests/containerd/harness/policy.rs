@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use super::daemon::{DENIED, set_up};
+use super::daemon::{DEBIAN, DENIED, debian, set_up};
 
 /// Writes configuration, keys and policy below a containerd's folder, activates them and fills the evidence cache.
 pub fn activate(folder: &Path) {
@@ -34,6 +34,8 @@ pub fn activate(folder: &Path) {
     )
     .unwrap();
     let denied = DENIED.manifest;
+    let debian_digest = &debian().digest;
+    let debian = DEBIAN;
     fs::write(
         home.join("policy.d/50-tests.toml"),
         format!(
@@ -75,6 +77,50 @@ any = [{{ key = 'release' }}]
 [rule.filesystem]
 mode = 'enforce'
 exec = ['/bin/sleep']
+
+[[rule]]
+name = 'filtered'
+match = {{ image = ['assay.test/filtered/**'] }}
+mode = 'enforce'
+[[rule.signature]]
+any = [{{ key = 'release' }}]
+[rule.filesystem]
+mode = 'enforce'
+exec = ['/bin/sleep']
+[rule.seccomp]
+mode = 'enforce'
+privileged = 'unconfined'
+allow = ['keyctl']
+deny = ['sethostname', 'setpriority']
+
+[[rule]]
+name = 'filtered and known'
+match = {{ image = ['assay.test/known/**'] }}
+mode = 'enforce'
+[[rule.signature]]
+any = [{{ key = 'release' }}]
+[rule.filesystem]
+mode = 'enforce'
+[rule.seccomp]
+mode = 'enforce'
+incomplete = 'refuse'
+
+[[rule]]
+name = 'audited'
+match = {{ image = ['{debian}'] }}
+mode = 'enforce'
+digest = ['{debian_digest}']
+[rule.filesystem]
+mode = 'audit'
+
+[[rule]]
+name = 'to be minimized'
+match = {{ image = ['assay.test/rehearsed/**'] }}
+mode = 'audit'
+[[rule.signature]]
+any = [{{ key = 'release' }}]
+[rule.filesystem]
+mode = 'enforce'
 
 [[rule]]
 name = 'everything else'

@@ -3,13 +3,41 @@
 
 /// Whether `text` holds a character that makes it a pattern.
 #[must_use]
-pub(super) fn is_pattern(text: &str) -> bool {
+pub(crate) fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
+}
+
+/// Whether every bracket of a pattern opens a set: one that does not stands for itself, which nobody means.
+#[must_use]
+pub(crate) fn is_sound(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        at = match (byte, set(bytes, at, 0)) {
+            (b'[', Some((_, next))) => next,
+            (b'[', None) => return false,
+            _ => at + 1,
+        };
+    }
+    true
+}
+
+/// The pattern that matches just this path.
+#[must_use]
+pub(crate) fn escape(path: &str) -> String {
+    let mut pattern = String::with_capacity(path.len());
+    for character in path.chars() {
+        match character {
+            '*' | '?' | '[' => pattern.extend(['[', character, ']']),
+            other => pattern.push(other),
+        }
+    }
+    pattern
 }
 
 /// Whether one component matches, in time linear in the product of both lengths.
 #[must_use]
-pub(super) fn component(pattern: &str, text: &str) -> bool {
+pub(crate) fn component(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
     // Where to go on when what follows the last star does not fit: only the last star ever has to give way.
@@ -77,7 +105,7 @@ fn set(pattern: &[u8], at: usize, byte: u8) -> Option<(bool, usize)> {
 
 /// Whether a whole path matches. A pattern without a slash is about the last component alone.
 #[must_use]
-pub(super) fn path(pattern: &str, path: &str) -> bool {
+pub(crate) fn path(pattern: &str, path: &str) -> bool {
     if !pattern.contains('/') {
         return component(pattern, path.rsplit('/').next().unwrap_or(path));
     }
@@ -136,6 +164,25 @@ mod tests {
             ("", "", true),
         ] {
             assert_eq!(path(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn a_bracket_opens_a_set_or_is_a_fault() {
+        for sound in ["", "/a", "/a[b]", "/[!a-z]*", "/[]]", "/[[]", "/**/x?"] {
+            assert!(is_sound(sound), "{sound}");
+        }
+        for unsound in ["/a[", "/[]", "/[!]", "/[a]/[b"] {
+            assert!(!is_sound(unsound), "{unsound}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn an_escaped_path_matches_itself_alone(one in "(/[a-c*?\\[\\]!-]{1,4}){1,3}", other in "(/[a-c*?\\[\\]!-]{1,4}){1,3}") {
+            proptest::prop_assert!(is_sound(&escape(&one)));
+            proptest::prop_assert_eq!(path(&escape(&one), &other), one == other);
+            proptest::prop_assert!(path(&escape(&one), &one));
         }
     }
 

@@ -1,0 +1,395 @@
+//! The seccomp profile of a container: what its files, its OCI runtime and its rule need, within what it already had.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::analysis::Analysis;
+use super::memo;
+use crate::digest::Digest;
+use crate::policy::{Incomplete, Privileged, Seccomp, SeccompMode};
+use crate::runtime::{self, Base};
+use crate::seccomp::{self, Profile};
+use crate::store::{self, StateDir};
+use crate::syscalls::Machine;
+
+/// Folder of the profiles below the state, each under the digest of its bytes.
+pub const DIRECTORY: &str = "profiles";
+/// Most profiles that are kept.
+const MAX_KEPT: usize = 4096;
+/// Capabilities that only a privileged container has all of.
+const OF_PRIVILEGED: &[&str] = &["CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_SYS_RAWIO"];
+
+/// Which system calls a container can make, and what that follows from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Syscalls {
+    /// What the rule asked for.
+    pub mode: SeccompMode,
+    /// What the profile is made from.
+    pub from: Origin,
+    /// How many calls come from where.
+    pub counts: Counts,
+    /// Why the calls of its files are not all known; the first reasons.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
+    /// Digest of the profile; none where the container keeps what it had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Digest>,
+}
+
+/// What a profile is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// The ELF files of the container.
+    Files,
+    /// Its own profile: the calls of its files are not all known.
+    Own,
+    /// The default profile of containerd: it had none, and the calls of its files are not all known.
+    Default,
+    /// Nothing: it is privileged, and its rule leaves it so.
+    Nothing,
+}
+
+/// How many calls come from where. A call that several have is counted at the first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counts {
+    /// From its ELF files.
+    pub derived: usize,
+    /// From the OCI runtime.
+    pub base: usize,
+    /// From the rule.
+    pub policy: usize,
+    /// Because they belong to one of those.
+    pub siblings: usize,
+    /// What the profile allows at last, with some arguments at least.
+    pub result: usize,
+}
+
+/// What a profile is made for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Subject<'a> {
+    /// The profile that its specification has.
+    pub(super) own: Option<&'a Profile>,
+    /// Its bounding set of capabilities, such as `CAP_SYS_ADMIN`.
+    pub(super) capabilities: &'a [String],
+    /// Whether it can gain no privileges at last.
+    pub(super) no_new_privileges: bool,
+    /// The OCI runtime's program.
+    pub(super) runtime: &'a str,
+    /// What was measured on this node.
+    pub(super) measured: &'a [Base],
+}
+
+impl Subject<'_> {
+    /// Whether a rule leaves it without a profile of its files.
+    pub(super) fn is_left_alone(&self, rule: &Seccomp) -> bool {
+        let has = |wanted: &&str| self.capabilities.iter().any(|has| has == wanted);
+        self.own.is_none() && rule.privileged == Privileged::Unconfined && OF_PRIVILEGED.iter().all(has)
+    }
+
+    /// The calls that the OCI runtime makes itself.
+    pub(super) fn base(&self) -> BTreeSet<String> {
+        runtime::base(self.runtime, self.no_new_privileges, self.measured)
+    }
+}
+
+/// The profile of a container, none where it keeps what it has; and what to say about it.
+///
+/// # Errors
+/// Why it must not run: its calls are not all known, and its rule refuses that.
+pub(super) fn compose(
+    rule: &Seccomp,
+    subject: &Subject<'_>,
+    analysis: Analysis,
+) -> Result<(Option<Profile>, Syscalls), String> {
+    let machine = Machine::native();
+    let denied: BTreeSet<String> = rule.deny.iter().cloned().collect();
+    let mut syscalls = Syscalls {
+        mode: rule.mode,
+        from: Origin::Files,
+        counts: Counts::default(),
+        unknown: analysis.unknown,
+        profile: None,
+    };
+    let profile = if subject.is_left_alone(rule) {
+        syscalls.from = Origin::Nothing;
+        syscalls.unknown.clear();
+        let everything = crate::syscalls::all(machine).map(|(_, name)| name);
+        (!denied.is_empty()).then(|| seccomp::without(&Profile::allow(machine, everything), &denied))
+    } else if let Some(first) = syscalls.unknown.first() {
+        if rule.incomplete == Incomplete::Refuse {
+            let more = match syscalls.unknown.len() - 1 {
+                0 => String::new(),
+                more => format!(", and {more} more"),
+            };
+            return Err(format!("its system calls are not all known: {first}{more}"));
+        }
+        match subject.own {
+            Some(own) => {
+                syscalls.from = Origin::Own;
+                (!denied.is_empty()).then(|| seccomp::without(own, &denied))
+            }
+            None => {
+                syscalls.from = Origin::Default;
+                let capabilities = subject.capabilities.iter().map(String::as_str);
+                let default = seccomp::runtime_default(None, machine, capabilities);
+                Some(seccomp::without(&default, &denied))
+            }
+        }
+    } else {
+        let mut names = analysis.calls;
+        syscalls.counts.derived = names.len();
+        let mut add = |more: BTreeSet<String>| {
+            let before = names.len();
+            names.extend(more);
+            names.len() - before
+        };
+        syscalls.counts.base = add(subject.base());
+        syscalls.counts.policy = add(rule.allow.iter().cloned().collect());
+        let siblings: BTreeSet<String> = seccomp::siblings(&names, machine)
+            .into_keys()
+            .map(str::to_owned)
+            .collect();
+        syscalls.counts.siblings = siblings.len();
+        names.extend(siblings);
+        Some(seccomp::narrow(subject.own, names, &denied, machine))
+    };
+    if let Some(profile) = profile.as_ref().or(subject.own) {
+        syscalls.counts.result = profile.effective(machine).len();
+    }
+    syscalls.profile = profile.as_ref().map(|profile| Digest::of(&profile.to_json()));
+    Ok((profile, syscalls))
+}
+
+/// Why a profile allows a call, or does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "because")]
+pub enum Reason {
+    /// The container's files make it.
+    Files,
+    /// The OCI runtime makes it.
+    Runtime,
+    /// The rule allows it.
+    Policy,
+    /// It belongs to another one.
+    Sibling {
+        /// That one.
+        of: String,
+        /// Why they belong together.
+        reason: String,
+    },
+    /// The profile that stands in for that of the files has it.
+    Fallback,
+    /// The rule denies it.
+    Denied,
+    /// The container's own profile does not allow it.
+    Own,
+    /// Nothing makes it.
+    Unneeded,
+}
+
+impl Reason {
+    /// Whether the call is allowed.
+    #[must_use]
+    pub fn allows(&self) -> bool {
+        !matches!(self, Self::Denied | Self::Own | Self::Unneeded)
+    }
+}
+
+/// What a person is told about a container's calls.
+#[derive(Debug)]
+pub struct Shown {
+    /// The profile; none where it keeps what it has, or nothing.
+    pub profile: Option<Profile>,
+    /// As a decision says it.
+    pub syscalls: Syscalls,
+    /// What its files make.
+    pub analysis: Analysis,
+    /// Each call of this machine, with its reason.
+    pub reasons: BTreeMap<String, Reason>,
+}
+
+/// Works out a container's profile with the reason for each call. A rule that refuses what is not known does not keep
+/// anybody from looking.
+pub(super) fn show(rule: &Seccomp, subject: &Subject<'_>, analysis: Analysis) -> Result<Shown, String> {
+    let rule = Seccomp {
+        incomplete: Incomplete::Fallback,
+        ..rule.clone()
+    };
+    let machine = Machine::native();
+    let (profile, syscalls) = compose(&rule, subject, analysis.clone())?;
+    let effective = profile
+        .as_ref()
+        .or(subject.own)
+        .map(|profile| profile.effective(machine));
+    let base = subject.base();
+    let mut known: BTreeSet<String> = analysis.calls.union(&base).cloned().collect();
+    known.extend(rule.allow.iter().cloned());
+    let siblings = seccomp::siblings(&known, machine);
+    let reason = |name: &str| {
+        let allowed = effective.as_ref().is_none_or(|effective| effective.contains_key(name));
+        if rule.deny.iter().any(|denied| denied == name) {
+            Reason::Denied
+        } else if syscalls.from != Origin::Files {
+            if allowed { Reason::Fallback } else { Reason::Own }
+        } else {
+            let found = if analysis.calls.contains(name) {
+                Reason::Files
+            } else if base.contains(name) {
+                Reason::Runtime
+            } else if rule.allow.iter().any(|allowed| allowed == name) {
+                Reason::Policy
+            } else if let Some(sibling) = siblings.get(name) {
+                Reason::Sibling {
+                    of: sibling.of.to_owned(),
+                    reason: sibling.group.reason.clone(),
+                }
+            } else {
+                Reason::Unneeded
+            };
+            if allowed || !found.allows() { found } else { Reason::Own }
+        }
+    };
+    let reasons = crate::syscalls::all(machine)
+        .map(|(_, name)| (name.to_owned(), reason(name)))
+        .collect();
+    Ok(Shown {
+        profile,
+        syscalls,
+        analysis,
+        reasons,
+    })
+}
+
+/// Puts a profile where the shim finds it.
+///
+/// # Errors
+/// When the state cannot be written.
+pub(super) fn keep(state: &StateDir, profile: &Profile) -> Result<Digest, store::Error> {
+    let json = profile.to_json();
+    let digest = Digest::of(&json);
+    let directory = state.subdir(DIRECTORY)?;
+    let name = format!("{}.json", digest.hex());
+    if directory.read(&name, seccomp::MAX_BYTES as u64)?.as_deref() != Some(json.as_slice()) {
+        memo::forget_oldest(&directory, MAX_KEPT, &|_| true)?;
+        directory.write_volatile(&name, &json)?;
+    }
+    Ok(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seccomp::Permission;
+
+    fn analysis(calls: &[&str], unknown: &[&str]) -> Analysis {
+        Analysis {
+            calls: calls.iter().map(ToString::to_string).collect(),
+            unknown: unknown.iter().map(ToString::to_string).collect(),
+            ..Analysis::default()
+        }
+    }
+
+    fn subject(own: Option<&Profile>) -> Subject<'_> {
+        Subject {
+            own,
+            capabilities: &[],
+            no_new_privileges: true,
+            runtime: "runc",
+            measured: &[],
+        }
+    }
+
+    fn allows(profile: &Profile, name: &str) -> bool {
+        profile
+            .effective(Machine::native())
+            .get(name)
+            .is_some_and(|permission| *permission != Permission::Never)
+    }
+
+    #[test]
+    fn a_profile_is_what_files_runtime_and_rule_need_within_what_there_was() {
+        let rule = Seccomp {
+            mode: SeccompMode::Enforce,
+            allow: vec!["ptrace".to_owned()],
+            deny: vec!["openat2".to_owned()],
+            ..Seccomp::default()
+        };
+        let own = Profile::allow(Machine::native(), ["openat", "openat2", "read", "execve", "write"]);
+        let (profile, said) = compose(&rule, &subject(Some(&own)), analysis(&["read", "getrandom"], &[])).unwrap();
+        let profile = profile.unwrap();
+        for (name, allowed) in [
+            ("read", true),
+            ("execve", true),
+            ("openat", true),
+            ("openat2", false),
+            ("getrandom", false),
+            ("ptrace", false),
+        ] {
+            assert_eq!(allows(&profile, name), allowed, "{name}");
+        }
+        assert_eq!(said.counts.derived, 2);
+        assert_eq!(said.counts.policy, 1);
+        assert_eq!(said.counts.result, 4, "{profile:?}");
+        let (unconfined, said) = compose(&rule, &subject(None), analysis(&["read", "getrandom"], &[])).unwrap();
+        let unconfined = unconfined.unwrap();
+        assert!(allows(&unconfined, "getrandom") && allows(&unconfined, "ptrace") && !allows(&unconfined, "mount"));
+        assert_eq!(said.from, Origin::Files);
+        assert_eq!(said.profile, Some(Digest::of(&unconfined.to_json())));
+    }
+
+    #[test]
+    fn calls_that_are_not_all_known_leave_what_there_was_or_refuse() {
+        let mut rule = Seccomp {
+            mode: SeccompMode::Enforce,
+            deny: vec!["ptrace".to_owned()],
+            ..Seccomp::default()
+        };
+        let own = Profile::allow(Machine::native(), ["read", "ptrace"]);
+        let unknown = || analysis(&["getpid"], &["libx.so makes a call", "another"]);
+        let (profile, said) = compose(&rule, &subject(Some(&own)), unknown()).unwrap();
+        let profile = profile.unwrap();
+        assert!(allows(&profile, "read") && !allows(&profile, "ptrace") && !allows(&profile, "getpid"));
+        assert_eq!((said.from, said.unknown.len()), (Origin::Own, 2));
+        let (profile, said) = compose(&rule, &subject(None), unknown()).unwrap();
+        let profile = profile.unwrap();
+        assert!(allows(&profile, "openat") && !allows(&profile, "ptrace") && !allows(&profile, "mount"));
+        assert_eq!(said.from, Origin::Default);
+        rule.deny.clear();
+        let (profile, _) = compose(&rule, &subject(Some(&own)), unknown()).unwrap();
+        assert_eq!(profile, None, "nothing to take away");
+        rule.incomplete = Incomplete::Refuse;
+        let refused = compose(&rule, &subject(Some(&own)), unknown()).unwrap_err();
+        insta::assert_snapshot!(refused, @"its system calls are not all known: libx.so makes a call, and 1 more");
+    }
+
+    #[test]
+    fn a_privileged_container_stays_so_only_where_its_rule_says_it() {
+        let capabilities: Vec<String> = OF_PRIVILEGED.iter().map(ToString::to_string).collect();
+        let privileged = Subject {
+            capabilities: &capabilities,
+            ..subject(None)
+        };
+        let mut rule = Seccomp {
+            mode: SeccompMode::Enforce,
+            ..Seccomp::default()
+        };
+        let (profile, _) = compose(&rule, &privileged, analysis(&["read"], &[])).unwrap();
+        assert!(!allows(&profile.unwrap(), "init_module"));
+        rule.privileged = Privileged::Unconfined;
+        let (profile, said) = compose(&rule, &privileged, analysis(&["read"], &[])).unwrap();
+        assert_eq!((profile, said.from), (None, Origin::Nothing));
+        rule.deny = vec!["init_module".to_owned()];
+        let (profile, _) = compose(&rule, &privileged, analysis(&["read"], &[])).unwrap();
+        let profile = profile.unwrap();
+        assert!(allows(&profile, "mount") && !allows(&profile, "init_module"));
+        let (profile, _) = compose(&rule, &subject(None), analysis(&["read"], &[])).unwrap();
+        assert!(
+            !allows(&profile.unwrap(), "mount"),
+            "without those capabilities it is not privileged"
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! `assay seccomp explain`: why a container can make a system call, from the program to the instruction, or why not.
+
+use serde_json::{Value, json};
+
+use super::super::view::Of;
+use super::super::{Exit, Output, print};
+use super::{Found, look};
+use crate::admission::filter::{Origin, Reason};
+use crate::admission::{Accounted, Elf};
+use crate::config::Config;
+use crate::syscalls::{Machine, number};
+
+/// Arguments of `assay seccomp explain`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    of: Of,
+    /// What the result is written as
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+    /// Names of system calls; without one, every call that is allowed
+    #[arg(value_name = "CALL", value_parser = call)]
+    calls: Vec<String>,
+}
+
+fn call(name: &str) -> Result<String, &'static str> {
+    number(Machine::native(), name)
+        .map(|_| name.to_owned())
+        .ok_or("no system call of this machine has this name")
+}
+
+pub(super) fn run(args: &Args, config: &Config) -> Exit {
+    let found = match look(&args.of, config) {
+        Ok(found) => found,
+        Err(exit) => return exit,
+    };
+    let names: Vec<&String> = if args.calls.is_empty() {
+        let reasons = found.calls.reasons.iter();
+        reasons
+            .filter(|(_, reason)| reason.allows())
+            .map(|(name, _)| name)
+            .collect()
+    } else {
+        args.calls.iter().collect()
+    };
+    match args.output {
+        Output::Text => {
+            let explained: Vec<String> = names.iter().map(|name| text(&found, name)).collect();
+            print(explained.join("\n"));
+        }
+        Output::Json => {
+            let explained: Vec<Value> = names.iter().map(|name| document(&found, name)).collect();
+            print(json!({ "image": found.decision.name, "calls": explained }));
+        }
+    }
+    Exit::Done
+}
+
+fn text(found: &Found, name: &str) -> String {
+    let reason = found.calls.reasons.get(name).unwrap_or(&Reason::Unneeded);
+    let mut lines = vec![format!("{name}: {}", sentence(found, reason))];
+    let shown = match reason {
+        Reason::Files => Some(name),
+        Reason::Sibling { of, .. } => {
+            let is_of_files = found.calls.analysis.calls.contains(of);
+            lines.extend((!is_of_files).then(|| format!("  {of} is allowed for the OCI runtime or by the rule")));
+            is_of_files.then_some(of.as_str())
+        }
+        _ => None,
+    };
+    if let Some(route) = shown.and_then(|name| found.calls.analysis.routes.get(name)) {
+        let mut last = None;
+        for step in &route.steps {
+            let elf = found.needs.objects.get(step.object);
+            if last != Some(step.object) {
+                lines.extend(elf.map(|elf| format!("  {}", file(elf))));
+                last = Some(step.object);
+            }
+            lines.push(format!("    {}", step.function));
+        }
+        if route.fact.is_empty() {
+            lines.push(format!("    system call at {:#x}", route.site));
+        } else {
+            lines.push(format!("  known, not found in code: {}", one_line(&route.fact)));
+        }
+    }
+    lines.join("\n")
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn sentence(found: &Found, reason: &Reason) -> String {
+    let rule = found.decision.rule.as_deref().unwrap_or("none");
+    match reason {
+        Reason::Files => "allowed, since a file of the container makes it".to_owned(),
+        Reason::Runtime => {
+            "allowed, since the OCI runtime makes it between loading the filter and starting the program".to_owned()
+        }
+        Reason::Policy => format!("allowed by the rule \"{rule}\""),
+        Reason::Sibling { of, reason } => format!("allowed, since {of} is: {}", one_line(reason)),
+        Reason::Fallback if found.calls.syscalls.from == Origin::Nothing => {
+            "allowed: the container is privileged, and its rule leaves it so".to_owned()
+        }
+        Reason::Fallback => format!(
+            "allowed by the profile that stands in while not all calls are known: {}",
+            found.calls.syscalls.unknown.first().map_or("", String::as_str)
+        ),
+        Reason::Denied => format!("not allowed: the rule \"{rule}\" denies it"),
+        Reason::Own => "not allowed by the profile that the container has".to_owned(),
+        Reason::Unneeded => "not allowed: nothing that the container can run makes it".to_owned(),
+    }
+}
+
+/// A file, and what accounts for it.
+fn file(elf: &Elf) -> String {
+    let standing = match elf.standing {
+        Accounted::Sbom => "in the SBOM",
+        Accounted::Database => "in the image's package database",
+        Accounted::Nobody => "in no package and no SBOM",
+    };
+    if elf.package.is_empty() {
+        format!("{} ({standing})", elf.path)
+    } else {
+        format!("{} ({}, {standing})", elf.path, elf.package)
+    }
+}
+
+fn document(found: &Found, name: &str) -> Value {
+    let reason = found.calls.reasons.get(name).unwrap_or(&Reason::Unneeded);
+    let origin = match reason {
+        Reason::Sibling { of, .. } => of.as_str(),
+        _ => name,
+    };
+    let route = found.calls.analysis.routes.get(origin).filter(|_| reason.allows());
+    let steps: Vec<Value> = route
+        .map(|route| route.steps.as_slice())
+        .unwrap_or_default()
+        .iter()
+        .map(|step| {
+            let elf = found.needs.objects.get(step.object);
+            json!({
+                "file": elf.map(|elf| &elf.path),
+                "package": elf.map(|elf| &elf.package),
+                "accounted": elf.map(|elf| elf.standing),
+                "function": step.function,
+            })
+        })
+        .collect();
+    json!({
+        "call": name,
+        "allowed": reason.allows(),
+        "reason": reason,
+        "sentence": sentence(found, reason),
+        "path": steps,
+        "site": route.map(|route| route.site).filter(|site| *site != 0),
+        "fact": route.map(|route| one_line(&route.fact)).filter(|fact| !fact.is_empty()),
+    })
+}
