@@ -36,6 +36,23 @@ pub struct Syscalls {
     /// Digest of the profile; none where the container keeps what it had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Digest>,
+    /// Why nothing is listened to although the rule says complain: the container keeps what it had.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub unheard: String,
+}
+
+impl Syscalls {
+    /// What there is to say where complain mode takes nothing away and hears nothing either.
+    pub(super) fn unheard(why: String) -> Self {
+        Self {
+            mode: SeccompMode::Complain,
+            from: Origin::Nothing,
+            counts: Counts::default(),
+            unknown: Vec::new(),
+            profile: None,
+            unheard: why,
+        }
+    }
 }
 
 /// What a profile is made from.
@@ -96,10 +113,10 @@ impl Subject<'_> {
     }
 }
 
-/// The profile of a container, none where it keeps what it has; and what to say about it.
+/// The profile under which enforcing puts a container, none where it keeps what it has; and what to say about it.
 ///
 /// # Errors
-/// Why it must not run: its calls are not all known, and its rule refuses that.
+/// Why it must not run: its calls are not all known, and its rule refuses that. Complain mode refuses nothing.
 pub(super) fn compose(
     rule: &Seccomp,
     subject: &Subject<'_>,
@@ -113,6 +130,7 @@ pub(super) fn compose(
         counts: Counts::default(),
         unknown: analysis.unknown,
         profile: None,
+        unheard: String::new(),
     };
     let profile = if subject.is_left_alone(rule) {
         syscalls.from = Origin::Nothing;
@@ -120,7 +138,7 @@ pub(super) fn compose(
         let everything = crate::syscalls::all(machine).map(|(_, name)| name);
         (!denied.is_empty()).then(|| seccomp::without(&Profile::allow(machine, everything), &denied))
     } else if let Some(first) = syscalls.unknown.first() {
-        if rule.incomplete == Incomplete::Refuse {
+        if rule.incomplete == Incomplete::Refuse && rule.mode != SeccompMode::Complain {
             let more = match syscalls.unknown.len() - 1 {
                 0 => String::new(),
                 more => format!(", and {more} more"),
@@ -162,6 +180,26 @@ pub(super) fn compose(
     }
     syscalls.profile = profile.as_ref().map(|profile| Digest::of(&profile.to_json()));
     Ok((profile, syscalls))
+}
+
+/// The profile of complain mode: `enforced` is what enforcing would load, `listener` the socket of its shim, none where
+/// nobody can listen.
+///
+/// # Errors
+/// Why nothing is listened to.
+pub(super) fn complain(
+    enforced: Option<&Profile>,
+    subject: &Subject<'_>,
+    listener: Option<&str>,
+) -> Result<Profile, &'static str> {
+    let enforced = enforced.ok_or("enforcing would take nothing away")?;
+    let listener = listener.ok_or("a container from a checkpoint keeps the filter that it had then")?;
+    let profile = seccomp::complain(subject.own, enforced, Machine::native(), listener)
+        .ok_or("its own profile has a listener already, and a container cannot have two")?;
+    if profile.listener_path.is_empty() {
+        return Err("enforcing would take nothing away");
+    }
+    Ok(profile)
 }
 
 /// Why a profile allows a call, or does not.

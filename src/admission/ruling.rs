@@ -10,7 +10,7 @@ use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::identity::{Fault, Image, Upper, Workload};
 use crate::policy::{
-    self, Active, Attributes, Filesystem, ImageName, Kind, Mode, Outcome, Restart, Rule, Runtime, Seccomp,
+    self, Active, Attributes, Filesystem, ImageName, Kind, Mode, Outcome, Restart, Rule, Runtime, Seccomp, SeccompMode,
 };
 use crate::trust::clock::Clock;
 use crate::verify::{Answer, Fact};
@@ -125,17 +125,13 @@ impl Ruling {
         Self {
             rule: Some(rule.name.clone()),
             edits,
-            seccomp: match self.verdict {
-                Verdict::Allow => rule.seccomp.clone(),
-                Verdict::Refuse => Seccomp::default(),
-            },
             ..self
         }
-        .seeing(rule, rule.filesystem.mode, &evidence)
+        .seeing(rule, rule.filesystem.mode, rule.seccomp.mode, &evidence)
     }
 
-    /// An allow under which a container sees, or would see, what a rule says that `evidence` met.
-    fn seeing(self, rule: &Rule, mode: Mode, evidence: &[Fact]) -> Self {
+    /// An allow under which a container sees and calls, or would see and call, what a rule says that `evidence` met.
+    fn seeing(self, rule: &Rule, mode: Mode, calls: SeccompMode, evidence: &[Fact]) -> Self {
         if self.verdict == Verdict::Refuse {
             return self;
         }
@@ -143,6 +139,10 @@ impl Ruling {
             filesystem: Filesystem {
                 mode,
                 ..rule.filesystem.clone()
+            },
+            seccomp: Seccomp {
+                mode: calls,
+                ..rule.seccomp.clone()
             },
             needs_sbom: rule.tables.iter().any(|table| table.asks.family() == Family::Sbom),
             sbom: evidence.iter().find_map(|fact| match fact.details.as_deref() {
@@ -282,11 +282,22 @@ pub(super) fn rule(
                 format!("only audit rules apply; under enforce they {would}"),
             );
             // Under enforce the first that allows would decide what is seen; audit never takes anything away.
+            let narrows = |rule: &Rule| rule.filesystem.mode != Mode::Off || rule.seccomp.mode != SeccompMode::Off;
             let seen = words
                 .iter()
-                .find(|(rule, said)| said.verdict == Verdict::Allow && rule.filesystem.mode != Mode::Off);
+                .find(|(rule, said)| said.verdict == Verdict::Allow && narrows(rule));
             match seen {
-                Some((rule, said)) => ruling.seeing(rule, Mode::Audit, &said.evidence),
+                Some((rule, said)) => {
+                    let files = match rule.filesystem.mode {
+                        Mode::Off => Mode::Off,
+                        Mode::Enforce | Mode::Audit => Mode::Audit,
+                    };
+                    let calls = match rule.seccomp.mode {
+                        SeccompMode::Off => SeccompMode::Off,
+                        SeccompMode::Enforce | SeccompMode::Complain => SeccompMode::Complain,
+                    };
+                    ruling.seeing(rule, files, calls, &said.evidence)
+                }
                 None => ruling,
             }
         }

@@ -555,20 +555,13 @@ mod tests {
 
     #[test]
     fn tables_of_later_versions_say_so() {
-        insta::assert_snapshot!(said(&rule("[[rule.provenance]]\nbuilder = [\"x\"]\n[[rule.sbom]]\nany = []\n[rule.seccomp]\nmode = \"complain\"")), @r#"
+        insta::assert_snapshot!(said(&rule("[[rule.provenance]]\nbuilder = [\"x\"]\n[[rule.sbom]]\nany = []")), @r#"
         error[empty]: `any` is an empty list
          --> /etc/assay/policy.d/50.toml:8:7
           |
         8 | any = []
           |       ^^
          help: name at least one
-
-        error[not-supported]: mode = "complain" in [rule.seccomp] is not supported by this version of Assay
-         --> /etc/assay/policy.d/50.toml:9:1
-          |
-        9 | [rule.seccomp]
-          | ^^^^^^^^^^^^^^
-         help: write mode = "enforce" or "off"
 
         error[trust-unknown]: trust holds no [[builder]] `x`
          --> /etc/assay/policy.d/50.toml:6:12

@@ -1,7 +1,6 @@
 //! What a person reads when a file of `policy.d` is wrong.
 
 use std::fmt::Display;
-use std::ops::Range;
 use std::path::Path;
 
 use toml::Spanned;
@@ -91,16 +90,6 @@ pub(super) fn call_twice(reader: &mut Reader<'_>, text: &Spanned<String>) {
         format!("`{}` is allowed and denied", text.get_ref()),
         "allowed above",
         "keep it in one of the two lists",
-    );
-}
-
-pub(super) fn complain(reader: &mut Reader<'_>, at: Range<usize>) {
-    reader.fault(
-        Code::NotSupported,
-        at,
-        "mode = \"complain\" in [rule.seccomp] is not supported by this version of Assay".to_owned(),
-        "",
-        "write mode = \"enforce\" or \"off\"",
     );
 }
 

@@ -1,14 +1,26 @@
 //! Complain mode: the profile under which every call that enforcing would refuse is asked about, and what was seen.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::profile::{Action, Entry, Permission, Profile};
+use crate::digest::Digest;
 use crate::syscalls::{self, Machine};
 
 /// The call that no OCI runtime lets a listener decide about: it tells through it where the listener is.
 const NEVER_ASKED: &str = "write";
+/// Directory of the listeners' sockets, below the one for what dies with the boot.
+const SOCKETS: &str = "complain";
+
+/// Where a container's OCI runtime finds its listener; `run` is the directory for what dies with the boot.
+#[must_use]
+pub fn listener(run: &Path, namespace: &str, container: &str) -> PathBuf {
+    let name = Digest::of(format!("{namespace}\0{container}").as_bytes()).hex();
+    // Half of it still tells any two containers apart, and the path must be short.
+    run.join(SOCKETS).join(name.get(..32).unwrap_or(&name))
+}
 
 /// The profile of a container in complain mode: as `own`, but calls that `own` lets through and `enforced` refuses
 /// altogether are told to a listener at the socket `listener`, which lets them go on.
@@ -197,6 +209,15 @@ mod tests {
         );
         let profile = complain(Some(&open.unwrap()), &enforced, MACHINE, "/run/l").unwrap();
         assert_eq!(actions(&profile, &["mount", "ptrace"]), [Action::Errno, Action::Notify]);
+    }
+
+    #[test]
+    fn sockets_have_short_paths_of_their_own() {
+        let run = Path::new("/run/assay");
+        let id = "a".repeat(64);
+        let path = super::listener(run, "k8s.io", &id);
+        assert!(path.as_os_str().len() < 100);
+        assert_ne!(path, super::listener(run, "moby", &id));
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod rules;
 mod runtime_default;
 mod siblings;
 
-pub use complain::{Call, MAX_SEEN, SEEN_DIRECTORY, SEEN_VERSION, Seen, complain};
+pub use complain::{Call, MAX_SEEN, SEEN_DIRECTORY, SEEN_VERSION, Seen, complain, listener};
 pub use intersect::{intersect, narrow, without};
 pub use profile::{
     Action, Architecture, Argument, Entry, Error, Flag, MAX_BYTES, MAX_RULES, Operator, Permission, Profile,

@@ -21,12 +21,9 @@ use rustix::io::Errno;
 
 use super::io::receive_descriptor;
 use super::socket;
-use crate::digest::Digest;
 use crate::seccomp::{Call, SEEN_DIRECTORY, SEEN_VERSION, Seen};
 use crate::store::{self, StateDir};
 
-/// Directory of the sockets, below the one for what dies with the boot.
-const SOCKETS: &str = "complain";
 /// Longest wait for what the OCI runtime sends after it has connected.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Something new is written after this time, and counts that grew after ten times as long.
@@ -42,14 +39,6 @@ const MAX_PATH: usize = 256;
 const CONTINUE: u32 = 1;
 /// The thread calls nothing deep.
 const STACK: usize = 128 << 10;
-
-/// Where a container's OCI runtime finds the listener.
-#[must_use]
-pub fn socket(run: &Path, namespace: &str, container: &str) -> PathBuf {
-    let name = Digest::of(format!("{namespace}\0{container}").as_bytes()).hex();
-    // Half of it still tells any two containers apart, and the path must be short.
-    run.join(SOCKETS).join(name.get(..32).unwrap_or(&name))
-}
 
 /// Why a container cannot be listened to. It must not start then: nobody would answer.
 #[derive(Debug, thiserror::Error)]
@@ -426,14 +415,5 @@ mod tests {
         forget_oldest(directory.path());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), MAX_RECORDS - 1);
         assert!(!directory.path().join("10").exists() && directory.path().join("11").exists());
-    }
-
-    #[test]
-    fn sockets_have_short_paths_of_their_own() {
-        let run = Path::new("/run/assay");
-        let id = "a".repeat(64);
-        let path = socket(run, "k8s.io", &id);
-        assert!(path.as_os_str().len() < 100);
-        assert_ne!(path, socket(run, "moby", &id));
     }
 }

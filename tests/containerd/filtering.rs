@@ -11,8 +11,8 @@ use assay::syscalls::{Machine, number};
 use serde_json::{Value, json};
 
 use crate::harness::container::{Container, ContainerBuilder};
-use crate::harness::daemon::{FILTERED, KNOWN};
-use crate::harness::{Case, needs_assay, on_each_containerd};
+use crate::harness::daemon::{COMPLAINING, FILTERED, KNOWN, REHEARSED};
+use crate::harness::{Case, eventually, needs_assay, on_each_containerd};
 use crate::refusals::{assert_refusal, signed};
 
 on_each_containerd! {
@@ -22,6 +22,10 @@ on_each_containerd! {
     a_privileged_container_is_what_policy_says,
     equal_containers_get_equal_profiles,
     a_profile_is_explained_call_by_call,
+    complaints_are_heard_and_nothing_is_refused,
+    an_audited_rule_only_complains,
+    nobody_listens_beside_a_listener,
+    a_complaining_container_does_not_wait_for_a_shim_that_was_killed,
 }
 
 /// Ends with the error number of the system call whose number is its argument.
@@ -168,7 +172,11 @@ fn calls_that_are_not_all_known(case: &Case) {
         syscalls.unknown
     );
     assert_ne!(error_of(&container, "ptrace"), ENOSYS, "containerd's profile has it");
-    assert_eq!(error_of(&container, "sethostname"), 1, "containerd's profile has no such call");
+    assert_eq!(
+        error_of(&container, "sethostname"),
+        1,
+        "containerd's profile has no such call"
+    );
     assert_eq!(error_of(&container, "setpriority"), ENOSYS, "the rule denies it");
     drop(container);
 
@@ -293,4 +301,128 @@ fn a_profile_is_explained_call_by_call(case: &Case) {
     let because = |index: usize| not["calls"][index]["reason"]["because"].clone();
     assert_eq!((because(0), because(1)), (json!("unneeded"), json!("denied")));
     drop(container);
+}
+
+/// What `assay seccomp suggest` says once `what` is in it.
+fn suggested(case: &Case, name: &str, what: &str) -> String {
+    let mut said = String::new();
+    eventually("the record", || {
+        let output = case
+            .daemon
+            .assay(&["seccomp", "suggest", &case.id(name), "--namespace", &case.daemon.scope]);
+        said = String::from_utf8(output.stdout).unwrap();
+        if said.contains(what) {
+            Ok(())
+        } else {
+            Err(format!("{said}{}", String::from_utf8_lossy(&output.stderr)))
+        }
+    });
+    said
+}
+
+fn complaints_are_heard_and_nothing_is_refused(case: &Case) {
+    if !needs_assay("complain mode") {
+        return;
+    }
+    let volume = volume();
+    let container = filtered(case, "complaining", COMPLAINING, volume.path(), "sleep 60").start();
+    let (_, syscalls) = decided(case, "complaining");
+    assert_eq!((syscalls.from, syscalls.unheard.as_str()), (Origin::Files, ""));
+    let before = loaded(case, "complaining");
+    assert!(!before.listener_path.is_empty());
+    for call in ["ptrace", "ptrace", "sethostname", "getpid", "io_uring_setup"] {
+        assert_ne!(error_of(&container, call), ENOSYS, "{call}");
+    }
+    let said = suggested(case, "complaining", "sethostname");
+    let line = |call: &str| {
+        said.lines()
+            .find(|line| line.contains(&format!("\"{call}\",")))
+            .map(str::to_owned)
+    };
+    let ptrace = line("ptrace").expect("what was called");
+    assert!(
+        ptrace.contains("2 times by /probe/probe, first as 'probe' (process "),
+        "{ptrace}"
+    );
+    assert!(
+        line("io_uring_setup").unwrap().contains("once by /probe/probe"),
+        "{said}"
+    );
+    assert!(line("getpid").is_none(), "{said}");
+    let socket = std::path::PathBuf::from(before.listener_path);
+    assert!(socket.exists());
+    drop(container);
+    assert!(!socket.exists());
+    // What was seen outlives the container.
+    assert!(suggested(case, "complaining", "sethostname").contains("ptrace"));
+    // A policy may hold what was suggested.
+    toml::from_str::<toml::Table>(&said).unwrap();
+
+    // Calls that are not all known refuse nothing in complain mode.
+    let script = "echo sleep 60 | sh";
+    let container = filtered(case, "complaining-unknown", COMPLAINING, volume.path(), script).start();
+    assert_ne!(error_of(&container, "sethostname"), ENOSYS);
+    let (_, syscalls) = decided(case, "complaining-unknown");
+    assert_eq!((syscalls.from, syscalls.unknown.is_empty()), (Origin::Default, false));
+    suggested(case, "complaining-unknown", "sethostname");
+}
+
+fn an_audited_rule_only_complains(case: &Case) {
+    if !needs_assay("complain mode") {
+        return;
+    }
+    let volume = volume();
+    let container = filtered(case, "rehearsed-calls", REHEARSED, volume.path(), "sleep 60").start();
+    assert_ne!(error_of(&container, "ptrace"), ENOSYS);
+    suggested(case, "rehearsed-calls", "ptrace");
+}
+
+fn nobody_listens_beside_a_listener(case: &Case) {
+    if !needs_assay("complain mode") {
+        return;
+    }
+    let volume = volume();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("l");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let own = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": socket,
+        "syscalls": [{ "names": ["swapon"], "action": "SCMP_ACT_NOTIFY" }],
+    });
+    let written = own.clone();
+    let container = filtered(case, "heard", COMPLAINING, volume.path(), "sleep 60")
+        .edit(move |spec| spec["linux"]["seccomp"] = own)
+        .start();
+    let (decision, syscalls) = decided(case, "heard");
+    assert_eq!(decision.edits.seccomp, None);
+    assert!(
+        syscalls.unheard.contains("has a listener already"),
+        "{}",
+        syscalls.unheard
+    );
+    assert_eq!(serde_json::to_value(loaded(case, "heard")).unwrap(), written);
+    assert_ne!(error_of(&container, "ptrace"), ENOSYS);
+    drop((container, listener));
+}
+
+fn a_complaining_container_does_not_wait_for_a_shim_that_was_killed(case: &Case) {
+    if !needs_assay("complain mode") {
+        return;
+    }
+    let volume = volume();
+    let mount = number(Machine::X86_64, "ptrace").unwrap();
+    let script = format!("while :; do /probe/probe {mount}; done");
+    let container = filtered(case, "orphan", COMPLAINING, volume.path(), &script).start();
+    suggested(case, "orphan", "\"ptrace\"");
+    let shim = rustix::process::Pid::from_raw(container.shim().cast_signed()).unwrap();
+    rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+    // containerd takes the container away, whatever its processes were asking.
+    eventually("the end of the container", || {
+        if Path::new(&format!("/proc/{}", container.pid)).exists() {
+            Err("it lives".to_owned())
+        } else {
+            Ok(())
+        }
+    });
+    suggested(case, "orphan", "\"ptrace\"");
 }

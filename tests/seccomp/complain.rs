@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use assay::seccomp::{Call, Profile, SEEN_DIRECTORY, Seen, complain, narrow, runtime_default};
-use assay::shim::complain::{Complaints, socket};
+use assay::seccomp::{Call, Profile, SEEN_DIRECTORY, Seen, complain, listener, narrow, runtime_default};
+use assay::shim::complain::Complaints;
 use assay::syscalls::{self, Machine};
 use tempfile::TempDir;
 
@@ -27,7 +27,7 @@ impl Node {
     }
 
     fn socket(&self) -> std::path::PathBuf {
-        socket(&self.folder.path().join("run"), "n", "c")
+        listener(&self.folder.path().join("run"), "n", "c")
     }
 
     /// The record; none before it is written for the first time.
@@ -110,4 +110,18 @@ fn what_the_container_was_refused_before_is_refused_in_complain_mode_too() {
     drop(container);
     drop(complaints);
     assert_eq!(node.seen().unwrap().calls, []);
+}
+
+#[test]
+fn without_a_listener_calls_fail_and_nothing_waits() {
+    let node = Node::new();
+    let profile = node.profile(None, &["uname"]);
+    let complaints = node.begin();
+    let script =
+        "while :; do if /busybox uname >/dev/null 2>&1; then echo up; else echo down; fi; /busybox sleep 0.1; done";
+    let container = Container::run(&profile, true, &["/busybox", "sh", "-c", script]);
+    until("calls go on", || container.output().contains("up").then_some(()));
+    assert!(!container.output().contains("down"));
+    drop(complaints);
+    until("calls fail", || container.output().ends_with("down\n").then_some(()));
 }

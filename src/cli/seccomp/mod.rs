@@ -3,6 +3,7 @@
 mod base;
 mod explain;
 mod show;
+mod suggest;
 
 use super::view::Of;
 use super::{Exit, complain};
@@ -23,6 +24,8 @@ enum Command {
     Show(show::Args),
     /// Say why a container can make a system call, from the program to the instruction, or why it cannot
     Explain(explain::Args),
+    /// Turn what a container did in complain mode that enforcing would refuse into a policy fragment, with the evidence
+    Suggest(suggest::Args),
     /// Measure which system calls an OCI runtime makes itself under a container's filter, and compare with what is known
     Base(base::Args),
 }
@@ -33,6 +36,7 @@ pub fn run(args: &Args, config: &Config) -> Exit {
     match &args.command {
         Command::Show(args) => show::run(args, config),
         Command::Explain(args) => explain::run(args, config),
+        Command::Suggest(args) => suggest::run(args, config),
         Command::Base(args) => base::run(args, config),
     }
 }

@@ -106,6 +106,20 @@ mode = 'enforce'
 incomplete = 'refuse'
 
 [[rule]]
+name = 'complaining'
+match = {{ image = ['assay.test/complaining/**'] }}
+mode = 'enforce'
+[[rule.signature]]
+any = [{{ key = 'release' }}]
+[rule.filesystem]
+mode = 'enforce'
+exec = ['/bin/sleep']
+[rule.seccomp]
+mode = 'complain'
+incomplete = 'refuse'
+deny = ['sethostname']
+
+[[rule]]
 name = 'audited'
 match = {{ image = ['{debian}'] }}
 mode = 'enforce'
@@ -120,6 +134,8 @@ mode = 'audit'
 [[rule.signature]]
 any = [{{ key = 'release' }}]
 [rule.filesystem]
+mode = 'enforce'
+[rule.seccomp]
 mode = 'enforce'
 
 [[rule]]
