@@ -25,7 +25,7 @@ use crate::digest::Digest;
 use crate::identity::{self, Fault, Identity, Image, Question, Trail, Upper, Workload};
 use crate::oci::Layout;
 use crate::policy::activate::{LoadError, load_active};
-use crate::policy::{Active, Kind, Mode, Seccomp, SeccompMode, Unavailable};
+use crate::policy::{Active, Kind, Mode, Seccomp, SeccompMode, Tuning, Unavailable};
 use crate::runtime::{self, Base};
 use crate::seccomp::{self, Profile};
 use crate::store::{self, StateDir};
@@ -688,6 +688,7 @@ impl Desk {
             runtime: runtime.to_owned(),
             // A measurement that cannot be read is one that was never made.
             measured: runtime::measured(&self.state).unwrap_or_default(),
+            tunings: ruling.tunings.clone(),
             is_left_alone: false,
         };
         filter.is_left_alone = filter.subject().is_left_alone(&ruling.seccomp);
@@ -841,6 +842,7 @@ struct Filter {
     no_new_privileges: bool,
     runtime: String,
     measured: Vec<Base>,
+    tunings: Vec<Tuning>,
     is_left_alone: bool,
 }
 
@@ -852,6 +854,7 @@ impl Filter {
             no_new_privileges: self.no_new_privileges,
             runtime: &self.runtime,
             measured: &self.measured,
+            tunings: &self.tunings,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::identity::{Fault, Image, Upper, Workload};
 use crate::policy::{
     self, Active, Attributes, Filesystem, ImageName, Kind, Mode, Outcome, Restart, Rule, Runtime, Seccomp, SeccompMode,
+    Tuning,
 };
 use crate::trust::clock::Clock;
 use crate::verify::{Answer, Fact};
@@ -53,6 +54,8 @@ pub(super) struct Ruling {
     pub(super) filesystem: Filesystem,
     /// Which system calls it can make.
     pub(super) seccomp: Seccomp,
+    /// What is added to these, or taken from them.
+    pub(super) tunings: Vec<Tuning>,
     /// Whether the rule asks for an SBOM.
     pub(super) needs_sbom: bool,
     /// Predicate of the SBOM that met it.
@@ -81,6 +84,7 @@ impl Ruling {
             edits: Edits::default(),
             filesystem: Filesystem::default(),
             seccomp: Seccomp::default(),
+            tunings: Vec::new(),
             needs_sbom: false,
             sbom: None,
             files_rule: String::new(),
@@ -169,6 +173,7 @@ impl From<Outcome> for Ruling {
             edits: Edits::default(),
             filesystem: Filesystem::default(),
             seccomp: Seccomp::default(),
+            tunings: Vec::new(),
             needs_sbom: false,
             sbom: None,
             files_rule: String::new(),
@@ -302,7 +307,13 @@ pub(super) fn rule(
             }
         }
     };
-    Ruling { audit, ..ruling }
+    let tunings = active.tunings.iter();
+    let tunings = tunings.filter(|tuning| tuning.applies(case.name, &digests) && tuning.counts(case.clock.now));
+    Ruling {
+        audit,
+        tunings: tunings.cloned().collect(),
+        ..ruling
+    }
 }
 
 /// What a rule says under `enforce`.
@@ -459,6 +470,7 @@ mod tests {
     fn active(rules: Vec<Rule>) -> Active {
         Active {
             closure: Vec::new(),
+            tunings: Vec::new(),
             version: activate::VERSION,
             generation: 1,
             time: jiff::Timestamp::UNIX_EPOCH,

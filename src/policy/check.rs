@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::activate::VERSION;
 use super::schema::{self, Named, SourcePolicy, SourceRule};
-use super::{Active, Deny, Mode, Rule, diags};
+use super::{Active, Deny, Mode, Rule, Tuning, diags};
 use crate::diagnostic::{self, Diagnostic, Place, Severity, Source};
 use crate::trust::{self, Builder, Key, Root, SourceFile, Trust, TrustStore};
 
@@ -27,6 +27,8 @@ pub struct Checked {
     pub deny: Deny,
     /// Rules in the order in which they are searched.
     pub rules: Vec<Rule>,
+    /// Tunings of seccomp profiles, none before [`Checked::tuned`].
+    pub tunings: Vec<Tuning>,
     /// What is probably not what was meant.
     pub warnings: Vec<Diagnostic>,
 }
@@ -47,6 +49,7 @@ impl Checked {
             notation: self.notation,
             deny: self.deny,
             rules: self.rules,
+            tunings: self.tunings,
         }
     }
 }
@@ -90,6 +93,7 @@ pub fn check(policy: &Path, trust: &Path) -> Result<Checked, Vec<Diagnostic>> {
                 roots: trust.roots,
                 deny: read.deny,
                 rules: read.rules.into_iter().map(|read| read.rule).collect(),
+                tunings: Vec::new(),
                 warnings: found,
             })
         }

@@ -3,6 +3,7 @@
 //! Bytes and sets in, profiles out: nothing here reads a file, asks a kernel or decides.
 
 mod complain;
+mod export;
 mod intersect;
 mod profile;
 mod rules;
@@ -10,6 +11,7 @@ mod runtime_default;
 mod siblings;
 
 pub use complain::{Call, MAX_SEEN, SEEN_DIRECTORY, SEEN_VERSION, Seen, complain, listener};
+pub use export::{artifact, operator, union};
 pub use intersect::{intersect, narrow, without};
 pub use profile::{
     Action, Architecture, Argument, Entry, Error, Flag, MAX_BYTES, MAX_RULES, Operator, Permission, Profile,

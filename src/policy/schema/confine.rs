@@ -132,7 +132,7 @@ pub(super) fn seccomp<'s>(reader: &mut Reader<'s>, rule: &mut Table<'s>) -> Secc
 }
 
 /// Names of system calls of some machine, none of which is among `other`.
-fn calls(reader: &mut Reader<'_>, table: &mut Table<'_>, key: &str, other: &[String]) -> Vec<String> {
+pub(super) fn calls(reader: &mut Reader<'_>, table: &mut Table<'_>, key: &str, other: &[String]) -> Vec<String> {
     let mut calls = Vec::new();
     for text in reader.texts(table, key) {
         let name = text.get_ref();
