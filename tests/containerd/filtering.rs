@@ -22,6 +22,7 @@ on_each_containerd! {
     a_privileged_container_is_what_policy_says,
     equal_containers_get_equal_profiles,
     a_profile_is_explained_call_by_call,
+    a_tuning_adds_and_takes_away,
     complaints_are_heard_and_nothing_is_refused,
     an_audited_rule_only_complains,
     nobody_listens_beside_a_listener,
@@ -373,8 +374,8 @@ fn an_audited_rule_only_complains(case: &Case) {
     }
     let volume = volume();
     let container = filtered(case, "rehearsed-calls", REHEARSED, volume.path(), "sleep 60").start();
-    assert_ne!(error_of(&container, "ptrace"), ENOSYS);
-    suggested(case, "rehearsed-calls", "ptrace");
+    assert_ne!(error_of(&container, "bpf"), ENOSYS);
+    suggested(case, "rehearsed-calls", "bpf");
 }
 
 fn nobody_listens_beside_a_listener(case: &Case) {
@@ -410,10 +411,10 @@ fn a_complaining_container_does_not_wait_for_a_shim_that_was_killed(case: &Case)
         return;
     }
     let volume = volume();
-    let mount = number(Machine::X86_64, "ptrace").unwrap();
-    let script = format!("while :; do /probe/probe {mount}; done");
+    let number = number(Machine::X86_64, "bpf").unwrap();
+    let script = format!("while :; do /probe/probe {number}; done");
     let container = filtered(case, "orphan", COMPLAINING, volume.path(), &script).start();
-    suggested(case, "orphan", "\"ptrace\"");
+    suggested(case, "orphan", "\"bpf\"");
     let shim = rustix::process::Pid::from_raw(container.shim().cast_signed()).unwrap();
     rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
     // containerd takes the container away, whatever its processes were asking.
@@ -424,5 +425,78 @@ fn a_complaining_container_does_not_wait_for_a_shim_that_was_killed(case: &Case)
             Ok(())
         }
     });
-    suggested(case, "orphan", "\"ptrace\"");
+    suggested(case, "orphan", "\"bpf\"");
+}
+
+fn a_tuning_adds_and_takes_away(case: &Case) {
+    if !needs_assay("a profile") {
+        return;
+    }
+    let volume = volume();
+    let container = filtered(case, "tuned", KNOWN, volume.path(), "sleep 60").start();
+    assert_ne!(error_of(&container, "keyctl"), ENOSYS);
+    assert_eq!(error_of(&container, "sync"), ENOSYS);
+    let (_, syscalls) = decided(case, "tuned");
+    assert_eq!(
+        (syscalls.counts.tuning, syscalls.tunings),
+        (1, vec!["50.toml:1".to_owned()])
+    );
+    let (socket, id) = (case.daemon.socket(), case.id("tuned"));
+    let socket = socket.to_str().unwrap();
+    let seccomp = |arguments: &[&str]| {
+        let mut all = vec!["seccomp"];
+        all.extend(arguments);
+        all.extend(["--namespace", &case.daemon.scope, "--address", socket]);
+        let output = case.daemon.assay(&all);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (_, said) = seccomp(&["explain", &id, "keyctl", "sync"]);
+    for part in [
+        "keyctl: allowed by the tuning 50.toml:1 of platform until 2099-01-01T00:00:00Z: keys are tested",
+        "sync: not allowed: denied by the tuning 50.toml:1 of platform",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    // Every form of it is the profile that is loaded.
+    let native = Machine::native();
+    let loaded = loaded(case, "tuned");
+    for form in ["oci", "kubernetes", "kep-6061"] {
+        let (status, text) = seccomp(&["show", &id, "-o", form]);
+        assert_eq!(
+            (status, Profile::parse(text.as_bytes()).unwrap()),
+            (Some(0), loaded.clone()),
+            "{form}"
+        );
+    }
+    let (_, spo) = seccomp(&["show", &id, "-o", "spo"]);
+    let spo: Value = serde_json::from_str(&spo).unwrap();
+    let spo = Profile::parse(spo["spec"].to_string().as_bytes()).unwrap();
+    assert_eq!(spo.effective(native), loaded.effective(native));
+    // A file, an image and a container stand for their profiles alike.
+    let file = volume.path().join("profile.json");
+    fs::write(&file, loaded.to_json()).unwrap();
+    let file = file.to_str().unwrap();
+    assert_eq!(
+        seccomp(&["diff", file, &id]),
+        (Some(0), "both let the same calls through\n".to_owned())
+    );
+    let open = volume.path().join("open.json");
+    fs::write(&open, Profile::allow(native, ["ptrace"]).to_json()).unwrap();
+    let (status, merged) = seccomp(&["merge", open.to_str().unwrap(), &id]);
+    let merged = Profile::parse(merged.as_bytes()).unwrap().effective(native);
+    assert_eq!((status, merged.len()), (Some(0), loaded.effective(native).len() + 1));
+    let (status, said) = seccomp(&["lint", open.to_str().unwrap()]);
+    assert!(
+        status == Some(1) && said.contains("before the program starts"),
+        "{said}"
+    );
+    let (status, said) = seccomp(&["lint"]);
+    assert_eq!(
+        (status, said.as_str()),
+        (
+            Some(1),
+            "50.toml:9: the tuning of nobody was used by no container of the decision log\n"
+        )
+    );
+    drop(container);
 }
