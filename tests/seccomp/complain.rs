@@ -115,10 +115,9 @@ fn what_the_container_was_refused_before_is_refused_in_complain_mode_too() {
 #[test]
 fn without_a_listener_calls_fail_and_nothing_waits() {
     let node = Node::new();
-    let profile = node.profile(None, &["uname"]);
+    let profile = node.profile(None, &["sched_getaffinity"]);
     let complaints = node.begin();
-    let script =
-        "while :; do if /busybox uname >/dev/null 2>&1; then echo up; else echo down; fi; /busybox sleep 0.1; done";
+    let script = "while :; do if /busybox taskset -p 1 >/dev/null 2>&1; then echo up; else echo down; fi; /busybox sleep 0.1; done";
     let container = Container::run(&profile, true, &["/busybox", "sh", "-c", script]);
     until("calls go on", || container.output().contains("up").then_some(()));
     assert!(!container.output().contains("down"));
