@@ -148,6 +148,8 @@ codes! {
     RootOld = "root-old",
     /// A refreshed trusted root that cannot be used.
     RootDamaged = "root-damaged",
+    /// A tuning of seccomp profiles that does not count any more.
+    TuningExpired = "tuning-expired",
 }
 
 impl fmt::Display for Code {

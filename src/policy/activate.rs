@@ -99,7 +99,9 @@ impl LoadError {
 /// # Errors
 /// Any fault in the sources, and a state directory that cannot be used. What was in force stays in force.
 pub fn activate(config: &Config) -> Result<Activated, ActivateError> {
-    let mut checked = check(&config.policy, &config.trust, &config.closure).map_err(Diagnostics)?;
+    let mut checked = check(&config.policy, &config.trust, &config.closure)
+        .and_then(|checked| checked.tuned(&config.seccomp, Timestamp::now()))
+        .map_err(Diagnostics)?;
     let state = StateDir::open(&config.state)?;
     refresh_roots(&state, &mut checked);
     let directory = state.subdir(DIRECTORY)?;
@@ -202,6 +204,7 @@ fn says_the_same(active: &Active, checked: &Checked) -> bool {
         && active.closure == checked.closure
         && active.deny == checked.deny
         && active.rules == checked.rules
+        && active.tunings == checked.tunings
 }
 
 /// The policy in force and the digest of its document, which changes whenever the policy does.
@@ -249,6 +252,7 @@ mod tests {
             policy: root.join("policy.d"),
             trust: root.join("trust.d"),
             closure: root.join("closure.d"),
+            seccomp: root.join("seccomp.d"),
             ..Config::default()
         };
         fs::create_dir(&config.policy).unwrap();
@@ -375,6 +379,22 @@ mod tests {
             }
         }
         assert!(!activate(&config).unwrap().changed);
+    }
+
+    #[test]
+    fn tunings_are_part_of_what_is_activated() {
+        let (_folder, config) = node();
+        activate(&config).unwrap();
+        fs::create_dir(&config.seccomp).unwrap();
+        let tune = "[[tune]]\nimage = ['**']\nallow = ['ptrace']\nreason = 'a'\nowner = 'b'\n";
+        let file = config.seccomp.join("50.toml");
+        fs::write(&file, format!("{tune}expires = '2099-01-01T00:00:00Z'\n")).unwrap();
+        assert!(activate(&config).unwrap().changed);
+        assert_eq!(load(&config).unwrap().0.tunings.len(), 1);
+        assert!(!activate(&config).unwrap().changed);
+        fs::write(&file, tune).unwrap();
+        assert!(matches!(activate(&config), Err(ActivateError::Sources(_))));
+        assert_eq!(load(&config).unwrap().0.tunings.len(), 1);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::activate::VERSION;
 use super::schema::{self, Named, SourcePolicy, SourceRule};
-use super::{Active, Deny, Mode, Rule, diags};
+use super::{Active, Deny, Mode, Rule, Tuning, diags};
 use crate::closure::Rules;
 use crate::diagnostic::{self, Diagnostic, Place, Severity, Source};
 use crate::trust::{self, Builder, Key, Root, SourceFile, Trust, TrustStore};
@@ -30,6 +30,8 @@ pub struct Checked {
     pub rules: Vec<Rule>,
     /// Further rules of the closure, file by file: its path and its text.
     pub closure: Vec<(String, String)>,
+    /// Tunings of seccomp profiles, none before [`Checked::tuned`].
+    pub tunings: Vec<Tuning>,
     /// What is probably not what was meant.
     pub warnings: Vec<Diagnostic>,
 }
@@ -50,6 +52,7 @@ impl Checked {
             notation: self.notation,
             deny: self.deny,
             rules: self.rules,
+            tunings: self.tunings,
         }
     }
 }
@@ -106,6 +109,7 @@ pub fn check(policy: &Path, trust: &Path, closure: &Path) -> Result<Checked, Vec
                 deny: read.deny,
                 rules: read.rules.into_iter().map(|read| read.rule).collect(),
                 closure,
+                tunings: Vec::new(),
                 warnings: found,
             })
         }
@@ -572,20 +576,13 @@ mod tests {
 
     #[test]
     fn tables_of_later_versions_say_so() {
-        insta::assert_snapshot!(said(&rule("[[rule.provenance]]\nbuilder = [\"x\"]\n[[rule.sbom]]\nany = []\n[rule.seccomp]\nmode = \"complain\"")), @r#"
+        insta::assert_snapshot!(said(&rule("[[rule.provenance]]\nbuilder = [\"x\"]\n[[rule.sbom]]\nany = []")), @r#"
         error[empty]: `any` is an empty list
          --> /etc/assay/policy.d/50.toml:8:7
           |
         8 | any = []
           |       ^^
          help: name at least one
-
-        error[not-supported]: mode = "complain" in [rule.seccomp] is not supported by this version of Assay
-         --> /etc/assay/policy.d/50.toml:9:1
-          |
-        9 | [rule.seccomp]
-          | ^^^^^^^^^^^^^^
-         help: write mode = "enforce" or "off"
 
         error[trust-unknown]: trust holds no [[builder]] `x`
          --> /etc/assay/policy.d/50.toml:6:12

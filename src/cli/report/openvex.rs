@@ -249,6 +249,7 @@ mod tests {
                 .collect(),
             unattested: Vec::new(),
             unfollowed: Vec::new(),
+            calls: None,
             findings: Vec::new(),
         }
     }
