@@ -24,7 +24,16 @@ const MIN_ADMIT_TIMEOUT: Duration = Duration::from_millis(100);
 /// Longest time that `admit` may be given; kubelet gives up on a container after some minutes.
 const MAX_ADMIT_TIMEOUT: Duration = Duration::from_secs(600);
 
-const KEYS: &[&str] = &["state", "run", "policy", "trust", "oci_runtime", "admit_timeout"];
+const KEYS: &[&str] = &[
+    "state",
+    "run",
+    "policy",
+    "trust",
+    "closure",
+    "seccomp",
+    "oci_runtime",
+    "admit_timeout",
+];
 
 /// Options of a containerd handler that the shim reads from a file named by the handler's `ConfigPath`, which is this
 /// configuration too. Anywhere else they have no effect.
@@ -53,6 +62,10 @@ pub struct Config {
     pub policy: PathBuf,
     /// Folder or file of trust.
     pub trust: PathBuf,
+    /// Folder or file of further rules of the closure; it need not exist.
+    pub closure: PathBuf,
+    /// Folder or file of tunings of seccomp profiles; it may be missing.
+    pub seccomp: PathBuf,
     /// Name or path of the OCI runtime; containerd's `BinaryName` option wins.
     pub oci_runtime: String,
     /// How long `assay admit` may take before the container is refused.
@@ -66,6 +79,8 @@ impl Default for Config {
             run: "/run/assay".into(),
             policy: "/etc/assay/policy.d".into(),
             trust: "/etc/assay/trust.d".into(),
+            closure: "/etc/assay/closure.d".into(),
+            seccomp: "/etc/assay/seccomp.d".into(),
             oci_runtime: "runc".to_owned(),
             admit_timeout: Duration::from_secs(10),
         }
@@ -121,6 +136,8 @@ impl Config {
             ("run", &mut config.run),
             ("policy", &mut config.policy),
             ("trust", &mut config.trust),
+            ("closure", &mut config.closure),
+            ("seccomp", &mut config.seccomp),
         ] {
             if let Some(text) = reader.text(&mut table, key) {
                 require_absolute(&mut reader, key, &text);
@@ -218,6 +235,8 @@ mod tests {
             run = "/run/other"
             policy = "/srv/policy.toml"
             trust = "/srv/trust"
+            closure = "/srv/closure"
+            seccomp = "/srv/seccomp"
             oci_runtime = "/usr/bin/crun"
             admit_timeout = "1m 500ms"
         "#;
@@ -228,6 +247,8 @@ mod tests {
                 run: "/run/other".into(),
                 policy: "/srv/policy.toml".into(),
                 trust: "/srv/trust".into(),
+                closure: "/srv/closure".into(),
+                seccomp: "/srv/seccomp".into(),
                 oci_runtime: "/usr/bin/crun".to_owned(),
                 admit_timeout: Duration::from_millis(60_500),
             })
@@ -247,7 +268,7 @@ mod tests {
         /etc/assay/config.toml:4:9: `trust` is not an absolute path without `..` (path-not-absolute); start it with / and leave out `..`
         /etc/assay/config.toml:5:15: `oci_runtime` is not an absolute path without `..` (path-not-absolute); start it with / and leave out `..`
         /etc/assay/config.toml:6:17: `0s` is no time for `admit_timeout` (invalid-value); from "100ms" to "10m", "10s" for example
-        /etc/assay/config.toml:7:1: config.toml has no key `stat` (unknown-key); its keys are `state`, `run`, `policy`, `trust`, `oci_runtime` and `admit_timeout`
+        /etc/assay/config.toml:7:1: config.toml has no key `stat` (unknown-key); its keys are `state`, `run`, `policy`, `trust`, `closure`, `seccomp`, `oci_runtime` and `admit_timeout`
         "#);
         for timeout in ["-1s", "1", "soon", "11m", "99999999999999999999s", "1 month"] {
             let Diagnostics(faults) = parse(&format!("admit_timeout = \"{timeout}\"")).unwrap_err();

@@ -7,7 +7,7 @@
 pub mod strict;
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::ops::Range;
@@ -148,6 +148,8 @@ codes! {
     RootOld = "root-old",
     /// A refreshed trusted root that cannot be used.
     RootDamaged = "root-damaged",
+    /// A tuning of seccomp profiles that does not count any more.
+    TuningExpired = "tuning-expired",
 }
 
 impl fmt::Display for Code {
@@ -501,6 +503,29 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// A value as JSON, in which every character that [`printable`] would change is escaped as JSON has it.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub fn json(value: &impl serde::Serialize) -> serde_json::Result<String> {
+    let text = serde_json::to_string_pretty(value)?;
+    if !text.contains(|c| is_treacherous(c) && c != '\n') {
+        return Ok(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 64);
+    for c in text.chars() {
+        // Line breaks are those between the values; serde has escaped all others below U+0020.
+        if is_treacherous(c) && c != '\n' {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
+        } else {
+            escaped.push(c);
+        }
+    }
+    Ok(escaped)
+}
+
 /// A source text as it may be drawn: as [`printable`], but every character keeps its length in bytes, so that spans
 /// still point where they did.
 #[must_use]
@@ -529,6 +554,15 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[test]
+    fn json_means_the_same_and_holds_no_character_that_a_terminal_obeys() {
+        let value = ["\u{9b}31m", "\u{202e}x\u{200b}", "\u{e0041}", "a\nb\u{1b}", "é"];
+        let text = json(&value).unwrap();
+        assert!(!text.contains(|c| is_treacherous(c) && c != '\n'), "{text:?}");
+        assert!(text.contains("é"));
+        assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), value);
+    }
 
     #[test]
     fn codes_are_unique_and_kebab_case() {

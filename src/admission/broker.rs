@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use super::analysis::Analysis;
-use super::filter;
+use super::filter::{self, Syscalls};
 use super::log::LOG;
 use super::memo::Inputs;
 use super::minimize::{self, Shown};
@@ -25,9 +25,9 @@ use crate::digest::Digest;
 use crate::identity::{self, Fault, Identity, Image, Question, Trail, Upper, Workload};
 use crate::oci::Layout;
 use crate::policy::activate::{LoadError, load_active};
-use crate::policy::{Active, Kind, Mode, Seccomp, SeccompMode, Unavailable};
+use crate::policy::{Active, Kind, Mode, Seccomp, SeccompMode, Tuning, Unavailable};
 use crate::runtime::{self, Base};
-use crate::seccomp::Profile;
+use crate::seccomp::{self, Profile};
 use crate::store::{self, StateDir};
 use crate::trust::clock::Clock;
 use crate::verify::TimeSource;
@@ -441,6 +441,8 @@ struct Desk {
     state: StateDir,
     /// Without one, nothing is remembered.
     run: Option<StateDir>,
+    /// Path of that, also where it cannot be used.
+    run_directory: PathBuf,
     evidence: StateDir,
     active: Active,
     policy: Digest,
@@ -455,6 +457,7 @@ impl Desk {
         Ok(Self {
             evidence: state.subdir(EVIDENCE).map_err(Obstacle::State)?,
             run: StateDir::open(&config.run).ok(),
+            run_directory: config.run.clone(),
             clock: Clock::read(&state),
             state,
             active,
@@ -565,11 +568,16 @@ impl Desk {
             }
         };
         let wanted = ruling.seccomp.mode != SeccompMode::Off;
+        let complains = ruling.seccomp.mode == SeccompMode::Complain;
         let filter = wanted
             .then(|| self.filter(&request.runtime, &identity.workload, ruling))
             .transpose();
         let filter = match filter {
             Ok(filter) => filter,
+            Err((_, reason, _)) if complains => {
+                decision.syscalls = Some(Syscalls::unheard(reason));
+                None
+            }
             Err((code, reason, fix)) => {
                 *ruling = ruling.instead(code, reason, fix, false);
                 return;
@@ -615,6 +623,7 @@ impl Desk {
                 }
                 found.calls
             }
+            Ok(Shown::Refused { reason, .. }) if case.everything && complains => Some(Analysis::incomplete(&reason)),
             Ok(Shown::Refused { code, reason, fix }) => {
                 *ruling = ruling.instead(code, reason, fix.as_str(), true);
                 return;
@@ -648,7 +657,7 @@ impl Desk {
         };
         if let Some(filter) = filter
             && let Err((code, reason, fix, is_policy)) =
-                self.compose(&filter, calls.unwrap_or_default(), ruling, decision)
+                self.compose(request, &filter, calls.unwrap_or_default(), ruling, decision)
         {
             *ruling = ruling.instead(code, reason, fix, is_policy);
         }
@@ -679,6 +688,7 @@ impl Desk {
             runtime: runtime.to_owned(),
             // A measurement that cannot be read is one that was never made.
             measured: runtime::measured(&self.state).unwrap_or_default(),
+            tunings: ruling.tunings.clone(),
             is_left_alone: false,
         };
         filter.is_left_alone = filter.subject().is_left_alone(&ruling.seccomp);
@@ -709,30 +719,42 @@ impl Desk {
     /// Makes the profile of a container part of its edits.
     fn compose(
         &self,
+        request: &Request,
         filter: &Filter,
         calls: Analysis,
         ruling: &mut Ruling,
         decision: &mut Decision,
     ) -> Result<(), (&'static str, String, &'static str, bool)> {
-        let (profile, syscalls) = filter::compose(&ruling.seccomp, &filter.subject(), calls).map_err(|reason| {
-            (
-                "syscalls-incomplete",
-                reason,
-                "set incomplete = \"fallback\" in the rule's [rule.seccomp], or see: assay seccomp show IMAGE",
-                true,
-            )
-        })?;
-        if let Some(profile) = &profile {
-            let digest = filter::keep(&self.state, profile).map_err(|error| {
+        let (mut profile, mut syscalls) =
+            filter::compose(&ruling.seccomp, &filter.subject(), calls).map_err(|reason| {
                 (
+                    "syscalls-incomplete",
+                    reason,
+                    "set incomplete = \"fallback\" in the rule's [rule.seccomp], or see: assay seccomp show IMAGE",
+                    true,
+                )
+            })?;
+        let complains = ruling.seccomp.mode == SeccompMode::Complain;
+        if complains {
+            let socket = seccomp::listener(&self.run_directory, &request.namespace, &request.container);
+            let listener = socket.to_str().filter(|_| !request.checkpoint);
+            let complaining = filter::complain(profile.as_ref(), &filter.subject(), listener);
+            profile = complaining.map_err(|why| why.clone_into(&mut syscalls.unheard)).ok();
+        }
+        match profile.as_ref().map(|profile| filter::keep(&self.state, profile)) {
+            Some(Ok(digest)) => ruling.edits.seccomp = Some(digest),
+            Some(Err(error)) if complains => syscalls.unheard = format!("its profile cannot be kept: {error}"),
+            Some(Err(error)) => {
+                return Err((
                     "state-unwritable",
                     format!("its seccomp profile cannot be kept: {error}"),
                     "an administrator makes the state directory root's own, mode 0700, and writable",
                     false,
-                )
-            })?;
-            ruling.edits.seccomp = Some(digest);
+                ));
+            }
+            None => {}
         }
+        syscalls.profile = ruling.edits.seccomp;
         decision.syscalls = Some(syscalls);
         Ok(())
     }
@@ -820,6 +842,7 @@ struct Filter {
     no_new_privileges: bool,
     runtime: String,
     measured: Vec<Base>,
+    tunings: Vec<Tuning>,
     is_left_alone: bool,
 }
 
@@ -831,6 +854,7 @@ impl Filter {
             no_new_privileges: self.no_new_privileges,
             runtime: &self.runtime,
             measured: &self.measured,
+            tunings: &self.tunings,
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::analysis::Analysis;
 use super::memo;
 use crate::digest::Digest;
-use crate::policy::{Incomplete, Privileged, Seccomp, SeccompMode};
+use crate::policy::{Incomplete, Privileged, Seccomp, SeccompMode, Tuning};
 use crate::runtime::{self, Base};
 use crate::seccomp::{self, Profile};
 use crate::store::{self, StateDir};
@@ -36,6 +36,27 @@ pub struct Syscalls {
     /// Digest of the profile; none where the container keeps what it had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Digest>,
+    /// Tunings that apply to its image, by file and line.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tunings: Vec<String>,
+    /// Why nothing is listened to although the rule says complain: the container keeps what it had.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub unheard: String,
+}
+
+impl Syscalls {
+    /// What there is to say where complain mode takes nothing away and hears nothing either.
+    pub(super) fn unheard(why: String) -> Self {
+        Self {
+            mode: SeccompMode::Complain,
+            from: Origin::Nothing,
+            counts: Counts::default(),
+            unknown: Vec::new(),
+            profile: None,
+            tunings: Vec::new(),
+            unheard: why,
+        }
+    }
 }
 
 /// What a profile is made from.
@@ -62,6 +83,9 @@ pub struct Counts {
     pub base: usize,
     /// From the rule.
     pub policy: usize,
+    /// From tunings.
+    #[serde(default)]
+    pub tuning: usize,
     /// Because they belong to one of those.
     pub siblings: usize,
     /// What the profile allows at last, with some arguments at least.
@@ -81,6 +105,8 @@ pub(super) struct Subject<'a> {
     pub(super) runtime: &'a str,
     /// What was measured on this node.
     pub(super) measured: &'a [Base],
+    /// What is added for its image, and taken away.
+    pub(super) tunings: &'a [Tuning],
 }
 
 impl Subject<'_> {
@@ -90,29 +116,38 @@ impl Subject<'_> {
         self.own.is_none() && rule.privileged == Privileged::Unconfined && OF_PRIVILEGED.iter().all(has)
     }
 
+    /// The calls that tunings allow.
+    fn tuned(&self) -> BTreeSet<String> {
+        let allowed = self.tunings.iter().flat_map(|tuning| &tuning.allow);
+        allowed.cloned().collect()
+    }
+
     /// The calls that the OCI runtime makes itself.
     pub(super) fn base(&self) -> BTreeSet<String> {
         runtime::base(self.runtime, self.no_new_privileges, self.measured)
     }
 }
 
-/// The profile of a container, none where it keeps what it has; and what to say about it.
+/// The profile under which enforcing puts a container, none where it keeps what it has; and what to say about it.
 ///
 /// # Errors
-/// Why it must not run: its calls are not all known, and its rule refuses that.
+/// Why it must not run: its calls are not all known, and its rule refuses that. Complain mode refuses nothing.
 pub(super) fn compose(
     rule: &Seccomp,
     subject: &Subject<'_>,
     analysis: Analysis,
 ) -> Result<(Option<Profile>, Syscalls), String> {
     let machine = Machine::native();
-    let denied: BTreeSet<String> = rule.deny.iter().cloned().collect();
+    let tuned = subject.tunings.iter().flat_map(|tuning| &tuning.deny);
+    let denied: BTreeSet<String> = rule.deny.iter().chain(tuned).cloned().collect();
     let mut syscalls = Syscalls {
         mode: rule.mode,
         from: Origin::Files,
         counts: Counts::default(),
         unknown: analysis.unknown,
         profile: None,
+        tunings: subject.tunings.iter().map(|tuning| tuning.source.clone()).collect(),
+        unheard: String::new(),
     };
     let profile = if subject.is_left_alone(rule) {
         syscalls.from = Origin::Nothing;
@@ -120,7 +155,7 @@ pub(super) fn compose(
         let everything = crate::syscalls::all(machine).map(|(_, name)| name);
         (!denied.is_empty()).then(|| seccomp::without(&Profile::allow(machine, everything), &denied))
     } else if let Some(first) = syscalls.unknown.first() {
-        if rule.incomplete == Incomplete::Refuse {
+        if rule.incomplete == Incomplete::Refuse && rule.mode != SeccompMode::Complain {
             let more = match syscalls.unknown.len() - 1 {
                 0 => String::new(),
                 more => format!(", and {more} more"),
@@ -149,6 +184,7 @@ pub(super) fn compose(
         };
         syscalls.counts.base = add(subject.base());
         syscalls.counts.policy = add(rule.allow.iter().cloned().collect());
+        syscalls.counts.tuning = add(subject.tuned());
         let siblings: BTreeSet<String> = seccomp::siblings(&names, machine)
             .into_keys()
             .map(str::to_owned)
@@ -164,6 +200,50 @@ pub(super) fn compose(
     Ok((profile, syscalls))
 }
 
+/// The profile of complain mode: `enforced` is what enforcing would load, `listener` the socket of its shim, none where
+/// nobody can listen.
+///
+/// # Errors
+/// Why nothing is listened to.
+pub(super) fn complain(
+    enforced: Option<&Profile>,
+    subject: &Subject<'_>,
+    listener: Option<&str>,
+) -> Result<Profile, &'static str> {
+    let enforced = enforced.ok_or("enforcing would take nothing away")?;
+    let listener = listener.ok_or("a container from a checkpoint keeps the filter that it had then")?;
+    let profile = seccomp::complain(subject.own, enforced, Machine::native(), listener)
+        .ok_or("its own profile has a listener already, and a container cannot have two")?;
+    if profile.listener_path.is_empty() {
+        return Err("enforcing would take nothing away");
+    }
+    Ok(profile)
+}
+
+/// Whose tuning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct By {
+    /// Its file and line.
+    pub source: String,
+    /// Why it is there.
+    pub why: String,
+    /// Who answers for it.
+    pub owner: String,
+    /// Until when it counts.
+    pub expires: jiff::Timestamp,
+}
+
+impl By {
+    fn new(tuning: &Tuning) -> Self {
+        Self {
+            source: tuning.source.clone(),
+            why: tuning.reason.clone(),
+            owner: tuning.owner.clone(),
+            expires: tuning.expires,
+        }
+    }
+}
+
 /// Why a profile allows a call, or does not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "because")]
@@ -174,6 +254,8 @@ pub enum Reason {
     Runtime,
     /// The rule allows it.
     Policy,
+    /// A tuning allows it.
+    Tuning(By),
     /// It belongs to another one.
     Sibling {
         /// That one.
@@ -185,6 +267,8 @@ pub enum Reason {
     Fallback,
     /// The rule denies it.
     Denied,
+    /// A tuning denies it.
+    TunedOut(By),
     /// The container's own profile does not allow it.
     Own,
     /// Nothing makes it.
@@ -195,7 +279,7 @@ impl Reason {
     /// Whether the call is allowed.
     #[must_use]
     pub fn allows(&self) -> bool {
-        !matches!(self, Self::Denied | Self::Own | Self::Unneeded)
+        !matches!(self, Self::Denied | Self::TunedOut(_) | Self::Own | Self::Unneeded)
     }
 }
 
@@ -228,11 +312,21 @@ pub(super) fn show(rule: &Seccomp, subject: &Subject<'_>, analysis: Analysis) ->
     let base = subject.base();
     let mut known: BTreeSet<String> = analysis.calls.union(&base).cloned().collect();
     known.extend(rule.allow.iter().cloned());
+    known.extend(subject.tuned());
+    let tuned = |name: &str, list: fn(&Tuning) -> &Vec<String>| {
+        let tuning = subject
+            .tunings
+            .iter()
+            .find(|tuning| list(tuning).iter().any(|call| call == name));
+        tuning.map(By::new)
+    };
     let siblings = seccomp::siblings(&known, machine);
     let reason = |name: &str| {
         let allowed = effective.as_ref().is_none_or(|effective| effective.contains_key(name));
         if rule.deny.iter().any(|denied| denied == name) {
             Reason::Denied
+        } else if let Some(by) = tuned(name, |tuning| &tuning.deny) {
+            Reason::TunedOut(by)
         } else if syscalls.from != Origin::Files {
             if allowed { Reason::Fallback } else { Reason::Own }
         } else {
@@ -242,6 +336,8 @@ pub(super) fn show(rule: &Seccomp, subject: &Subject<'_>, analysis: Analysis) ->
                 Reason::Runtime
             } else if rule.allow.iter().any(|allowed| allowed == name) {
                 Reason::Policy
+            } else if let Some(by) = tuned(name, |tuning| &tuning.allow) {
+                Reason::Tuning(by)
             } else if let Some(sibling) = siblings.get(name) {
                 Reason::Sibling {
                     of: sibling.of.to_owned(),
@@ -300,6 +396,7 @@ mod tests {
             no_new_privileges: true,
             runtime: "runc",
             measured: &[],
+            tunings: &[],
         }
     }
 
@@ -339,6 +436,46 @@ mod tests {
         assert!(allows(&unconfined, "getrandom") && allows(&unconfined, "ptrace") && !allows(&unconfined, "mount"));
         assert_eq!(said.from, Origin::Files);
         assert_eq!(said.profile, Some(Digest::of(&unconfined.to_json())));
+    }
+
+    #[test]
+    fn tunings_are_counted_and_named_and_what_is_denied_stays_so() {
+        let rule = Seccomp {
+            mode: SeccompMode::Enforce,
+            deny: vec!["bpf".to_owned()],
+            ..Seccomp::default()
+        };
+        let tuning = Tuning {
+            source: "50.toml:3".to_owned(),
+            image: Vec::new(),
+            digest: Vec::new(),
+            allow: vec!["bpf".to_owned(), "ptrace".to_owned(), "read".to_owned()],
+            deny: vec!["getrandom".to_owned()],
+            reason: "gdb".to_owned(),
+            owner: "team".to_owned(),
+            expires: jiff::Timestamp::MAX,
+        };
+        let tunings = [tuning];
+        let subject = Subject {
+            tunings: &tunings,
+            ..subject(None)
+        };
+        let shown = show(&rule, &subject, analysis(&["read", "getrandom"], &[])).unwrap();
+        let profile = shown.profile.unwrap();
+        assert!(allows(&profile, "ptrace") && !allows(&profile, "bpf") && !allows(&profile, "getrandom"));
+        assert_eq!((shown.syscalls.counts.tuning, shown.syscalls.counts.derived), (2, 2));
+        assert_eq!(shown.syscalls.tunings, ["50.toml:3"]);
+        let by = By::new(&tunings[0]);
+        let reason = |name: &str| shown.reasons[name].clone();
+        assert_eq!(
+            [reason("read"), reason("ptrace"), reason("bpf"), reason("getrandom")],
+            [
+                Reason::Files,
+                Reason::Tuning(by.clone()),
+                Reason::Denied,
+                Reason::TunedOut(by)
+            ]
+        );
     }
 
     #[test]

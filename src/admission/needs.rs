@@ -430,7 +430,7 @@ fn starts(question: &Question, contents: Vec<RawFd>) -> closure::Roots {
         closure::Mounted {
             destination: mount.destination.clone(),
             writable: mount.writable,
-            programs: content.is_some(),
+            programs: mount.programs,
             content: content.unwrap_or(closure::Content::Unknown),
         }
     });

@@ -20,32 +20,24 @@ use crate::identity::{SpecMount, Workload};
 
 /// Stands for what was taken out.
 const ANY: &str = "_";
-/// File systems of the kernel, and such as are empty when the container starts: nobody put a program there for it.
-const WITHOUT_FILES: &[&str] = &[
-    "proc",
-    "sysfs",
-    "cgroup",
-    "cgroup2",
-    "mqueue",
-    "devpts",
-    "tmpfs",
-    "securityfs",
-    "debugfs",
-    "tracefs",
-    "bpf",
-];
-/// What containerd and the kubelet mount into every container; different in each pod, and nothing that is run.
+/// What containerd and the kubelet mount into every container, different in each pod.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// The same, and nothing that is run.
 const OF_THE_POD: &[&str] = &[
     "/etc/hosts",
     "/etc/hostname",
     "/etc/resolv.conf",
     "/dev/termination-log",
-    "/dev/shm",
     "/run/secrets/kubernetes.io/serviceaccount",
     "/var/run/secrets/kubernetes.io/serviceaccount",
 ];
 /// Variables that Kubernetes sets for each service of a namespace.
 const OF_SERVICES: &[&str] = &["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"];
+/// What may follow a number: units of time and size, as programs read them. `1.sh` and `7z` are names.
+const UNITS: &[&str] = &[
+    "", "%", "b", "d", "g", "h", "k", "m", "s", "t", "w", "B", "G", "K", "M", "T", "ms", "us", "ns", "min", "sec",
+    "kb", "mb", "gb", "tb", "kB", "KB", "MB", "GB", "TB", "Ki", "Mi", "Gi", "Ti", "KiB", "MiB", "GiB", "TiB",
+];
 /// Most names in a mounted directory; a larger one is data, and only what a root names is missed in it.
 const MAX_NAMES: usize = 2000;
 /// Deepest nesting of mounted directories.
@@ -73,7 +65,9 @@ pub(super) struct Roots {
 pub(super) struct Mounted {
     pub(super) destination: String,
     pub(super) writable: bool,
-    /// What is there when the container is created; nothing where nobody put a program.
+    /// Files can be there that somebody put there.
+    pub(super) programs: bool,
+    /// What is there when the container is created; nothing where there are no such files or not all were looked at.
     pub(super) content: Option<Content>,
 }
 
@@ -127,6 +121,7 @@ pub(super) fn prepare(workload: &Workload) -> Prepared {
                 .options
                 .iter()
                 .any(|option| matches!(option.as_str(), "ro" | "rro")),
+            programs: is_bound(mount) && !is_configuration_of_the_pod(mount),
             content,
         });
         prepared.contents.extend(descriptor);
@@ -159,14 +154,14 @@ fn variable(entry: &str) -> Option<String> {
 /// A number, an address, a URL of another host, or an identifier that was drawn.
 fn is_value(text: &str) -> bool {
     let is_number = |text: &str| {
-        let digits = text
-            .trim_start_matches(['-', '+'])
-            .trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        digits.chars().any(|c| c.is_ascii_digit())
+        let number = text.trim_start_matches(['-', '+']);
+        let digits = number.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == '%');
+        let unit = number.get(digits.len()..).unwrap_or_default();
+        digits.ends_with(|c: char| c.is_ascii_digit())
             && digits
                 .chars()
                 .all(|c| c.is_ascii_digit() || matches!(c, '.' | ',' | '_'))
-            && text.len() - digits.len() <= 4
+            && UNITS.contains(&unit)
     };
     let is_address = |text: &str| {
         text.parse::<IpAddr>().is_ok()
@@ -193,18 +188,24 @@ fn is_value(text: &str) -> bool {
     is_number(text) || is_address(text) || is_drawn(text) || is_url(text)
 }
 
+/// Whether an OCI runtime binds the source: with such an option it does, whatever the type says. All others are file
+/// systems of the kernel, or are empty when the container starts.
+fn is_bound(mount: &SpecMount) -> bool {
+    let binds = |option: &String| matches!(option.as_str(), "bind" | "rbind");
+    mount.options.iter().any(binds) || matches!(mount.fs_type.as_str(), "bind" | "none")
+}
+
+fn is_configuration_of_the_pod(mount: &SpecMount) -> bool {
+    OF_THE_POD
+        .iter()
+        .any(|path| Path::new(&mount.destination).starts_with(path))
+}
+
 /// What a bind mount brings, with the descriptor through which it is read. Whatever cannot be looked at brings nothing
 /// that is known.
 fn content(mount: &SpecMount) -> Option<(Content, OwnedFd)> {
-    let is_bind = mount
-        .options
-        .iter()
-        .any(|option| matches!(option.as_str(), "bind" | "rbind"))
-        || matches!(mount.fs_type.as_str(), "bind" | "none");
-    let of_the_pod = OF_THE_POD
-        .iter()
-        .any(|path| Path::new(&mount.destination).starts_with(path));
-    if !is_bind || of_the_pod || WITHOUT_FILES.contains(&mount.fs_type.as_str()) {
+    let is_shared_memory = Path::new(&mount.destination).starts_with(SHARED_MEMORY);
+    if !is_bound(mount) || is_configuration_of_the_pod(mount) || is_shared_memory {
         return None;
     }
     // The OCI runtime follows links in a source, and so does this; what is then read is what it is bound to.
@@ -282,7 +283,7 @@ impl Fingerprint {
                 }
                 FileType::Symlink if !name.starts_with("..") => {
                     let target = rustix::fs::readlinkat(&directory, &name, Vec::new()).ok()?;
-                    self.hasher.update(target.as_bytes());
+                    self.hasher.update(format!("{target:?}\n").as_bytes());
                 }
                 _ => {}
             }
@@ -309,8 +310,8 @@ fn file_into(hasher: &mut Sha256, file: &OwnedFd, stat: &Stat, left: &mut u64) -
     hasher.update(format!("{size} ").as_bytes());
     if size > MAX_HASHED || size > *left {
         let times = format!(
-            "{} {} {} {} {}\n",
-            stat.st_ino, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec
+            "{} {} {} {} {} {}\n",
+            stat.st_dev, stat.st_ino, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec
         );
         hasher.update(times.as_bytes());
         return Some(());
@@ -386,6 +387,8 @@ mod tests {
             "app:main",
             "file:///srv/site",
             "2to3",
+            "1.sh",
+            "7z",
             "postgres",
         ];
         let env = ["APP=/srv/app:/opt/app", "LANG=C.UTF-8", "PATH=/usr/local/bin:/bin"];
@@ -395,11 +398,15 @@ mod tests {
     }
 
     fn mounted(source: &Path, options: &[&str]) -> Mounted {
+        mounted_as("bind", source, options)
+    }
+
+    fn mounted_as(fs_type: &str, source: &Path, options: &[&str]) -> Mounted {
         let workload = Workload {
             mounts: vec![SpecMount {
                 destination: "/config".to_owned(),
                 source: source.display().to_string(),
-                fs_type: "bind".to_owned(),
+                fs_type: fs_type.to_owned(),
                 options: options.iter().map(ToString::to_string).collect(),
             }],
             ..Workload::default()
@@ -439,7 +446,28 @@ mod tests {
             fs::write(large.path().join(number.to_string()), "").unwrap();
         }
         for source in [large.path(), Path::new("/no/such"), Path::new("/dev/null")] {
-            assert_eq!(mounted(source, &["bind"]).content, None, "{}", source.display());
+            let mounted = mounted(source, &["bind"]);
+            assert_eq!(mounted.content, None, "{}", source.display());
+            assert!(mounted.programs, "what was not looked at can hold programs");
         }
+        assert!(!mounted_as("tmpfs", Path::new("tmpfs"), &["nosuid"]).programs);
+    }
+
+    #[test]
+    fn what_is_bound_is_looked_at_whatever_its_type_says() {
+        let volume = volume("2026_01_01", "echo");
+        assert!(mounted_as("proc", volume.path(), &["rbind"]).content.is_some());
+    }
+
+    #[test]
+    fn the_target_of_a_link_is_not_taken_for_what_follows_it() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let file = other.path().join("b");
+        fs::write(&file, "echo").unwrap();
+        symlink("x", other.path().join("a")).unwrap();
+        let stat = rustix::fs::stat(&file).unwrap();
+        let rest = format!("x0 \"b\" {:o} {} {}\n4 echo", stat.st_mode, stat.st_uid, stat.st_gid);
+        symlink(rest, one.path().join("a")).unwrap();
+        assert_ne!(mounted(one.path(), &["bind"]), mounted(other.path(), &["bind"]));
     }
 }

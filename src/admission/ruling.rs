@@ -10,7 +10,8 @@ use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::identity::{Fault, Image, Upper, Workload};
 use crate::policy::{
-    self, Active, Attributes, Filesystem, ImageName, Kind, Mode, Outcome, Restart, Rule, Runtime, Seccomp,
+    self, Active, Attributes, Filesystem, ImageName, Kind, Mode, Outcome, Restart, Rule, Runtime, Seccomp, SeccompMode,
+    Tuning,
 };
 use crate::trust::clock::Clock;
 use crate::verify::{Answer, Fact};
@@ -53,6 +54,8 @@ pub(super) struct Ruling {
     pub(super) filesystem: Filesystem,
     /// Which system calls it can make.
     pub(super) seccomp: Seccomp,
+    /// What is added to these, or taken from them.
+    pub(super) tunings: Vec<Tuning>,
     /// Whether the rule asks for an SBOM.
     pub(super) needs_sbom: bool,
     /// Predicate of the SBOM that met it.
@@ -81,6 +84,7 @@ impl Ruling {
             edits: Edits::default(),
             filesystem: Filesystem::default(),
             seccomp: Seccomp::default(),
+            tunings: Vec::new(),
             needs_sbom: false,
             sbom: None,
             files_rule: String::new(),
@@ -125,17 +129,13 @@ impl Ruling {
         Self {
             rule: Some(rule.name.clone()),
             edits,
-            seccomp: match self.verdict {
-                Verdict::Allow => rule.seccomp.clone(),
-                Verdict::Refuse => Seccomp::default(),
-            },
             ..self
         }
-        .seeing(rule, rule.filesystem.mode, &evidence)
+        .seeing(rule, rule.filesystem.mode, rule.seccomp.mode, &evidence)
     }
 
-    /// An allow under which a container sees, or would see, what a rule says that `evidence` met.
-    fn seeing(self, rule: &Rule, mode: Mode, evidence: &[Fact]) -> Self {
+    /// An allow under which a container sees and calls, or would see and call, what a rule says that `evidence` met.
+    fn seeing(self, rule: &Rule, mode: Mode, calls: SeccompMode, evidence: &[Fact]) -> Self {
         if self.verdict == Verdict::Refuse {
             return self;
         }
@@ -143,6 +143,10 @@ impl Ruling {
             filesystem: Filesystem {
                 mode,
                 ..rule.filesystem.clone()
+            },
+            seccomp: Seccomp {
+                mode: calls,
+                ..rule.seccomp.clone()
             },
             needs_sbom: rule.tables.iter().any(|table| table.asks.family() == Family::Sbom),
             sbom: evidence.iter().find_map(|fact| match fact.details.as_deref() {
@@ -169,6 +173,7 @@ impl From<Outcome> for Ruling {
             edits: Edits::default(),
             filesystem: Filesystem::default(),
             seccomp: Seccomp::default(),
+            tunings: Vec::new(),
             needs_sbom: false,
             sbom: None,
             files_rule: String::new(),
@@ -282,16 +287,33 @@ pub(super) fn rule(
                 format!("only audit rules apply; under enforce they {would}"),
             );
             // Under enforce the first that allows would decide what is seen; audit never takes anything away.
+            let narrows = |rule: &Rule| rule.filesystem.mode != Mode::Off || rule.seccomp.mode != SeccompMode::Off;
             let seen = words
                 .iter()
-                .find(|(rule, said)| said.verdict == Verdict::Allow && rule.filesystem.mode != Mode::Off);
+                .find(|(rule, said)| said.verdict == Verdict::Allow && narrows(rule));
             match seen {
-                Some((rule, said)) => ruling.seeing(rule, Mode::Audit, &said.evidence),
+                Some((rule, said)) => {
+                    let files = match rule.filesystem.mode {
+                        Mode::Off => Mode::Off,
+                        Mode::Enforce | Mode::Audit => Mode::Audit,
+                    };
+                    let calls = match rule.seccomp.mode {
+                        SeccompMode::Off => SeccompMode::Off,
+                        SeccompMode::Enforce | SeccompMode::Complain => SeccompMode::Complain,
+                    };
+                    ruling.seeing(rule, files, calls, &said.evidence)
+                }
                 None => ruling,
             }
         }
     };
-    Ruling { audit, ..ruling }
+    let tunings = active.tunings.iter();
+    let tunings = tunings.filter(|tuning| tuning.applies(case.name, &digests) && tuning.counts(case.clock.now));
+    Ruling {
+        audit,
+        tunings: tunings.cloned().collect(),
+        ..ruling
+    }
 }
 
 /// What a rule says under `enforce`.
@@ -448,6 +470,7 @@ mod tests {
     fn active(rules: Vec<Rule>) -> Active {
         Active {
             closure: Vec::new(),
+            tunings: Vec::new(),
             version: activate::VERSION,
             generation: 1,
             time: jiff::Timestamp::UNIX_EPOCH,

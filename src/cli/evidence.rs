@@ -275,7 +275,7 @@ fn write(cache: &StateDir, wanted: &[Wanted], file: &File) -> Result<Exported, R
 }
 
 fn json(value: &impl Serialize) -> Exit {
-    match serde_json::to_string_pretty(value) {
+    match crate::diagnostic::json(value) {
         Ok(text) => {
             print(text);
             Exit::Done

@@ -170,7 +170,7 @@ fn list(output: Output, state: &StateDir) -> Exit {
 fn write(output: Output, value: &impl Serialize, text: impl FnOnce() -> String) -> Exit {
     match output {
         Output::Text => print(text()),
-        Output::Json => match serde_json::to_string_pretty(value) {
+        Output::Json => match crate::diagnostic::json(value) {
             Ok(json) => print(json),
             Err(error) => {
                 complain(format_args!("error: the result cannot be written as JSON: {error}"));

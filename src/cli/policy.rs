@@ -98,7 +98,8 @@ pub fn check(config: &Config, output: Output) -> Exit {
 
 /// Reads and checks policy at `policy`, and trust with its roots as they were refreshed last.
 fn sources(config: &Config, policy: &Path) -> Result<Checked, Vec<Diagnostic>> {
-    let mut checked = crate::policy::check(policy, &config.trust)?;
+    let checked = crate::policy::check(policy, &config.trust, &config.closure)?;
+    let mut checked = checked.tuned(&config.seccomp, Timestamp::now())?;
     // On a machine that is no node yet nothing is made for that.
     if config.state.exists()
         && let Ok(state) = StateDir::open(&config.state)
@@ -112,7 +113,7 @@ fn sources(config: &Config, policy: &Path) -> Result<Checked, Vec<Diagnostic>> {
 #[must_use]
 pub fn report(sound: bool, diagnostics: &[Diagnostic]) -> Exit {
     let diagnostics = diagnostics.iter().map(Record::new).collect();
-    match serde_json::to_string_pretty(&Report { sound, diagnostics }) {
+    match crate::diagnostic::json(&Report { sound, diagnostics }) {
         Ok(json) => print(json),
         Err(error) => {
             complain(format_args!("error: the report cannot be written as JSON: {error}"));
@@ -192,7 +193,7 @@ pub fn diff(config: &Config, args: &DiffArgs) -> Exit {
             }
             print(inert(&text(&comparison)));
         }
-        Output::Json => match serde_json::to_string_pretty(&comparison) {
+        Output::Json => match crate::diagnostic::json(&comparison) {
             Ok(json) => print(json),
             Err(error) => {
                 complain(format_args!("error: the comparison cannot be written as JSON: {error}"));

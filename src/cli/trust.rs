@@ -400,7 +400,7 @@ fn show_trust(config: &Config, output: Output) -> Exit {
             .collect(),
     };
     match output {
-        Output::Json => match serde_json::to_string_pretty(&shown) {
+        Output::Json => match crate::diagnostic::json(&shown) {
             Ok(json) => print(json),
             Err(error) => {
                 complain(format_args!("error: trust cannot be written as JSON: {error}"));

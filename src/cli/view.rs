@@ -49,7 +49,14 @@ enum Command {
 pub(super) struct Of {
     /// An image in containerd's store, by the name that a pod would use, or a container by its id
     #[arg(value_name = "IMAGE|CONTAINER", value_parser = NonEmptyStringValueParser::new())]
-    name: String,
+    pub(super) name: String,
+    #[command(flatten)]
+    pub(super) at: At,
+}
+
+/// Where it is.
+#[derive(Debug, clap::Args)]
+pub(super) struct At {
     /// containerd namespace that holds it
     #[arg(long, default_value = "k8s.io", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     namespace: String,
@@ -64,10 +71,17 @@ pub(super) struct Of {
 impl Of {
     /// The question about it.
     pub(super) fn subject(&self) -> Subject<'_> {
+        self.at.subject(&self.name)
+    }
+}
+
+impl At {
+    /// The question about an image or a container.
+    pub(super) fn subject<'a>(&'a self, name: &'a str) -> Subject<'a> {
         Subject {
             containerd: &self.address,
             namespace: &self.namespace,
-            name: &self.name,
+            name,
             kubernetes_namespace: self.kubernetes_namespace.as_deref(),
             explain: None,
             survey: false,
@@ -113,7 +127,7 @@ pub fn run(args: &Args, config: &Config) -> Exit {
             output: Output::Text,
             ..
         } => text(&decision, &needs, *paths),
-        Command::Show { .. } | Command::Suggest(_) => serde_json::to_string(&needs).unwrap_or_default(),
+        Command::Show { .. } | Command::Suggest(_) => crate::diagnostic::json(&needs).unwrap_or_default(),
     });
     Exit::Done
 }

@@ -458,12 +458,14 @@ fn take(run: &[u8], space: &Space<'_>, top: &BTreeSet<String>, names: &BTreeSet<
     if text.contains("Go buildinf:") || text.contains("/rustc/") {
         found.endless = true;
     }
-    if run.first().is_some_and(u8::is_ascii_lowercase)
-        && text
+    // What takes the shell's place is the command.
+    let command = text.strip_prefix("exec ").unwrap_or(text);
+    if command.starts_with(|c: char| c.is_ascii_lowercase())
+        && command
             .split_once(' ')
             .is_some_and(|(_, rest)| rest.starts_with(['-', '%', '"', '\'', '/', '>']))
     {
-        insert(&mut found.commands, text);
+        insert(&mut found.commands, command);
     }
     for (at, _) in text.match_indices('/') {
         let rest = text.get(at..).unwrap_or("");

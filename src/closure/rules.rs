@@ -133,24 +133,24 @@ impl Rules {
         rules.complete(faults)
     }
 
-    /// The built-in rules and those in a folder (its `*.toml` in the order of their names) or file. A place that does
-    /// not exist adds nothing.
+    /// An administrator's files in a folder (its `*.toml` in the order of their names) or file, each with its path and
+    /// its text. A place that does not exist has none.
     ///
     /// # Errors
-    /// Everything that is wrong with the files.
-    pub fn load(path: &Path) -> Result<Self, Vec<Diagnostic>> {
-        let mut rules = Self::builtin()?;
+    /// What cannot be read safely.
+    pub fn files(path: &Path) -> Result<Vec<(String, String)>, Vec<Diagnostic>> {
         if !path.try_exists().unwrap_or(true) && !path.is_symlink() {
-            return Ok(rules);
+            return Ok(Vec::new());
         }
+        let mut files = Vec::new();
         let mut faults = Vec::new();
         for file in diagnostic::toml_files(path).map_err(|fault| vec![fault])? {
             match Source::read(&file) {
-                Ok(source) => rules.parse(&source, &mut faults),
+                Ok(source) => files.push((file.display().to_string(), source.text.clone())),
                 Err(fault) => faults.push(fault),
             }
         }
-        rules.complete(faults)
+        if faults.is_empty() { Ok(files) } else { Err(faults) }
     }
 
     /// The built-in rules and those of an administrator's files, each with its path and its text.
@@ -334,10 +334,14 @@ mod tests {
         assert!(rules.shells.contains("sh") && rules.wrappers.contains("gosu"));
     }
 
+    fn load(path: &Path) -> Result<Rules, Vec<Diagnostic>> {
+        Rules::with(&Rules::files(path)?)
+    }
+
     #[test]
     fn an_administrators_rules_are_added_and_read_strictly() {
         let folder = tempfile::tempdir().unwrap();
-        let none = Rules::load(&folder.path().join("none")).unwrap();
+        let none = load(&folder.path().join("none")).unwrap();
         assert_eq!(none, Rules::builtin().unwrap());
         let file = folder.path().join("a.toml");
         std::fs::write(
@@ -345,13 +349,13 @@ mod tests {
             "[[rule]]\nname='x'\nreason='y'\nreached=['z']\nkeep=['/data/**']\n",
         )
         .unwrap();
-        assert_eq!(Rules::load(&file).unwrap().rules.len(), none.rules.len() + 1);
+        assert_eq!(load(&file).unwrap().rules.len(), none.rules.len() + 1);
         std::fs::write(
             &file,
             "[[rule]]\nname='x'\nkept=['/data/**']\nkeep=['data']\n[[hide]]\nname='a'\nreason='b'",
         )
         .unwrap();
-        let faults: Vec<_> = Rules::load(&file)
+        let faults: Vec<_> = load(&file)
             .unwrap_err()
             .iter()
             .map(|fault| fault.code.as_str())

@@ -513,17 +513,29 @@ impl Trace<'_> {
         if value.contains('/') || self.space.resolve(&join(cwd, value)).is_some() {
             if pattern::is_pattern(value) && value.starts_with('/') {
                 for path in self.space.expand(value) {
-                    self.named(&path, rule, origin, By::Command, cwd);
+                    self.given(&path, rule, origin, cwd);
                 }
             } else {
-                self.named(value, rule, origin, By::Command, cwd);
+                self.given(value, rule, origin, cwd);
             }
         }
         for part in value.split(['=', ',', ':', ' ', ';', '\'', '"', '@']) {
             if part.starts_with('/') && part.len() > 1 && part != value {
-                self.named(part, rule, origin, By::Command, cwd);
+                self.given(part, rule, origin, cwd);
             }
         }
+    }
+
+    /// What a command line gives to a program: it may be its configuration, or hold what it starts.
+    fn given(&mut self, path: &str, rule: &str, origin: &Origin, cwd: &str) {
+        self.named(path, rule, origin, By::Command, cwd);
+        let path = if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            join(cwd, path)
+        };
+        self.search_configuration(&path, "a file that the command line names names it");
+        self.own_programs(&path, "in a directory that the command line names", origin);
     }
 
     fn start_shell(

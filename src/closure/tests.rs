@@ -528,3 +528,87 @@ fn the_same_image_and_roots_give_the_same_closure() {
     assert_eq!(one.objects, other.objects);
     assert_eq!(one.hidden, other.hidden);
 }
+
+#[test]
+fn what_a_program_is_given_as_configuration_leads_to_what_it_names() {
+    let image = Image::new();
+    image
+        .programs(&[
+            "server",
+            "helper",
+            "included",
+            "mounted",
+            "commented",
+            "hook-tool",
+            "other",
+        ])
+        .file(
+            "/srv/given.conf",
+            "# /usr/bin/commented\nhelper /usr/bin/helper -x\ninclude \"/srv/more.conf\"\n",
+            0o644,
+        )
+        .file("/srv/more.conf", "exec=/usr/bin/included\n", 0o644)
+        .file("/srv/data.conf", "\0/usr/bin/other\n", 0o644)
+        .file("/srv/repository/hooks/post-receive", "#!/usr/bin/helper\n", 0o755)
+        .file("/srv/repository/hooks/pre-push.sample", "#!/usr/bin/other\n", 0o755);
+    let mut given = roots(&[
+        "server",
+        "--config=/srv/given.conf",
+        "-d",
+        "/srv/data.conf",
+        "--base=/srv/repository",
+    ]);
+    given.mounts.push(Mounted {
+        destination: "/etc/mounted".to_owned(),
+        content: Content::File(b"program '/usr/bin/mounted'".to_vec(), 0o644),
+        writable: false,
+        programs: true,
+    });
+    let closure = image.close(&given, Level::Balanced);
+    assert_eq!(
+        executables(&closure),
+        names(&[
+            "server",
+            "helper",
+            "included",
+            "mounted",
+            "/srv/repository/hooks/post-receive"
+        ])
+    );
+    assert!(closure.unfollowed.is_empty(), "{:?}", closure.unfollowed);
+}
+
+#[test]
+fn a_directory_that_configuration_names_keeps_the_images_own_scripts_and_what_they_start() {
+    let mut image = Image::new();
+    image
+        .programs(&["httpd", "sh", "tool", "packaged", "other"])
+        .file(
+            "/etc/httpd/site.conf",
+            "ScriptAlias /cgi-bin/ /usr/lib/cgi-bin/\n",
+            0o644,
+        )
+        .file("/etc/other/other.conf", "run /usr/bin/other\n", 0o644)
+        .file("/usr/lib/cgi-bin/own", "#!/usr/bin/sh\ntool\n", 0o755)
+        .file("/usr/lib/cgi-bin/brought", "#!/usr/bin/sh\npackaged\n", 0o755);
+    image.package("httpd", &["/usr/bin/httpd", "/etc/httpd/site.conf"]);
+    image.package("scripts", &["/usr/lib/cgi-bin/brought", "/etc/other/other.conf"]);
+    assert_eq!(
+        executables(&image.run(&["httpd"])),
+        names(&["httpd", "sh", "tool", "/usr/lib/cgi-bin/own"])
+    );
+}
+
+#[test]
+fn a_command_that_a_text_replaces_the_shell_by_is_started() {
+    let image = Image::new();
+    image.programs(&["sh", "compiler", "other"]).compile(
+        "/usr/bin/server",
+        "extern int system(const char *); const char *a = \"exec compiler -shared -o %o %s\"; void _start(void) { system(a); }",
+        &["-shared", "-nostdlib", "-fPIC"],
+    );
+    assert_eq!(
+        executables(&image.run(&["server"])),
+        names(&["server", "sh", "compiler"])
+    );
+}

@@ -5,6 +5,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
+use super::configuration::Configured;
 use super::elf::{self, Abi, Elf, Texts};
 use super::loader::{Loader, Search};
 use super::rules::Rules;
@@ -20,10 +21,8 @@ const MAX_PROCESS: usize = 4096;
 const MAX_LIBRARIES: usize = 2000;
 /// Bytes of a file from which its kind is told.
 const HEAD: usize = 64;
-/// Largest file of configuration that is searched for programs.
+/// Largest file of the loader, of PAM and of name services.
 const MAX_CONFIGURATION: u64 = 1 << 20;
-/// Bytes of all such files together.
-const MAX_CONFIGURATIONS: u64 = 32 << 20;
 /// Most levels of a data directory that a program names.
 const MAX_NAMED: usize = 20_000;
 
@@ -55,7 +54,7 @@ const C_LIBRARY: &[&str] = &[
 ];
 
 /// Directories that belong to everybody: whoever names one does not need all that is in it.
-const SHARED: &[&str] = &[
+pub(super) const SHARED: &[&str] = &[
     "/",
     "/*",
     "/usr/*",
@@ -127,7 +126,7 @@ pub(super) struct Trace<'a> {
     fired: BTreeSet<usize>,
     languages: BTreeSet<usize>,
     pub(super) scripts: BTreeSet<(String, Option<Vec<String>>)>,
-    configured: u64,
+    pub(super) configured: Configured,
     preload: Vec<String>,
     /// Searches that depend on nothing but the name: no `DT_RPATH` and the like.
     searches: RefCell<Searches>,
@@ -221,7 +220,7 @@ impl<'a> Trace<'a> {
             fired: BTreeSet::new(),
             languages: BTreeSet::new(),
             scripts: BTreeSet::new(),
-            configured: 0,
+            configured: Configured::default(),
             preload,
             searches: RefCell::new(BTreeMap::new()),
             followed: BTreeSet::new(),
@@ -440,6 +439,7 @@ impl<'a> Trace<'a> {
         for point in points {
             let origin = Origin::Root(format!("the mount at {point}"));
             self.insert(&point, "something is mounted there", &origin);
+            self.search_mount(&point);
         }
         if cwd != "/" {
             let origin = Origin::Root("the working directory".to_owned());
@@ -584,6 +584,7 @@ impl<'a> Trace<'a> {
             Class::Program => {
                 self.process(path, How::Program);
                 self.fire_rules(Some(path));
+                self.search_own_configuration(path);
             }
             Class::Library => {
                 if !self.closure.objects.contains_key(path) {
@@ -626,7 +627,7 @@ impl<'a> Trace<'a> {
         C_LIBRARY.iter().any(|name| pattern::path(name, path))
     }
 
-    fn is_interpreter(&self, path: &str) -> bool {
+    pub(super) fn is_interpreter(&self, path: &str) -> bool {
         let name = path.rsplit('/').next().unwrap_or(path);
         self.rules.shells.contains(name)
             || self
@@ -1007,7 +1008,7 @@ impl<'a> Trace<'a> {
             }
             for wanted in &rule.configuration {
                 for file in self.space.expand(wanted) {
-                    self.search_configuration(&file, &rule.name);
+                    self.search_configuration(&file, &format!("the configuration of {} names it", rule.name));
                 }
             }
             if rule.name == "name services" {
@@ -1125,56 +1126,6 @@ impl<'a> Trace<'a> {
             }
         }
         true
-    }
-
-    /// Programs that a file of configuration names.
-    pub(super) fn search_configuration(&mut self, file: &str, of: &str) {
-        let Some(found) = self.space.resolve(file) else { return };
-        let Some(What::File { size, .. }) = self.space.what(&found.path) else {
-            return;
-        };
-        if self.configured + size > MAX_CONFIGURATIONS {
-            self.closure
-                .cannot_follow(&found.path, "is one configuration file too many to search for programs");
-            return;
-        }
-        self.configured += size;
-        let Some(bytes) = self.space.bytes(&found.path, MAX_CONFIGURATION) else {
-            return;
-        };
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let origin = Origin::Path(found.path.clone());
-        for line in text.lines() {
-            let line = line.trim_start();
-            if line.starts_with(['#', ';']) {
-                continue;
-            }
-            for token in line.split(|c: char| c.is_whitespace() || "\"'=|;,(){}<>`".contains(c)) {
-                // `exec:/usr/bin/program`, as servers write it; `https://host` names no file.
-                let token = match token.split_once(":/") {
-                    Some((word, _)) if !word.contains('/') && !token.contains("://") => {
-                        token.get(word.len() + 1..).unwrap_or(token)
-                    }
-                    _ => token,
-                };
-                if token.starts_with('/') && token.len() > 1 {
-                    self.named(
-                        token,
-                        &format!("the configuration of {of} names it"),
-                        &origin,
-                        By::Rule,
-                        "/",
-                    );
-                }
-            }
-            // `command = name arguments`, as supervisors write it.
-            if let Some((key, value)) = line.split_once('=')
-                && matches!(key.trim(), "command" | "exec" | "ExecStart" | "ExecStartPre")
-            {
-                let words: Vec<String> = value.split_ascii_whitespace().map(str::to_owned).collect();
-                self.run_words(&words, &format!("the configuration of {of} starts it"), &origin, "/");
-            }
-        }
     }
 
     /// The modules of the languages that a file interprets.

@@ -99,7 +99,9 @@ impl LoadError {
 /// # Errors
 /// Any fault in the sources, and a state directory that cannot be used. What was in force stays in force.
 pub fn activate(config: &Config) -> Result<Activated, ActivateError> {
-    let mut checked = check(&config.policy, &config.trust).map_err(Diagnostics)?;
+    let mut checked = check(&config.policy, &config.trust, &config.closure)
+        .and_then(|checked| checked.tuned(&config.seccomp, Timestamp::now()))
+        .map_err(Diagnostics)?;
     let state = StateDir::open(&config.state)?;
     refresh_roots(&state, &mut checked);
     let directory = state.subdir(DIRECTORY)?;
@@ -199,8 +201,10 @@ fn says_the_same(active: &Active, checked: &Checked) -> bool {
         && active.builders == checked.builders
         && active.notation == checked.notation
         && active.roots == checked.roots
+        && active.closure == checked.closure
         && active.deny == checked.deny
         && active.rules == checked.rules
+        && active.tunings == checked.tunings
 }
 
 /// The policy in force and the digest of its document, which changes whenever the policy does.
@@ -247,6 +251,8 @@ mod tests {
             state: root.join("state"),
             policy: root.join("policy.d"),
             trust: root.join("trust.d"),
+            closure: root.join("closure.d"),
+            seccomp: root.join("seccomp.d"),
             ..Config::default()
         };
         fs::create_dir(&config.policy).unwrap();
@@ -310,6 +316,41 @@ mod tests {
     }
 
     #[test]
+    fn rules_of_the_closure_are_part_of_the_policy_in_force() {
+        let (_folder, config) = node();
+        activate(&config).unwrap();
+        let (_, digest) = load(&config).unwrap();
+        let file = config.closure.join("own.toml");
+        let rule = |path: &str| format!("[[rule]]\nname = 'own'\nreason = 'it says so'\nkeep = ['{path}']\n");
+        fs::create_dir(&config.closure).unwrap();
+        fs::write(&file, rule("/usr/share/own/**")).unwrap();
+        assert!(activate(&config).unwrap().changed);
+        let (active, with_rule) = load(&config).unwrap();
+        assert_eq!(
+            active.closure,
+            [(file.display().to_string(), rule("/usr/share/own/**"))]
+        );
+        assert!(
+            active
+                .sources
+                .iter()
+                .any(|source| source.path == file.display().to_string())
+        );
+        assert_ne!(with_rule, digest);
+        assert!(!activate(&config).unwrap().changed);
+        // A rule that is not understood leaves the one that is.
+        fs::write(&file, rule("usr/share/own")).unwrap();
+        let ActivateError::Sources(Diagnostics(faults)) = activate(&config).unwrap_err() else {
+            panic!("it is the sources that are wrong");
+        };
+        assert!(
+            faults.iter().any(|fault| fault.code == Code::PathNotAbsolute),
+            "{faults:?}"
+        );
+        assert_eq!(load(&config).unwrap().1, with_rule);
+    }
+
+    #[test]
     fn a_fault_leaves_the_policy_in_force() {
         let (_folder, config) = node();
         activate(&config).unwrap();
@@ -338,6 +379,22 @@ mod tests {
             }
         }
         assert!(!activate(&config).unwrap().changed);
+    }
+
+    #[test]
+    fn tunings_are_part_of_what_is_activated() {
+        let (_folder, config) = node();
+        activate(&config).unwrap();
+        fs::create_dir(&config.seccomp).unwrap();
+        let tune = "[[tune]]\nimage = ['**']\nallow = ['ptrace']\nreason = 'a'\nowner = 'b'\n";
+        let file = config.seccomp.join("50.toml");
+        fs::write(&file, format!("{tune}expires = '2099-01-01T00:00:00Z'\n")).unwrap();
+        assert!(activate(&config).unwrap().changed);
+        assert_eq!(load(&config).unwrap().0.tunings.len(), 1);
+        assert!(!activate(&config).unwrap().changed);
+        fs::write(&file, tune).unwrap();
+        assert!(matches!(activate(&config), Err(ActivateError::Sources(_))));
+        assert_eq!(load(&config).unwrap().0.tunings.len(), 1);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 
 use super::activate::VERSION;
 use super::schema::{self, Named, SourcePolicy, SourceRule};
-use super::{Active, Deny, Mode, Rule, diags};
+use super::{Active, Deny, Mode, Rule, Tuning, diags};
+use crate::closure::Rules;
 use crate::diagnostic::{self, Diagnostic, Place, Severity, Source};
 use crate::trust::{self, Builder, Key, Root, SourceFile, Trust, TrustStore};
 
@@ -27,6 +28,10 @@ pub struct Checked {
     pub deny: Deny,
     /// Rules in the order in which they are searched.
     pub rules: Vec<Rule>,
+    /// Further rules of the closure, file by file: its path and its text.
+    pub closure: Vec<(String, String)>,
+    /// Tunings of seccomp profiles, none before [`Checked::tuned`].
+    pub tunings: Vec<Tuning>,
     /// What is probably not what was meant.
     pub warnings: Vec<Diagnostic>,
 }
@@ -36,7 +41,7 @@ impl Checked {
     #[must_use]
     pub fn into_active(self, generation: u64, time: Timestamp) -> Active {
         Active {
-            closure: Vec::new(),
+            closure: self.closure,
             version: VERSION,
             generation,
             time,
@@ -47,15 +52,17 @@ impl Checked {
             notation: self.notation,
             deny: self.deny,
             rules: self.rules,
+            tunings: self.tunings,
         }
     }
 }
 
-/// Reads folders or files of policy and of trust and checks everything that can be wrong with them.
+/// Reads folders or files of policy, of trust and of the closure's rules, and checks everything that can be wrong with
+/// them.
 ///
 /// # Errors
 /// Everything that is wrong, warnings included.
-pub fn check(policy: &Path, trust: &Path) -> Result<Checked, Vec<Diagnostic>> {
+pub fn check(policy: &Path, trust: &Path, closure: &Path) -> Result<Checked, Vec<Diagnostic>> {
     let mut found = Vec::new();
     let trust = match trust::load(trust) {
         Ok(mut trust) => {
@@ -67,6 +74,12 @@ pub fn check(policy: &Path, trust: &Path) -> Result<Checked, Vec<Diagnostic>> {
             None
         }
     };
+    let closure = Rules::files(closure)
+        .and_then(|files| Rules::with(&files).map(|_| files))
+        .unwrap_or_else(|faults| {
+            found.extend(faults);
+            Vec::new()
+        });
     let (read, mut sources) = read(policy, &mut found);
     let readable = found.iter().all(|diagnostic| diagnostic.severity == Severity::Warning);
     if readable && read.rules.is_empty() {
@@ -82,6 +95,11 @@ pub fn check(policy: &Path, trust: &Path) -> Result<Checked, Vec<Diagnostic>> {
     match trust {
         Some(trust) if !errors => {
             sources.extend(trust.files);
+            sources.extend(
+                closure
+                    .iter()
+                    .map(|(path, text)| SourceFile::new(Path::new(path), text.as_bytes())),
+            );
             Ok(Checked {
                 sources,
                 keys: trust.keys,
@@ -90,6 +108,8 @@ pub fn check(policy: &Path, trust: &Path) -> Result<Checked, Vec<Diagnostic>> {
                 roots: trust.roots,
                 deny: read.deny,
                 rules: read.rules.into_iter().map(|read| read.rule).collect(),
+                closure,
+                tunings: Vec::new(),
                 warnings: found,
             })
         }
@@ -240,7 +260,8 @@ mod tests {
     }
 
     fn check_in(folder: &tempfile::TempDir) -> Result<Checked, Vec<Diagnostic>> {
-        check(&folder.path().join("policy.d"), &folder.path().join("trust.d"))
+        let [policy, trust, closure] = ["policy.d", "trust.d", "closure.d"].map(|name| folder.path().join(name));
+        check(&policy, &trust, &closure)
     }
 
     fn check_files(policies: &[(&str, &str)]) -> Result<Checked, Vec<Diagnostic>> {
@@ -555,20 +576,13 @@ mod tests {
 
     #[test]
     fn tables_of_later_versions_say_so() {
-        insta::assert_snapshot!(said(&rule("[[rule.provenance]]\nbuilder = [\"x\"]\n[[rule.sbom]]\nany = []\n[rule.seccomp]\nmode = \"complain\"")), @r#"
+        insta::assert_snapshot!(said(&rule("[[rule.provenance]]\nbuilder = [\"x\"]\n[[rule.sbom]]\nany = []")), @r#"
         error[empty]: `any` is an empty list
          --> /etc/assay/policy.d/50.toml:8:7
           |
         8 | any = []
           |       ^^
          help: name at least one
-
-        error[not-supported]: mode = "complain" in [rule.seccomp] is not supported by this version of Assay
-         --> /etc/assay/policy.d/50.toml:9:1
-          |
-        9 | [rule.seccomp]
-          | ^^^^^^^^^^^^^^
-         help: write mode = "enforce" or "off"
 
         error[trust-unknown]: trust holds no [[builder]] `x`
          --> /etc/assay/policy.d/50.toml:6:12

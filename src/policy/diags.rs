@@ -1,13 +1,12 @@
 //! What a person reads when a file of `policy.d` is wrong.
 
 use std::fmt::Display;
-use std::ops::Range;
 use std::path::Path;
 
 use toml::Spanned;
 
 use super::pattern::InvalidPattern;
-use super::{Rule, SignerPattern, Table as Evidence};
+use super::{Rule, SignerPattern, Table as Evidence, Tuning};
 use crate::attest::{self, Family};
 use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{Code, Diagnostic, Place};
@@ -94,14 +93,37 @@ pub(super) fn call_twice(reader: &mut Reader<'_>, text: &Spanned<String>) {
     );
 }
 
-pub(super) fn complain(reader: &mut Reader<'_>, at: Range<usize>) {
+pub(super) fn tunes_nothing(reader: &mut Reader<'_>, table: &Table<'_>, what: &str) {
     reader.fault(
-        Code::NotSupported,
-        at,
-        "mode = \"complain\" in [rule.seccomp] is not supported by this version of Assay".to_owned(),
+        Code::MissingKey,
+        table.span(),
+        format!("this tuning has no {what}"),
         "",
-        "write mode = \"enforce\" or \"off\"",
+        &format!("write {what}, or remove its header"),
     );
+}
+
+pub(super) fn invalid_words(reader: &mut Reader<'_>, key: &str, text: &Spanned<String>, most: usize) {
+    reader.fault(
+        Code::InvalidValue,
+        text.span(),
+        format!("`{key}` is too long or has control characters"),
+        "",
+        &format!("write it as one line of at most {most} characters"),
+    );
+}
+
+pub(super) fn tuning_expired(tuning: &Tuning, at: Place) -> Diagnostic {
+    Diagnostic::warning(
+        Code::TuningExpired,
+        at,
+        format!(
+            "this tuning of {} expired at {} and does not count",
+            tuning.owner, tuning.expires
+        ),
+        "",
+        "remove it, or have its owner set a later time",
+    )
 }
 
 pub(super) fn invalid_digest(reader: &mut Reader<'_>, text: &Spanned<String>, fault: &impl Display) {

@@ -1028,6 +1028,7 @@ mod tests {
     fn active(rules: Vec<Rule>, deny: Deny) -> Active {
         Active {
             closure: Vec::new(),
+            tunings: Vec::new(),
             version: crate::policy::activate::VERSION,
             generation: 1,
             time: jiff::Timestamp::UNIX_EPOCH,

@@ -15,6 +15,7 @@ mod pattern;
 mod schema;
 mod shortfall;
 mod table;
+mod tuning;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,7 @@ pub use table::{
     Asks, CertificatePattern, IdentityPattern, NotationPattern, Parameter, Provenance, Revocation, SbomFormat, Signed,
     SignerPattern, Table, Vsa,
 };
+pub use tuning::Tuning;
 
 /// What is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,6 +187,9 @@ pub struct Active {
     pub deny: Deny,
     /// Rules in the order in which they are searched.
     pub rules: Vec<Rule>,
+    /// What is added to the seccomp profiles of images, or taken from them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tunings: Vec<Tuning>,
 }
 
 /// What selects a rule. Labels and annotations do not: image and pod authors write them.

@@ -2,6 +2,7 @@
 
 mod confine;
 mod table;
+pub(super) mod tuning;
 
 use std::sync::Arc;
 

@@ -2,12 +2,16 @@
 //!
 //! Bytes and sets in, profiles out: nothing here reads a file, asks a kernel or decides.
 
+mod complain;
+mod export;
 mod intersect;
 mod profile;
 mod rules;
 mod runtime_default;
 mod siblings;
 
+pub use complain::{Call, MAX_SEEN, SEEN_DIRECTORY, SEEN_VERSION, Seen, complain, listener};
+pub use export::{artifact, operator, union};
 pub use intersect::{intersect, narrow, without};
 pub use profile::{
     Action, Architecture, Argument, Entry, Error, Flag, MAX_BYTES, MAX_RULES, Operator, Permission, Profile,
@@ -15,3 +19,15 @@ pub use profile::{
 pub use rules::{Outcome, Rules};
 pub use runtime_default::runtime_default;
 pub use siblings::{Group, Sibling, siblings};
+
+use crate::syscalls::Machine;
+
+/// The machine of an `AUDIT_ARCH_…` number of the kernel.
+#[must_use]
+pub fn machine_of(architecture: u32) -> Option<Machine> {
+    match architecture {
+        0xc000_003e => Some(Machine::X86_64),
+        0xc000_00b7 => Some(Machine::Aarch64),
+        _ => None,
+    }
+}

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::bundle::Spec;
 use super::child::{Child, Children, Exit, Output};
+use super::complain::Complaints;
 use super::error::Error;
 use super::events::{self, Publisher};
 use super::oom::OomWatch;
@@ -61,6 +62,7 @@ pub struct Container {
     oom: Mutex<Option<Arc<OomWatch>>>,
     cgroup: OnceLock<Cgroup>,
     watcher: Mutex<Option<Watcher>>,
+    complaints: Mutex<Option<Complaints>>,
     /// Name of the rule by whose view it sees only a part of its image.
     narrowed_by: OnceLock<String>,
 }
@@ -103,6 +105,7 @@ impl Container {
             oom: Mutex::default(),
             cgroup: OnceLock::new(),
             watcher: Mutex::default(),
+            complaints: Mutex::default(),
             narrowed_by: OnceLock::new(),
         }
     }
@@ -110,6 +113,16 @@ impl Container {
     /// Takes note of the process that watches what it uses.
     pub fn watched_by(&self, watcher: Watcher) {
         *self.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
+    }
+
+    /// Takes note of who listens to its system calls.
+    pub fn heard_by(&self, complaints: Complaints) {
+        *self.complaints.lock().unwrap_or_else(PoisonError::into_inner) = Some(complaints);
+    }
+
+    /// Ends the listening to its system calls, of which it makes no more.
+    pub fn end_hearing(&self) {
+        self.complaints.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Ends the process that watches what it uses, if there is one.

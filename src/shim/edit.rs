@@ -34,14 +34,15 @@ const KERNEL_MADE: &[&str] = &[
 
 type Object = BTreeMap<String, Box<RawValue>>;
 
-/// Rewrites `config.json` of a bundle. Seccomp profiles are below `state`.
+/// Rewrites `config.json` of a bundle. Seccomp profiles are below `state`; `listener` is the socket on which this shim can
+/// listen for this container. Whether the profile wants that.
 ///
 /// # Errors
 /// When it cannot be read, is no specification, or cannot be replaced; when the profile is not there, is another one, or
 /// does not narrow the one that the specification has.
-pub fn apply(bundle: &Path, edits: &Edits, state: &Path) -> Result<(), Error> {
+pub fn apply(bundle: &Path, edits: &Edits, state: &Path, listener: &Path) -> Result<bool, Error> {
     if edits.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let path = bundle.join("config.json");
     let bytes = bundle::read(&path, SPEC_LIMIT).map_err(Error::file(&path))?;
@@ -49,14 +50,15 @@ pub fn apply(bundle: &Path, edits: &Edits, state: &Path) -> Result<(), Error> {
         Some(digest) => Some(profile(digest, state)?),
         None => None,
     };
-    let edited = spec(&bytes, edits, profile.as_ref()).map_err(|reason| Error::Malformed {
+    let edited = spec(&bytes, edits, profile.as_ref(), listener).map_err(|reason| Error::Malformed {
         path: path.clone(),
         reason,
     })?;
     let temporary = bundle.join(".config.json");
     fs::write(&temporary, edited)
         .and_then(|()| fs::rename(&temporary, &path))
-        .map_err(Error::file(&path))
+        .map_err(Error::file(&path))?;
+    Ok(profile.is_some_and(|profile| Path::new(&profile.listener_path) == listener))
 }
 
 /// The profile that is kept under a digest.
@@ -73,18 +75,24 @@ fn profile(digest: &Digest, state: &Path) -> Result<Profile, Error> {
     Profile::parse(&bytes).map_err(|error| malformed(error.to_string()))
 }
 
-fn spec(bytes: &[u8], edits: &Edits, profile: Option<&Profile>) -> Result<Vec<u8>, String> {
+fn spec(bytes: &[u8], edits: &Edits, profile: Option<&Profile>, listener: &Path) -> Result<Vec<u8>, String> {
     let mut spec: Object = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if let Some(profile) = profile {
         let linux: Object = field(&spec, "linux")
             .map_err(|error| error.to_string())?
             .unwrap_or_default();
         let own = linux.get("seccomp").filter(|own| own.get() != "null");
-        if let Some(own) = own {
-            let own = Profile::parse(own.get().as_bytes()).map_err(|error| format!("its seccomp profile: {error}"))?;
-            if !narrows(profile, &own) {
-                return Err("the seccomp profile that was decided on allows what its own does not".to_owned());
-            }
+        let own = own
+            .map(|own| Profile::parse(own.get().as_bytes()))
+            .transpose()
+            .map_err(|error| format!("its seccomp profile: {error}"))?;
+        if own.as_ref().is_some_and(|own| !narrows(profile, own)) {
+            return Err("the seccomp profile that was decided on allows what its own does not".to_owned());
+        }
+        let asked = Path::new(&profile.listener_path);
+        let is_own = own.is_some_and(|own| own.listener_path == profile.listener_path);
+        if !(is_own || profile.listener_path.is_empty() || asked == listener) {
+            return Err("the seccomp profile that was decided on has a listener of somebody else".to_owned());
         }
         set(&mut spec, "linux", "seccomp", profile).map_err(|error| error.to_string())?;
     }
@@ -102,7 +110,6 @@ fn narrows(profile: &Profile, own: &Profile) -> bool {
             .iter()
             .all(|architecture| own.architectures.contains(architecture) || native.contains(architecture))
         && profile.flags.iter().all(|flag| own.flags.contains(flag))
-        && (profile.listener_path.is_empty() || profile.listener_path == own.listener_path)
 }
 
 fn edited(mut spec: Object, edits: &Edits) -> serde_json::Result<Vec<u8>> {
@@ -151,11 +158,12 @@ fn field<T: serde::de::DeserializeOwned>(object: &Object, key: &str) -> serde_js
 /// Makes programs on a mount unusable, and those on mounts below its source, where the mount brings them along.
 fn without_programs(mount: &mut Object) -> serde_json::Result<()> {
     let fs_type: String = field(mount, "type")?.unwrap_or_default();
-    let destination: String = field(mount, "destination")?.unwrap_or_default();
-    if KERNEL_MADE.contains(&fs_type.as_str()) || destination == "/dev" {
+    let mut options: Vec<String> = field(mount, "options")?.unwrap_or_default();
+    // With such an option an OCI runtime binds the source, whatever the type says.
+    let is_bind = options.iter().any(|option| matches!(option.as_str(), "bind" | "rbind"));
+    if !is_bind && KERNEL_MADE.contains(&fs_type.as_str()) {
         return Ok(());
     }
-    let mut options: Vec<String> = field(mount, "options")?.unwrap_or_default();
     options.retain(|option| !matches!(option.as_str(), "exec" | "rexec"));
     // An OCI runtime that does not know the recursive form leaves it out, so the plain one stands beside it.
     let recursive = options.iter().any(|option| option == "rbind");
@@ -175,7 +183,7 @@ mod tests {
     use super::*;
 
     fn edited(before: &Value, edits: &Edits) -> Value {
-        let bytes = spec(before.to_string().as_bytes(), edits, None).unwrap();
+        let bytes = spec(before.to_string().as_bytes(), edits, None, Path::new("/run/l")).unwrap();
         serde_json::from_slice(&bytes).unwrap()
     }
 
@@ -190,6 +198,7 @@ mod tests {
                 { "destination": "/data", "type": "bind", "source": "/x", "options": ["rbind", "exec", "rw"] },
                 { "destination": "/one", "type": "bind", "source": "/x", "options": ["bind", "noexec"] },
                 { "destination": "/none", "type": "tmpfs", "source": "tmpfs" },
+                { "destination": "/named", "type": "proc", "source": "/x", "options": ["rbind"] },
             ],
             "linux": { "unknown": [1.5, null] },
         })
@@ -218,10 +227,15 @@ mod tests {
         let after = edited(&sample(), &edits);
         let options = |index: usize| after["mounts"][index]["options"].clone();
         assert_eq!(options(0), json!(["nosuid"]));
-        assert_eq!(options(1), json!(["nosuid"]));
+        assert_eq!(options(1), json!(["nosuid", "noexec"]));
         assert_eq!(options(2), json!(["rbind", "rw", "noexec", "rnoexec"]));
         assert_eq!(options(3), json!(["bind", "noexec"]));
         assert_eq!(options(4), json!(["noexec"]));
+        assert_eq!(
+            options(5),
+            json!(["rbind", "noexec", "rnoexec"]),
+            "bound, whatever its type says"
+        );
     }
 
     #[test]
@@ -242,7 +256,10 @@ mod tests {
             ..Edits::default()
         };
         for text in ["", "[]", r#"{"mounts":{}}"#, r#"{"mounts":[{"options":"ro"}]}"#] {
-            assert!(spec(text.as_bytes(), &edits, None).is_err(), "{text}");
+            assert!(
+                spec(text.as_bytes(), &edits, None, Path::new("/run/l")).is_err(),
+                "{text}"
+            );
         }
     }
 
@@ -262,7 +279,7 @@ mod tests {
         let own = |own: Value| json!({ "linux": { "seccomp": own, "other": 1 } }).to_string();
         let with_default = own(serde_json::to_value(&default).unwrap());
         let put = |own: &str, profile: &Profile| {
-            let after = spec(own.as_bytes(), &Edits::default(), Some(profile))?;
+            let after = spec(own.as_bytes(), &Edits::default(), Some(profile), Path::new("/run/l"))?;
             let after: Value = serde_json::from_slice(&after).unwrap();
             assert_eq!(after["linux"]["other"], 1);
             let written = after["linux"]["seccomp"].to_string();
@@ -277,6 +294,16 @@ mod tests {
                 .contains("allows what its own does not")
         );
         assert_eq!(put(&own(Value::Null), &wider).as_ref(), Ok(&wider));
+        for (own, of) in [(&with_default, Some(&default)), (&own(Value::Null), None)] {
+            let complaining = |listener| seccomp::complain(of, &narrowed, machine, listener).unwrap();
+            let ours = complaining("/run/l");
+            assert_eq!(put(own, &ours).as_ref(), Ok(&ours));
+            assert!(
+                put(own, &complaining("/run/other"))
+                    .unwrap_err()
+                    .contains("listener of somebody else")
+            );
+        }
         let killing = own(json!({ "defaultAction": "SCMP_ACT_KILL_PROCESS" }));
         assert!(put(&killing, &narrowed).is_err());
         assert!(put(&own(json!({ "defaultAction": "?" })), &narrowed).is_err());

@@ -8,6 +8,7 @@ pub mod bootstrap;
 pub mod bundle;
 pub mod child;
 pub mod clock;
+pub mod complain;
 pub mod container;
 pub mod delete;
 pub mod edit;

@@ -329,6 +329,9 @@ impl<'a> Closure<'a> {
             for function in &object.summary.kept {
                 self.enter((*index, *function), None, false);
             }
+            for function in Facts::get().stages(object.summary) {
+                self.enter((*index, function), None, true);
+            }
         }
         for index in &order {
             let Some(object) = self.objects.get(*index) else {

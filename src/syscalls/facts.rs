@@ -23,6 +23,8 @@ pub(super) struct Facts {
     #[serde(default)]
     lookup: Vec<Lookup>,
     #[serde(default)]
+    stage: Vec<Stage>,
+    #[serde(default)]
     pub cut: Vec<Cut>,
 }
 
@@ -53,6 +55,9 @@ pub(super) struct SiteFact {
     section: Option<String>,
     /// The function in which the number gets lost.
     function: Option<String>,
+    /// The function has no name that the file exports.
+    #[serde(default)]
+    inner: bool,
     /// Why the number is not known: `memory`, `caller`, `computed`.
     why: String,
     /// With `memory`: distance from the pointer.
@@ -75,6 +80,17 @@ pub(super) struct Lookup {
     /// Its exported functions whose callers pass names: the strings of those callers count as well.
     #[serde(default)]
     pub callers_of: Vec<String>,
+    #[cfg_attr(not(test), expect(dead_code, reason = "for reviewers"))]
+    reason: String,
+}
+
+/// Functions that a loader finds by their names in its own table of symbols.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stage {
+    /// A symbol that the file exports, by which it is known.
+    exports: String,
+    names: Vec<String>,
     #[cfg_attr(not(test), expect(dead_code, reason = "for reviewers"))]
     reason: String,
 }
@@ -142,7 +158,9 @@ impl Facts {
                 _ => false,
             };
             let exports = |name: &String| summary.exports.iter().any(|export| export.name == *name);
+            let exported = || summary.exports.iter().any(|export| export.function == function);
             reason
+                && !(fact.inner && exported())
                 && (fact.exports.is_some() || fact.function.is_some() || fact.section.is_some())
                 && fact.section.as_ref().is_none_or(|name| summary.sections.contains(name))
                 && fact.exports.as_ref().is_none_or(exports)
@@ -158,6 +176,17 @@ impl Facts {
         self.lookup
             .iter()
             .find(|fact| summary.exports.iter().any(|export| export.name == fact.exports))
+    }
+
+    /// The functions of a loader that it finds by their names.
+    pub fn stages(&self, summary: &Summary) -> impl Iterator<Item = u32> {
+        let known = |stage: &&Stage| summary.exports.iter().any(|export| export.name == stage.exports);
+        let stage = self.stage.iter().find(known);
+        summary
+            .exports
+            .iter()
+            .filter(move |export| stage.is_some_and(|stage| stage.names.contains(&export.name)))
+            .map(|export| export.function)
     }
 
     /// The functions of a build that never run.
@@ -208,6 +237,7 @@ mod tests {
         reasons.extend(facts.always.iter().map(|fact| fact.reason.as_str()));
         reasons.extend(facts.site.iter().map(|fact| fact.reason.as_str()));
         reasons.extend(facts.lookup.iter().map(|fact| fact.reason.as_str()));
+        reasons.extend(facts.stage.iter().map(|fact| fact.reason.as_str()));
         reasons.extend(facts.cut.iter().map(|fact| fact.reason.as_str()));
         assert!(
             facts

@@ -342,8 +342,7 @@ fn lower(i: &Instruction, decoder: &X86<'_, '_>, step: &mut Step) -> bool {
     let register = (i.op0_kind() == OpKind::Register && wide(i.op0_register())).then(|| number(i.op0_register()));
     let same =
         i.op0_kind() == OpKind::Register && i.op1_kind() == OpKind::Register && i.op0_register() == i.op1_register();
-    let immediate =
-        (i.op_count() == 2 && !matches!(i.op1_kind(), OpKind::Register | OpKind::Memory)).then(|| i.immediate(1));
+    let immediate = i.try_immediate(1).ok().filter(|_| i.op_count() == 2);
     match (i.mnemonic(), register) {
         (Mnemonic::Mov, Some(to)) => step.assign(Place::Register(to), source(i, 1, decoder), How::SAME),
         (Mnemonic::Mov, None) if i.op0_kind() == OpKind::Memory => match place(i) {

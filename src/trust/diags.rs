@@ -19,7 +19,7 @@ pub(super) fn invalid_id(reader: &mut Reader<'_>, id: &Spanned<String>, of: &str
     );
 }
 
-pub(super) fn invalid_time(reader: &mut Reader<'_>, key: &str, text: &Spanned<String>) {
+pub(crate) fn invalid_time(reader: &mut Reader<'_>, key: &str, text: &Spanned<String>) {
     reader.fault(
         Code::InvalidTime,
         text.span(),

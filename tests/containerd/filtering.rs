@@ -11,8 +11,8 @@ use assay::syscalls::{Machine, number};
 use serde_json::{Value, json};
 
 use crate::harness::container::{Container, ContainerBuilder};
-use crate::harness::daemon::{FILTERED, KNOWN};
-use crate::harness::{Case, needs_assay, on_each_containerd};
+use crate::harness::daemon::{COMPLAINING, FILTERED, KNOWN, REHEARSED};
+use crate::harness::{Case, eventually, needs_assay, on_each_containerd};
 use crate::refusals::{assert_refusal, signed};
 
 on_each_containerd! {
@@ -22,6 +22,11 @@ on_each_containerd! {
     a_privileged_container_is_what_policy_says,
     equal_containers_get_equal_profiles,
     a_profile_is_explained_call_by_call,
+    a_tuning_adds_and_takes_away,
+    complaints_are_heard_and_nothing_is_refused,
+    an_audited_rule_only_complains,
+    nobody_listens_beside_a_listener,
+    a_complaining_container_does_not_wait_for_a_shim_that_was_killed,
 }
 
 /// Ends with the error number of the system call whose number is its argument.
@@ -296,5 +301,202 @@ fn a_profile_is_explained_call_by_call(case: &Case) {
     let not = of("explain", &["ptrace", "sethostname"]);
     let because = |index: usize| not["calls"][index]["reason"]["because"].clone();
     assert_eq!((because(0), because(1)), (json!("unneeded"), json!("denied")));
+    drop(container);
+}
+
+/// What `assay seccomp suggest` says once `what` is in it.
+fn suggested(case: &Case, name: &str, what: &str) -> String {
+    let mut said = String::new();
+    eventually("the record", || {
+        let output = case
+            .daemon
+            .assay(&["seccomp", "suggest", &case.id(name), "--namespace", &case.daemon.scope]);
+        said = String::from_utf8(output.stdout).unwrap();
+        if said.contains(what) {
+            Ok(())
+        } else {
+            Err(format!("{said}{}", String::from_utf8_lossy(&output.stderr)))
+        }
+    });
+    said
+}
+
+fn complaints_are_heard_and_nothing_is_refused(case: &Case) {
+    if !needs_assay("complain mode") {
+        return;
+    }
+    let volume = volume();
+    let container = filtered(case, "complaining", COMPLAINING, volume.path(), "sleep 60").start();
+    let (_, syscalls) = decided(case, "complaining");
+    assert_eq!((syscalls.from, syscalls.unheard.as_str()), (Origin::Files, ""));
+    let before = loaded(case, "complaining");
+    assert!(!before.listener_path.is_empty());
+    for call in ["ptrace", "ptrace", "sethostname", "getpid", "io_uring_setup"] {
+        assert_ne!(error_of(&container, call), ENOSYS, "{call}");
+    }
+    let said = suggested(case, "complaining", "io_uring_setup");
+    let line = |call: &str| {
+        said.lines()
+            .find(|line| line.contains(&format!("\"{call}\",")))
+            .map(str::to_owned)
+    };
+    let ptrace = line("ptrace").expect("what was called");
+    assert!(
+        ptrace.contains("2 times by /probe/probe, first as 'probe' (process "),
+        "{ptrace}"
+    );
+    assert!(
+        line("io_uring_setup").unwrap().contains("once by /probe/probe"),
+        "{said}"
+    );
+    assert!(line("getpid").is_none(), "{said}");
+    let socket = std::path::PathBuf::from(before.listener_path);
+    assert!(socket.exists());
+    drop(container);
+    assert!(!socket.exists());
+    // What was seen outlives the container.
+    assert!(suggested(case, "complaining", "sethostname").contains("ptrace"));
+    // A policy may hold what was suggested.
+    toml::from_str::<toml::Table>(&said).unwrap();
+
+    // Calls that are not all known refuse nothing in complain mode.
+    let script = "echo sleep 60 | sh";
+    let container = filtered(case, "complaining-unknown", COMPLAINING, volume.path(), script).start();
+    assert_ne!(error_of(&container, "sethostname"), ENOSYS);
+    let (_, syscalls) = decided(case, "complaining-unknown");
+    assert_eq!((syscalls.from, syscalls.unknown.is_empty()), (Origin::Default, false));
+    suggested(case, "complaining-unknown", "sethostname");
+}
+
+fn an_audited_rule_only_complains(case: &Case) {
+    if !needs_assay("complain mode") {
+        return;
+    }
+    let volume = volume();
+    let container = filtered(case, "rehearsed-calls", REHEARSED, volume.path(), "sleep 60").start();
+    assert_ne!(error_of(&container, "bpf"), ENOSYS);
+    suggested(case, "rehearsed-calls", "bpf");
+}
+
+fn nobody_listens_beside_a_listener(case: &Case) {
+    if !needs_assay("complain mode") {
+        return;
+    }
+    let volume = volume();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("l");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let own = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": socket,
+        "syscalls": [{ "names": ["swapon"], "action": "SCMP_ACT_NOTIFY" }],
+    });
+    let written = own.clone();
+    let container = filtered(case, "heard", COMPLAINING, volume.path(), "sleep 60")
+        .edit(move |spec| spec["linux"]["seccomp"] = own)
+        .start();
+    let (decision, syscalls) = decided(case, "heard");
+    assert_eq!(decision.edits.seccomp, None);
+    assert!(
+        syscalls.unheard.contains("has a listener already"),
+        "{}",
+        syscalls.unheard
+    );
+    assert_eq!(serde_json::to_value(loaded(case, "heard")).unwrap(), written);
+    assert_ne!(error_of(&container, "ptrace"), ENOSYS);
+    drop((container, listener));
+}
+
+fn a_complaining_container_does_not_wait_for_a_shim_that_was_killed(case: &Case) {
+    if !needs_assay("complain mode") {
+        return;
+    }
+    let volume = volume();
+    let number = number(Machine::X86_64, "bpf").unwrap();
+    let script = format!("while :; do /probe/probe {number}; done");
+    let container = filtered(case, "orphan", COMPLAINING, volume.path(), &script).start();
+    suggested(case, "orphan", "\"bpf\"");
+    let shim = rustix::process::Pid::from_raw(container.shim().cast_signed()).unwrap();
+    rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+    // containerd takes the container away, whatever its processes were asking.
+    eventually("the end of the container", || {
+        if Path::new(&format!("/proc/{}", container.pid)).exists() {
+            Err("it lives".to_owned())
+        } else {
+            Ok(())
+        }
+    });
+    suggested(case, "orphan", "\"bpf\"");
+}
+
+fn a_tuning_adds_and_takes_away(case: &Case) {
+    if !needs_assay("a profile") {
+        return;
+    }
+    let volume = volume();
+    let container = filtered(case, "tuned", KNOWN, volume.path(), "sleep 60").start();
+    assert_ne!(error_of(&container, "keyctl"), ENOSYS);
+    assert_eq!(error_of(&container, "sync"), ENOSYS);
+    let (_, syscalls) = decided(case, "tuned");
+    assert_eq!(
+        (syscalls.counts.tuning, syscalls.tunings),
+        (1, vec!["50.toml:1".to_owned()])
+    );
+    let (socket, id) = (case.daemon.socket(), case.id("tuned"));
+    let socket = socket.to_str().unwrap();
+    let seccomp = |arguments: &[&str]| {
+        let mut all = vec!["seccomp"];
+        all.extend(arguments);
+        all.extend(["--namespace", &case.daemon.scope, "--address", socket]);
+        let output = case.daemon.assay(&all);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (_, said) = seccomp(&["explain", &id, "keyctl", "sync"]);
+    for part in [
+        "keyctl: allowed by the tuning 50.toml:1 of platform until 2099-01-01T00:00:00Z: keys are tested",
+        "sync: not allowed: denied by the tuning 50.toml:1 of platform",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    // Every form of it is the profile that is loaded.
+    let native = Machine::native();
+    let loaded = loaded(case, "tuned");
+    for form in ["oci", "kubernetes", "kep-6061"] {
+        let (status, text) = seccomp(&["show", &id, "-o", form]);
+        assert_eq!(
+            (status, Profile::parse(text.as_bytes()).unwrap()),
+            (Some(0), loaded.clone()),
+            "{form}"
+        );
+    }
+    let (_, spo) = seccomp(&["show", &id, "-o", "spo"]);
+    let spo: Value = serde_json::from_str(&spo).unwrap();
+    let spo = Profile::parse(spo["spec"].to_string().as_bytes()).unwrap();
+    assert_eq!(spo.effective(native), loaded.effective(native));
+    // A file, an image and a container stand for their profiles alike.
+    let file = volume.path().join("profile.json");
+    fs::write(&file, loaded.to_json()).unwrap();
+    let file = file.to_str().unwrap();
+    assert_eq!(
+        seccomp(&["diff", file, &id]),
+        (Some(0), "both let the same calls through\n".to_owned())
+    );
+    let open = volume.path().join("open.json");
+    fs::write(&open, Profile::allow(native, ["ptrace"]).to_json()).unwrap();
+    let (status, merged) = seccomp(&["merge", open.to_str().unwrap(), &id]);
+    let merged = Profile::parse(merged.as_bytes()).unwrap().effective(native);
+    assert_eq!((status, merged.len()), (Some(0), loaded.effective(native).len() + 1));
+    let (status, said) = seccomp(&["lint", open.to_str().unwrap()]);
+    assert!(
+        status == Some(1) && said.contains("before the program starts"),
+        "{said}"
+    );
+    let (status, said) = seccomp(&["lint"]);
+    assert_eq!(
+        (status, said.as_str()),
+        (
+            Some(1),
+            "50.toml:9: the tuning of nobody was used by no container of the decision log\n"
+        )
+    );
     drop(container);
 }

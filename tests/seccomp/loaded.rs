@@ -1,16 +1,12 @@
 //! A profile loaded by the real runc: the filter is read back from the kernel and evaluated for every number.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
-use std::process::Command;
-
-use assay::seccomp::{Action, Outcome, Profile, intersect, runtime_default};
-use assay::syscalls::{self, Machine};
-use serde_json::{Value, json};
 
 use crate::bpf::{self, Filter};
+use crate::container::Container;
 use crate::library;
+use assay::seccomp::{Action, Outcome, Profile, intersect, runtime_default};
+use assay::syscalls::{self, Machine};
 
 /// What runc 1.1 does between loading a filter and `execve`, and what a static program needs to sleep.
 const NEEDED: [&str; 40] = [
@@ -164,73 +160,8 @@ fn names_of_calls_are_those_that_libseccomp_knows() {
 
 /// Starts a container under a profile and returns the filter that the kernel then holds for it.
 fn load(profile: &Profile, no_new_privileges: bool) -> Filter {
-    let folder = tempfile::tempdir().unwrap();
-    let rootfs = folder.path().join("rootfs");
-    fs::create_dir_all(rootfs.join("proc")).unwrap();
-    fs::copy("/bin/busybox", rootfs.join("sleep")).expect("the Debian package busybox-static provides /bin/busybox");
-    let seccomp: Value = serde_json::from_slice(&profile.to_json()).unwrap();
-    let config = json!({
-        "ociVersion": "1.0.2",
-        "process": {
-            "args": ["/sleep", "1000"], "cwd": "/", "env": [], "user": { "uid": 0, "gid": 0 },
-            "noNewPrivileges": no_new_privileges,
-        },
-        "root": { "path": "rootfs", "readonly": true },
-        "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
-        "linux": {
-            "namespaces": [{ "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "uts" }],
-            "seccomp": seccomp,
-        },
-    });
-    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-    let container = Container::run(folder.path());
-    let pid = fs::read_to_string(folder.path().join("pid")).unwrap().parse().unwrap();
-    let filter = filter_of(pid);
-    drop(container);
-    filter
-}
-
-struct Container<'a> {
-    folder: &'a Path,
-    id: String,
-}
-
-impl<'a> Container<'a> {
-    fn run(folder: &'a Path) -> Self {
-        let name = folder.file_name().unwrap().to_string_lossy();
-        let container = Self {
-            folder,
-            id: format!("assay-seccomp-{}", name.trim_start_matches('.')),
-        };
-        let log = fs::File::create(folder.join("log")).unwrap();
-        let status = container
-            .runc()
-            .args(["run", "--detach", "--bundle"])
-            .arg(folder)
-            .arg("--pid-file")
-            .arg(folder.join("pid"))
-            .arg(&container.id)
-            .stdin(std::process::Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .status()
-            .unwrap();
-        assert!(status.success(), "{}", fs::read_to_string(folder.join("log")).unwrap());
-        container
-    }
-
-    fn runc(&self) -> Command {
-        let mut command = Command::new("runc");
-        command.arg("--root").arg(self.folder.join("state"));
-        command
-    }
-}
-
-impl Drop for Container<'_> {
-    fn drop(&mut self) {
-        let deleted = self.runc().args(["delete", "--force", &self.id]).status();
-        assert!(std::thread::panicking() || deleted.unwrap().success());
-    }
+    let container = Container::run(profile, no_new_privileges, &["/busybox", "sleep", "1000"]);
+    filter_of(container.pid())
 }
 
 /// The only filter of a process.

@@ -7,6 +7,8 @@
 )]
 
 mod bpf;
+mod complain;
+mod container;
 mod library;
 mod loaded;
 mod properties;

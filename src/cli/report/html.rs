@@ -55,6 +55,18 @@ pub(super) fn page(report: &Report) -> String {
         &format!("{}, no file of which is visible", source(report)),
         &unreachable,
     );
+    if let Some(calls) = &report.calls {
+        page.push_str("<h2>System calls</h2>\n");
+        put(&mut page, format_args!("<p>{}</p>\n", escaped(&calls.sentence())));
+        let meaning = "containerd's default profile allows them, its own does not";
+        entries(&mut page, "refused", meaning, &calls.refused);
+        entries(
+            &mut page,
+            "sensitive",
+            "what attacks are made of, allowed",
+            &calls.sensitive,
+        );
+    }
     let remarks = [
         (
             "unattested",
@@ -252,6 +264,7 @@ mod tests {
             unattested: vec![hostile.clone()],
             unfollowed: vec![hostile.clone()],
             findings: vec![hostile],
+            calls: None,
         };
         let page = page(&report);
         assert!(

@@ -1,5 +1,6 @@
 //! `assay report`: what a container can reach of its image, in numbers, with the list behind each.
 
+mod calls;
 mod figures;
 mod html;
 mod openvex;
@@ -16,6 +17,7 @@ use crate::admission::{self, Looked, Package, Subject, Survey, Verdict};
 use crate::config::Config;
 use crate::digest::Digest;
 use crate::policy::Mode;
+use calls::Calls;
 use figures::Figure;
 
 /// Arguments of `assay report`.
@@ -79,10 +81,12 @@ struct Report {
     unfollowed: Vec<String>,
     /// What is wrong with the image.
     findings: Vec<String>,
+    /// Its system calls; none where they could not be worked out.
+    calls: Option<Calls>,
 }
 
 impl Report {
-    fn new(looked: Looked) -> Self {
+    fn new(looked: Looked, calls: Option<Calls>) -> Self {
         let Looked {
             decision, needs, mode, ..
         } = looked;
@@ -105,6 +109,7 @@ impl Report {
             unattested: needs.unattested,
             unfollowed: needs.unfollowed,
             findings: needs.findings,
+            calls,
         }
     }
 }
@@ -113,6 +118,21 @@ impl Report {
 fn unreachable(survey: Survey) -> Vec<Package> {
     let attested = |package: &Package| package.listed != Some(false) && package.is_hidden();
     survey.packages.into_iter().filter(attested).collect()
+}
+
+/// The system calls, of all that the rule lets the container see: another question than what a view would show.
+fn calls(args: &Args, config: &Config) -> Option<Calls> {
+    let subject = Subject {
+        calls: true,
+        ..args.of.subject()
+    };
+    match admission::look(config, subject) {
+        Ok(looked) => looked.calls.as_ref().map(Calls::new),
+        Err((reason, fix)) => {
+            complain(format!("nothing about its system calls: {reason}; to fix: {fix}"));
+            None
+        }
+    }
 }
 
 /// Looks and reports.
@@ -130,7 +150,7 @@ pub fn run(args: &Args, config: &Config) -> Exit {
         ..args.of.subject()
     };
     let report = match admission::look(config, subject) {
-        Ok(looked) => Report::new(looked),
+        Ok(looked) => Report::new(looked, scan.is_none().then(|| calls(args, config)).flatten()),
         Err((reason, fix)) => {
             complain(format!("{reason}; to fix: {fix}"));
             return Exit::Failed;
@@ -149,7 +169,7 @@ pub fn run(args: &Args, config: &Config) -> Exit {
         },
         (None, Format::Text) => print(text::text(&report)),
         // Strings, numbers and lists only: there is always a JSON form.
-        (None, Format::Json) => print(serde_json::to_string_pretty(&report).unwrap_or_default()),
+        (None, Format::Json) => print(crate::diagnostic::json(&report).unwrap_or_default()),
         (None, Format::Html) => print(html::page(&report)),
     }
     Exit::Done

@@ -210,7 +210,7 @@ pub(super) fn document(report: &Report, scan: &Scan) -> Result<(String, String),
         "{} of the scan without a statement: their packages have visible files, or are not known in the image",
         count(left_out, "finding")
     );
-    Ok((serde_json::to_string_pretty(&document).unwrap_or_default(), left))
+    Ok((crate::diagnostic::json(&document).unwrap_or_default(), left))
 }
 
 #[cfg(test)]
@@ -249,6 +249,7 @@ mod tests {
                 .collect(),
             unattested: Vec::new(),
             unfollowed: Vec::new(),
+            calls: None,
             findings: Vec::new(),
         }
     }

@@ -22,6 +22,17 @@ pub(super) fn text(report: &Report) -> String {
     let unreachable = report.unreachable.iter().map(figures::title).collect::<Vec<_>>();
     let packages = format!("packages {} of which no file is visible", source(report));
     parts.extend(list(&packages, &unreachable));
+    if let Some(calls) = &report.calls {
+        parts.push(calls.sentence());
+        parts.extend(list(
+            "system calls that the default allows and it does not",
+            &calls.refused,
+        ));
+        parts.extend(list(
+            "security-sensitive system calls that it can make",
+            &calls.sensitive,
+        ));
+    }
     parts.extend(list("needed executables that no package owns", &report.unattested));
     parts.extend(list("could not be followed", &report.unfollowed));
     parts.extend(list("findings", &report.findings));

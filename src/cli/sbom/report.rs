@@ -91,7 +91,7 @@ pub(super) struct Package {
 impl Report {
     pub(super) fn json(&self) -> String {
         // Strings, numbers and lists only: there is always a JSON form.
-        serde_json::to_string_pretty(self).unwrap_or_default()
+        crate::diagnostic::json(self).unwrap_or_default()
     }
 
     /// Looks at all files of an image, and compares them with an SBOM if there is one. An SBOM that cannot be used is a

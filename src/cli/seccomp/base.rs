@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args, config: &Config) -> Exit {
     let before = runtime::measured(&state).unwrap_or_default();
     let new = found.unknown(&before);
     match args.output {
-        Output::Json => print(serde_json::to_string(&found).unwrap_or_default()),
+        Output::Json => print(crate::diagnostic::json(&found).unwrap_or_default()),
         Output::Text => print(text(&found, &new)),
     }
     if args.keep

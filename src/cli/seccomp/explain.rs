@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::view::Of;
 use super::super::{Exit, Output, print};
 use super::{Found, look};
-use crate::admission::filter::{Origin, Reason};
+use crate::admission::filter::{By, Origin, Reason};
 use crate::admission::{Accounted, Elf};
 use crate::config::Config;
 use crate::syscalls::{Machine, number};
@@ -30,7 +30,7 @@ fn call(name: &str) -> Result<String, &'static str> {
 }
 
 pub(super) fn run(args: &Args, config: &Config) -> Exit {
-    let found = match look(&args.of, config) {
+    let found = match look(&args.of.at, &args.of.name, config) {
         Ok(found) => found,
         Err(exit) => return exit,
     };
@@ -99,6 +99,8 @@ fn sentence(found: &Found, reason: &Reason) -> String {
             "allowed, since the OCI runtime makes it between loading the filter and starting the program".to_owned()
         }
         Reason::Policy => format!("allowed by the rule \"{rule}\""),
+        Reason::Tuning(by) => format!("allowed by {}", tuning(by)),
+        Reason::TunedOut(by) => format!("not allowed: denied by {}", tuning(by)),
         Reason::Sibling { of, reason } => format!("allowed, since {of} is: {}", one_line(reason)),
         Reason::Fallback if found.calls.syscalls.from == Origin::Nothing => {
             "allowed: the container is privileged, and its rule leaves it so".to_owned()
@@ -111,6 +113,13 @@ fn sentence(found: &Found, reason: &Reason) -> String {
         Reason::Own => "not allowed by the profile that the container has".to_owned(),
         Reason::Unneeded => "not allowed: nothing that the container can run makes it".to_owned(),
     }
+}
+
+fn tuning(by: &By) -> String {
+    format!(
+        "the tuning {} of {} until {}: {}",
+        by.source, by.owner, by.expires, by.why
+    )
 }
 
 /// A file, and what accounts for it.

@@ -1,10 +1,15 @@
 //! `assay seccomp`: which system calls containers can make, and why.
 
 mod base;
+mod diff;
 mod explain;
+mod lint;
+mod merge;
+mod operand;
 mod show;
+mod suggest;
 
-use super::view::Of;
+use super::view::At;
 use super::{Exit, complain};
 use crate::admission::filter::Shown;
 use crate::admission::{self, Decision, Needs, Subject};
@@ -23,6 +28,14 @@ enum Command {
     Show(show::Args),
     /// Say why a container can make a system call, from the program to the instruction, or why it cannot
     Explain(explain::Args),
+    /// Turn what a container did in complain mode that enforcing would refuse into a policy fragment, with the evidence
+    Suggest(suggest::Args),
+    /// Say which system calls one profile lets through and another does not
+    Diff(diff::Args),
+    /// Write one profile that lets through what any of several does
+    Merge(merge::Args),
+    /// Say what is probably wrong with a profile, or with the tunings of this node
+    Lint(lint::Args),
     /// Measure which system calls an OCI runtime makes itself under a container's filter, and compare with what is known
     Base(base::Args),
 }
@@ -33,6 +46,10 @@ pub fn run(args: &Args, config: &Config) -> Exit {
     match &args.command {
         Command::Show(args) => show::run(args, config),
         Command::Explain(args) => explain::run(args, config),
+        Command::Suggest(args) => suggest::run(args, config),
+        Command::Diff(args) => diff::run(args, config),
+        Command::Merge(args) => merge::run(args, config),
+        Command::Lint(args) => lint::run(args, config),
         Command::Base(args) => base::run(args, config),
     }
 }
@@ -46,10 +63,10 @@ struct Found {
 }
 
 /// Finds out what the files of a container call.
-fn look(of: &Of, config: &Config) -> Result<Found, Exit> {
+fn look(at: &At, name: &str, config: &Config) -> Result<Found, Exit> {
     let subject = Subject {
         calls: true,
-        ..of.subject()
+        ..at.subject(name)
     };
     let looked = admission::look(config, subject).map_err(|(reason, fix)| {
         complain(format!("{reason}; to fix: {fix}"));

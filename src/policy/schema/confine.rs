@@ -110,7 +110,6 @@ pub(super) fn seccomp<'s>(reader: &mut Reader<'s>, rule: &mut Table<'s>) -> Secc
         let help = "write mode = \"enforce\", or remove its header";
         diags::empty_table(reader, &table, "[rule.seccomp]", help);
     }
-    let mode_at = table.has("mode").then(|| table.span());
     let mode = if table.has("mode") {
         reader
             .choice(&mut table, "mode", SECCOMP_MODES)
@@ -118,9 +117,6 @@ pub(super) fn seccomp<'s>(reader: &mut Reader<'s>, rule: &mut Table<'s>) -> Secc
     } else {
         SeccompMode::Enforce
     };
-    if let (SeccompMode::Complain, Some(at)) = (mode, mode_at) {
-        diags::complain(reader, at);
-    }
     let incomplete = reader.choice(&mut table, "incomplete", INCOMPLETE).unwrap_or_default();
     let privileged = reader.choice(&mut table, "privileged", PRIVILEGED).unwrap_or_default();
     let allow = calls(reader, &mut table, "allow", &[]);
@@ -136,7 +132,7 @@ pub(super) fn seccomp<'s>(reader: &mut Reader<'s>, rule: &mut Table<'s>) -> Secc
 }
 
 /// Names of system calls of some machine, none of which is among `other`.
-fn calls(reader: &mut Reader<'_>, table: &mut Table<'_>, key: &str, other: &[String]) -> Vec<String> {
+pub(super) fn calls(reader: &mut Reader<'_>, table: &mut Table<'_>, key: &str, other: &[String]) -> Vec<String> {
     let mut calls = Vec::new();
     for text in reader.texts(table, key) {
         let name = text.get_ref();

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use rustix::process::{Pid, test_kill_process};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::coop::consume_budget;
 use tokio::time::{sleep, timeout};
@@ -123,8 +123,8 @@ fn remove_orphans(run: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The descriptor in one message; `None` if there is none, or more than one.
-fn receive_descriptor(stream: &UnixStream) -> io::Result<Option<OwnedFd>> {
+/// The descriptor in one message, of whose bytes no more than a buffer is read; `None` if there is none, or more than one.
+pub(in crate::shim) fn receive_descriptor(stream: impl AsFd) -> io::Result<Option<OwnedFd>> {
     let mut name = [0; 4096];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

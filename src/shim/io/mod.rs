@@ -50,6 +50,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+pub(in crate::shim) use console::receive_descriptor;
+
 use binary::Logger;
 use console::Socket;
 use copy::{End, Sink, splice_all};

@@ -11,8 +11,10 @@ use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use super::Tasks;
 use crate::admission::{Decision, FilesAudit, Mount, Request, VERSION, Verdict};
 use crate::runtime::{self, Criu, Runtime};
+use crate::seccomp;
 use crate::shim::bundle::{self, Record, Spec};
 use crate::shim::child::Child;
+use crate::shim::complain::Complaints;
 use crate::shim::container::Container;
 use crate::shim::error::Error;
 use crate::shim::invocation::is_identifier;
@@ -49,7 +51,8 @@ impl Tasks {
         let decision = self
             .admit(&request, &mounts, &options, config.admit_timeout, &runtime.program)
             .await?;
-        edit::apply(&bundle, &decision.edits, &config.state)?;
+        let listener = seccomp::listener(&config.run, &self.services.namespace, &request.id);
+        let complains = edit::apply(&bundle, &decision.edits, &config.state, &listener)?;
 
         Record {
             runtime: runtime.clone(),
@@ -90,6 +93,11 @@ impl Tasks {
         }
         if let Some(audit) = decision.files.and_then(|files| files.audit) {
             self.watch(&container, &audit).await;
+        }
+        if complains {
+            // Without anybody who answers, its calls would fail.
+            let complaints = Complaints::begin(&listener, &config.state, &self.services.namespace, &container.id);
+            container.heard_by(complaints.map_err(|error| Error::Precondition(error.to_string()))?);
         }
         let announcing = container.init.announcing();
         // A container from a checkpoint begins to exist at `Start`.

@@ -31,6 +31,7 @@ impl Tasks {
                 // Late only for a container that never ran and was killed just now.
                 let _ = timeout(KILLED, process.ended()).await;
             }
+            container.end_hearing();
             container.end_watch().await;
             mount::unmount_recursive(&bundle::rootfs(&container.bundle))?;
         }

@@ -85,6 +85,9 @@ pub const FILTERED: &str = "assay.test/filtered/signed:latest";
 
 /// The same, where these must all be known.
 pub const KNOWN: &str = "assay.test/known/signed:latest";
+/// The same, where other calls are reported and succeed.
+pub const COMPLAINING: &str = "assay.test/complaining/signed:latest";
+
 /// An image of nginx on Debian, nearly five thousand files, of which what enforcing the file system would hide is watched.
 pub const DEBIAN: &str = "assay.test/nginx:latest";
 
@@ -189,7 +192,7 @@ impl Daemon {
             daemon.tag(namespace, "assay.test/busybox:latest", SIGNED);
             daemon.tag(namespace, "assay.test/busybox:latest", WANTED_BY_ANOTHER);
             daemon.tag(namespace, "assay.test/busybox:latest", NARROWED);
-            for name in [MINIMIZED, REHEARSED, FILTERED, KNOWN] {
+            for name in [MINIMIZED, REHEARSED, FILTERED, KNOWN, COMPLAINING] {
                 daemon.tag(namespace, "assay.test/busybox:latest", name);
             }
         }

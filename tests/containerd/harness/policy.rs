@@ -10,14 +10,25 @@ use super::daemon::{DEBIAN, DENIED, debian, set_up};
 /// Writes configuration, keys and policy below a containerd's folder, activates them and fills the evidence cache.
 pub fn activate(folder: &Path) {
     let home = folder.join("assay");
-    for name in ["", "state", "run", "policy.d", "trust.d"] {
+    for name in ["", "state", "run", "policy.d", "trust.d", "seccomp.d"] {
         fs::create_dir(home.join(name)).unwrap();
         fs::set_permissions(home.join(name), fs::Permissions::from_mode(0o700)).unwrap();
     }
     let dir = home.display();
     fs::write(
         home.join("config.toml"),
-        format!("state = '{dir}/state'\nrun = '{dir}/run'\npolicy = '{dir}/policy.d'\ntrust = '{dir}/trust.d'\n"),
+        format!(
+            "state = '{dir}/state'\nrun = '{dir}/run'\npolicy = '{dir}/policy.d'\ntrust = '{dir}/trust.d'\n\
+             seccomp = '{dir}/seccomp.d'\n"
+        ),
+    )
+    .unwrap();
+    fs::write(
+        home.join("seccomp.d/50.toml"),
+        "[[tune]]\nimage = ['assay.test/known/**']\nallow = ['keyctl']\ndeny = ['sync']\nreason = 'keys are tested'\n\
+         owner = 'platform'\nexpires = '2099-01-01T00:00:00Z'\n\n\
+         [[tune]]\nimage = ['assay.test/nowhere/**']\nallow = ['ptrace']\nreason = 'forgotten'\n\
+         owner = 'nobody'\nexpires = '2099-01-01T00:00:00Z'\n",
     )
     .unwrap();
     if super::runtime() != super::ASSAY {
@@ -106,6 +117,20 @@ mode = 'enforce'
 incomplete = 'refuse'
 
 [[rule]]
+name = 'complaining'
+match = {{ image = ['assay.test/complaining/**'] }}
+mode = 'enforce'
+[[rule.signature]]
+any = [{{ key = 'release' }}]
+[rule.filesystem]
+mode = 'enforce'
+exec = ['/bin/sleep']
+[rule.seccomp]
+mode = 'complain'
+incomplete = 'refuse'
+deny = ['sethostname']
+
+[[rule]]
 name = 'audited'
 match = {{ image = ['{debian}'] }}
 mode = 'enforce'
@@ -120,6 +145,8 @@ mode = 'audit'
 [[rule.signature]]
 any = [{{ key = 'release' }}]
 [rule.filesystem]
+mode = 'enforce'
+[rule.seccomp]
 mode = 'enforce'
 
 [[rule]]

@@ -1,0 +1,206 @@
+//! `assay seccomp suggest`: what a container did in complain mode that enforcing would refuse, as a policy fragment.
+
+use std::collections::BTreeMap;
+
+use clap::builder::NonEmptyStringValueParser;
+
+use crate::cli::{Exit, complain, print};
+use crate::config::Config;
+use crate::diagnostic::printable;
+use crate::seccomp::{Call, MAX_SEEN, SEEN_DIRECTORY, SEEN_VERSION, Seen};
+use crate::store::{self, StateDir};
+use crate::syscalls::Machine;
+
+/// Most programs that are named for one call.
+const MAX_PROGRAMS: usize = 4;
+
+/// Arguments of `assay seccomp suggest`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A container by its id; it may have ended
+    #[arg(value_name = "CONTAINER", value_parser = NonEmptyStringValueParser::new())]
+    container: String,
+    /// containerd namespace that holds it
+    #[arg(long, default_value = "k8s.io", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    namespace: String,
+}
+
+/// Reads the record and suggests.
+pub(super) fn run(args: &Args, config: &Config) -> Exit {
+    match seen(config, &args.namespace, &args.container) {
+        Ok(Some(seen)) => {
+            print(fragment(&seen));
+            Exit::Done
+        }
+        Ok(None) => {
+            complain(format_args!(
+                "nothing was recorded about container {}; its rule needs [rule.seccomp] with mode = \"complain\" when it is \
+                 created (assay explain CONTAINER says which rule that is, and why nobody listened)",
+                printable(&args.container)
+            ));
+            Exit::NotFound
+        }
+        Err(error) => {
+            complain(printable(&format!(
+                "the record of the container cannot be read: {error}"
+            )));
+            Exit::Failed
+        }
+    }
+}
+
+/// Why a record cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SeenError {
+    #[error("{0}")]
+    Store(#[from] store::Error),
+    #[error("{0}")]
+    Form(#[from] serde_json::Error),
+    #[error("it has version {0}, this assay reads {SEEN_VERSION}")]
+    Version(u32),
+}
+
+/// What was recorded of a container; `None` where nobody listened to it.
+pub(super) fn seen(config: &Config, namespace: &str, container: &str) -> Result<Option<Seen>, SeenError> {
+    let records = StateDir::open(&config.state)?
+        .subdir(SEEN_DIRECTORY)?
+        .subdir(namespace)?;
+    let Some(bytes) = records.read(&format!("{container}.json"), MAX_SEEN)? else {
+        return Ok(None);
+    };
+    let seen: Seen = serde_json::from_slice(&bytes)?;
+    if seen.version != SEEN_VERSION {
+        return Err(SeenError::Version(seen.version));
+    }
+    Ok(Some(seen))
+}
+
+/// The fragment. Paths and names of processes are the container's own words: no more than text, whatever they say.
+fn fragment(seen: &Seen) -> String {
+    let mut lines = vec![
+        format!(
+            "# What container {} called that enforce would refuse, from {} until {}.",
+            printable(&seen.container),
+            printable(&seen.since),
+            printable(&seen.until),
+        ),
+        "# Each line was called by what ran then: keep what the container is meant to do, and leave out the rest."
+            .to_owned(),
+    ];
+    if seen.further > 0 {
+        lines.push(format!(
+            "# {} calls came after the record was full and are not listed.",
+            seen.further
+        ));
+    }
+    let mut calls: BTreeMap<&str, Vec<&Call>> = BTreeMap::new();
+    let mut foreign = Vec::new();
+    for call in &seen.calls {
+        let is_native = crate::seccomp::machine_of(call.architecture) == Some(Machine::native());
+        match call.call().filter(|_| is_native) {
+            Some(name) => calls.entry(name).or_default().push(call),
+            None => foreign.push(call),
+        }
+    }
+    for call in foreign {
+        lines.push(format!(
+            "# No policy can name call {} of architecture {:#x}: {}",
+            call.number,
+            call.architecture,
+            evidence(&[call])
+        ));
+    }
+    if calls.is_empty() {
+        lines.push("# Nothing that a policy could allow.".to_owned());
+        return lines.join("\n");
+    }
+    lines.push("[rule.seccomp]".to_owned());
+    lines.push("allow = [".to_owned());
+    for (name, by) in &calls {
+        lines.push(format!("  \"{name}\", # {}", evidence(by)));
+    }
+    lines.push("]".to_owned());
+    lines.join("\n")
+}
+
+/// Who made a call, how often and since when.
+fn evidence(calls: &[&Call]) -> String {
+    let mut words: Vec<String> = calls
+        .iter()
+        .take(MAX_PROGRAMS)
+        .map(|call| {
+            let program = match printable(&call.program) {
+                path if path.is_empty() => "a program that is not known".to_owned(),
+                path => path.into_owned(),
+            };
+            format!(
+                "{} by {program}, first as '{}' (process {}) at {}",
+                times(call.count),
+                printable(&call.name),
+                call.process,
+                printable(&call.first)
+            )
+        })
+        .collect();
+    if let Some(more) = calls.len().checked_sub(MAX_PROGRAMS).filter(|more| *more > 0) {
+        words.push(format!("and by {more} more programs"));
+    }
+    words.join("; ")
+}
+
+fn times(count: u64) -> String {
+    match count {
+        1 => "once".to_owned(),
+        more => format!("{more} times"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_called_becomes_a_fragment_of_policy_with_its_evidence() {
+        let call = |number: u32, program: &str, count: u64| Call {
+            architecture: 0xc000_003e,
+            number,
+            program: program.to_owned(),
+            process: 41,
+            name: "x\n]".to_owned(),
+            count,
+            first: "2026-01-02T03:04:05Z".to_owned(),
+            last: "2026-01-02T03:04:06Z".to_owned(),
+        };
+        let mut seen = Seen {
+            version: SEEN_VERSION,
+            namespace: "k8s.io".to_owned(),
+            container: "c1".to_owned(),
+            since: "2026-01-02T03:00:00Z".to_owned(),
+            until: "2026-01-02T04:00:00Z".to_owned(),
+            calls: vec![
+                call(101, "/bin/strace", 7),
+                call(165, "/bin/mount\n\"]", 1),
+                call(101, "", 1),
+                Call {
+                    architecture: 0x4000_0003,
+                    ..call(26, "/bin/old", 2)
+                },
+            ],
+            further: 3,
+        };
+        if Machine::native() == Machine::X86_64 {
+            let fragment = fragment(&seen);
+            insta::assert_snapshot!(fragment);
+            let table: toml::Table = toml::from_str(&fragment.replace("[rule.seccomp]", "")).unwrap();
+            let allow: Vec<_> = table["allow"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|call| call.as_str())
+                .collect();
+            assert_eq!(allow, [Some("mount"), Some("ptrace")]);
+        }
+        seen.calls.clear();
+        assert!(!fragment(&seen).contains("[rule"));
+    }
+}

@@ -1,0 +1,180 @@
+//! Programs, files and directories that files of configuration name.
+
+use std::collections::BTreeSet;
+
+use super::space::What;
+use super::trace::{By, SHARED, Trace};
+use super::{Class, Origin, pattern};
+
+/// Largest file that is searched; one that is larger is data.
+const MAX_FILE: u64 = 1 << 20;
+/// Bytes of all files together.
+const MAX_BYTES: u64 = 32 << 20;
+/// Most files of one mount, largest of them, and bytes after which no further mount is searched: a volume may hold data.
+const MAX_MOUNTED: usize = 1000;
+const MAX_MOUNTED_FILE: u64 = 256 << 10;
+const MAX_MOUNTED_BYTES: u64 = 8 << 20;
+/// Most programs and scripts of the image's own in one directory.
+const MAX_PROGRAMS: usize = 2000;
+
+/// Files and directories in `/etc` that say nothing about what the package's own program starts.
+const OTHERS: &[&str] = &[
+    "/etc/*.d/**",
+    "/etc/alternatives/**",
+    "/etc/cron*/**",
+    "/etc/default/**",
+    "/etc/pam.d/**",
+    "/etc/security/**",
+    "/etc/skel/**",
+    "/etc/ssl/**",
+    "/etc/X11/**",
+];
+
+/// What was searched so far.
+#[derive(Debug, Default)]
+pub(super) struct Configured {
+    files: BTreeSet<String>,
+    directories: BTreeSet<String>,
+    bytes: u64,
+    /// Level of inclusion of the file that is searched.
+    depth: usize,
+}
+
+impl Trace<'_> {
+    /// Follows what a text names by its absolute path. Anything else than a text is left alone, and so are sources and
+    /// scripts, which are followed as such.
+    pub(super) fn search_configuration(&mut self, file: &str, rule: &str) {
+        let Some(found) = self.space.resolve(file) else { return };
+        let Some(What::File { size, .. }) = self.space.what(&found.path) else {
+            return;
+        };
+        let is_source = self.rules.languages.iter().any(|language| {
+            let sources = &language.sources;
+            sources.iter().any(|source| pattern::path(source, &found.path))
+        });
+        if size > MAX_FILE
+            || is_source
+            || self.class(&found.path) != Class::Data
+            || !self.configured.files.insert(found.path.clone())
+        {
+            return;
+        }
+        if self.configured.bytes + size > MAX_BYTES {
+            self.closure
+                .cannot_follow(&found.path, "is one configuration file too many to search for programs");
+            return;
+        }
+        self.configured.bytes += size;
+        let Some(bytes) = self
+            .space
+            .bytes(&found.path, MAX_FILE)
+            .filter(|bytes| !bytes.contains(&0))
+        else {
+            return;
+        };
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let origin = Origin::Path(found.path);
+        for line in text.lines() {
+            let line = line.trim_start();
+            if line.starts_with(['#', ';']) || line.starts_with("//") || line.starts_with("-----BEGIN") {
+                continue;
+            }
+            for token in line.split(|c: char| c.is_whitespace() || "\"'=|;,(){}<>`".contains(c)) {
+                // `exec:/usr/bin/program`, as servers write it; `https://host` names no file.
+                let token = match token.split_once(":/") {
+                    Some((word, _)) if !word.contains('/') && !token.contains("://") => {
+                        token.get(word.len() + 1..).unwrap_or(token)
+                    }
+                    _ => token,
+                };
+                if token.starts_with('/') && token.len() > 1 {
+                    self.configures(token, rule, &origin);
+                }
+            }
+            // `command = name arguments`, as supervisors write it.
+            if let Some((key, value)) = line.split_once('=')
+                && matches!(key.trim(), "command" | "exec" | "ExecStart" | "ExecStartPre")
+            {
+                let words: Vec<String> = value.split_ascii_whitespace().map(str::to_owned).collect();
+                self.run_words(&words, rule, &origin, "/");
+            }
+        }
+    }
+
+    /// A path in a file of configuration: a program, a file that may be included, a directory of either.
+    fn configures(&mut self, path: &str, rule: &str, origin: &Origin) {
+        self.named(path, rule, origin, By::Rule, "/");
+        self.own_programs(path, rule, origin);
+        if self.configured.depth < 4 {
+            self.configured.depth += 1;
+            self.search_configuration(path, rule);
+            self.configured.depth -= 1;
+        }
+    }
+
+    /// Keeps and follows the programs and scripts below a directory that no package owns: the CGI scripts and hooks
+    /// that a server starts when it is asked to.
+    pub(super) fn own_programs(&mut self, directory: &str, rule: &str, origin: &Origin) {
+        let Some(found) = self.space.resolve(directory) else {
+            return;
+        };
+        if self.space.what(&found.path) != Some(What::Directory)
+            || SHARED.iter().any(|shared| pattern::path(shared, &found.path))
+            || !self.configured.directories.insert(found.path.clone())
+        {
+            return;
+        }
+        let below = self.space.below(&found.path);
+        for path in below.into_iter().take(MAX_PROGRAMS) {
+            // What git puts beside the hooks that it starts.
+            let is_example = path.ends_with(".sample");
+            if !is_example
+                && self.inventory.owner(&path).is_none()
+                && let Some(end) = self.space.resolve(&path)
+                && matches!(self.class(&end.path), Class::Program | Class::Script)
+            {
+                self.keep(&path, rule, origin, By::Rule);
+            }
+        }
+    }
+
+    /// Texts that are mounted are configuration, or nothing that names a program.
+    pub(super) fn search_mount(&mut self, point: &str) {
+        let mut files = vec![point.to_owned()];
+        files.extend(self.space.below(point));
+        for file in files.into_iter().take(MAX_MOUNTED) {
+            let is_small = matches!(self.space.what(&file), Some(What::File { size, .. }) if size <= MAX_MOUNTED_FILE);
+            if is_small && self.configured.bytes < MAX_MOUNTED_BYTES {
+                self.search_configuration(&file, "a mounted file names it");
+            }
+        }
+    }
+
+    /// The configuration that a program's package brings along, and what was put beside it.
+    pub(super) fn search_own_configuration(&mut self, program: &str) {
+        let Some(package) = self.inventory.owner(program).and_then(|id| self.inventory.package(id)) else {
+            return;
+        };
+        if self.is_everything || self.is_interpreter(program) {
+            return;
+        }
+        let mut places = BTreeSet::new();
+        for path in package.files.iter().filter(|path| path.starts_with("/etc/")) {
+            let is_others = OTHERS.iter().any(|others| pattern::path(others, path));
+            let is_file = matches!(self.space.what(path), Some(What::File { .. }));
+            if is_others || !is_file {
+                continue;
+            }
+            let mut parts = path.splitn(4, '/').skip(2);
+            match (parts.next(), parts.next()) {
+                (Some(first), Some(_)) => places.insert(format!("/etc/{first}/**")),
+                _ => places.insert(path.clone()),
+            };
+        }
+        for place in places {
+            for file in self.space.expand(&place) {
+                self.search_configuration(&file, "the configuration of a program names it");
+            }
+        }
+    }
+}
