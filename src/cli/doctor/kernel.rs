@@ -66,6 +66,7 @@ fn shut_in(home: &StateDir) -> Result<(), ParserFault> {
         closure: Vec::new(),
         deny: Deny::default(),
         rules: Vec::new(),
+        tunings: Vec::new(),
     };
     let deadline = Instant::now() + Config::default().admit_timeout;
     parser::ask(home.as_fd(), &nothing.question(&[], now), deadline).map(drop)

@@ -29,7 +29,7 @@ fn active(config: &Config) -> Result<Active, LoadError> {
 
 /// What an administrator wrote, and whether it is in force.
 pub(super) fn sources(config: &Config) -> Vec<Check> {
-    let mut checked = crate::policy::check(&config.policy, &config.trust);
+    let mut checked = crate::policy::check(&config.policy, &config.trust, &config.closure);
     if let Ok(checked) = &mut checked
         && config.state.exists()
         && let Ok(state) = StateDir::open(&config.state)
@@ -96,16 +96,15 @@ fn fresh(warnings: &[Diagnostic]) -> Check {
 fn same(checked: Checked, active: &Active) -> Check {
     const CODE: &str = "policy-in-force";
     let written = Active {
-        closure: active.closure.clone(),
         version: active.version,
         ..checked.into_active(active.generation, active.time)
     };
     if written == *active {
-        POLICY.pass(CODE, "what policy.d and trust.d say is in force")
+        POLICY.pass(CODE, "what policy.d, trust.d and closure.d say is in force")
     } else {
         POLICY.warn(
             CODE,
-            "policy.d or trust.d, or a trusted root, changed since the policy was put in force",
+            "policy.d, trust.d, closure.d or a trusted root changed since the policy was put in force",
             "assay policy diff active /etc/assay/policy.d, then: assay policy apply",
         )
     }
@@ -210,6 +209,7 @@ mod tests {
             run: folder.join("run"),
             policy: folder.join("policy.d"),
             trust: folder.join("trust.d"),
+            closure: folder.join("closure.d"),
             ..Config::default()
         }
     }
