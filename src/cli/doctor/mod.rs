@@ -181,7 +181,7 @@ fn examine(args: &Args, config: &Config) -> Vec<Check> {
         return checks;
     }
     if runs {
-        checks.push(runtime.calls(config));
+        checks.extend(runtime.calls(config));
     }
     let connected = Cri::connect(&node.socket).and_then(|cri| Ok((cri.loaded()?, cri)));
     let (loaded, cri) = match connected {

@@ -12,6 +12,8 @@ use crate::cli::configure::node::{Node, Release};
 use crate::cli::configure::plan::{OLDEST, check_shim};
 use crate::config::Config;
 use crate::oci;
+use crate::policy::SeccompMode;
+use crate::policy::activate::load_active;
 use crate::runtime::{self, Base, Runtime};
 use crate::store::StateDir;
 
@@ -102,14 +104,19 @@ impl OciRuntime {
         runtime_version(&self.name, said(&mut Runtime::version(&self.program)))
     }
 
-    /// Whether the system calls that it makes itself under a container's filter are known, by starting containers.
-    pub(super) fn calls(&self, config: &Config) -> Check {
+    /// Whether the system calls that it makes itself under a container's filter are known, by starting containers: many,
+    /// and traced, so only where the policy in force makes some container depend on it.
+    pub(super) fn calls(&self, config: &Config) -> Option<Check> {
+        let state = config.state.exists().then(|| StateDir::open(&config.state))?;
+        let (active, _) = load_active(state.as_ref().ok()?).ok()?;
+        let mut modes = active.rules.iter().map(|rule| rule.seccomp.mode);
+        modes.find(|mode| *mode == SeccompMode::Enforce)?;
         let path = Path::new(&self.program);
-        let before = StateDir::open(&config.state).and_then(|state| runtime::measured(&state));
+        let before = state.and_then(|state| runtime::measured(&state));
         let unknown = runtime::measure(path)
             .map(|measured| Base::of(path, measured).unknown(&before.unwrap_or_default()).concat())
             .map_err(|error| error.to_string());
-        runtime_calls(&self.name, &self.program, unknown)
+        Some(runtime_calls(&self.name, &self.program, unknown))
     }
 }
 
@@ -232,6 +239,32 @@ mod tests {
             runtime_calls("runc", "runc", Err("no ptrace".to_owned())).standing,
             Standing::Warn
         );
+    }
+
+    #[test]
+    fn the_runtimes_calls_are_measured_only_where_a_filter_is_enforced() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config {
+            state: folder.path().join("state"),
+            run: folder.path().join("run"),
+            policy: folder.path().join("policy.d"),
+            trust: folder.path().join("trust.d"),
+            closure: folder.path().join("closure.d"),
+            ..Config::default()
+        };
+        fs::create_dir(&config.policy).unwrap();
+        fs::create_dir(&config.trust).unwrap();
+        let runtime = OciRuntime {
+            name: "runc".to_owned(),
+            program: "/nonexistent/runc".to_owned(),
+        };
+        assert!(runtime.calls(&config).is_none(), "no policy");
+        for (mode, measured) in [("complain", None), ("enforce", Some(Standing::Warn))] {
+            let rule = format!("[[rule]]\nname = 'x'\nmatch = {{ image = ['**'] }}\n[rule.seccomp]\nmode = '{mode}'\n");
+            fs::write(config.policy.join("50.toml"), rule).unwrap();
+            crate::policy::activate::activate(&config).unwrap();
+            assert_eq!(runtime.calls(&config).map(|check| check.standing), measured, "{mode}");
+        }
     }
 
     #[test]
