@@ -211,7 +211,7 @@ impl NeedsFault {
             }
             Self::Child(ChildFault::Timeout(_)) => "raise admit_timeout in /etc/assay/config.toml",
             Self::Child(_) | Self::Garbage(_) => {
-                "report the image; until then its rule can say filesystem.unavailable = \"full\""
+                "run an earlier build of the image and report this one: its files may be made to break the parser"
             }
             Self::Image(_) => "rebuild the image or its SBOM; assay sbom IMAGE says more",
             Self::QuestionTooLarge => "shorten the arguments, the environment or the rules",
@@ -604,6 +604,19 @@ fn explanation(tree: &Tree, inventory: &Inventory, closure: &Closure, needs: &Ne
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_that_breaks_the_parser_does_not_get_its_view_lifted() {
+        let faults = [
+            NeedsFault::Child(ChildFault::Crashed("signal 11".to_owned())),
+            NeedsFault::Child(ChildFault::TooLarge(1)),
+            NeedsFault::Child(ChildFault::Timeout(std::time::Duration::ZERO)),
+            NeedsFault::Garbage("no JSON".to_owned()),
+        ];
+        for fault in faults {
+            assert!(!fault.fix().contains("full"), "{fault}: {}", fault.fix());
+        }
+    }
 
     /// A Debian image of a shell and a tool, each of a package of its own.
     fn image() -> tempfile::TempDir {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::space::What;
 use super::trace::{By, SHARED, Trace};
 use super::{Class, Origin, pattern};
+use crate::diagnostic::printable;
 
 /// Largest file that is searched; one that is larger is data.
 const MAX_FILE: u64 = 1 << 20;
@@ -142,11 +143,24 @@ impl Trace<'_> {
     pub(super) fn search_mount(&mut self, point: &str) {
         let mut files = vec![point.to_owned()];
         files.extend(self.space.below(point));
-        for file in files.into_iter().take(MAX_MOUNTED) {
+        let mut searched = 0;
+        for file in files {
             let is_small = matches!(self.space.what(&file), Some(What::File { size, .. }) if size <= MAX_MOUNTED_FILE);
-            if is_small && self.configured.bytes < MAX_MOUNTED_BYTES {
-                self.search_configuration(&file, "a mounted file names it");
+            if !is_small {
+                continue;
             }
+            if searched == MAX_MOUNTED || self.configured.bytes >= MAX_MOUNTED_BYTES {
+                self.closure.note(format!(
+                    "{} and what comes behind it in the mount at {} was not searched for programs that it names: a \
+                     container's mounts are searched up to {MAX_MOUNTED} files each and {} MiB together",
+                    printable(&file),
+                    printable(point),
+                    MAX_MOUNTED_BYTES >> 20
+                ));
+                return;
+            }
+            searched += 1;
+            self.search_configuration(&file, "a mounted file names it");
         }
     }
 

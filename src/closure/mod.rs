@@ -2,12 +2,14 @@
 //!
 //! Roots are the final arguments, the environment, the policy's programs, and what is mounted over the image. From each
 //! file that is kept, rules lead to further ones: `elf` and `loader` know programs and libraries, `shell` and `scripts`
-//! know scripts, `configuration` knows files of configuration, `rules` holds what is known by convention (`config/closure/*.toml`), `trace` follows all of it until
-//! nothing is added, `data` adds what belongs to what was reached. `space` is the image with its mounts.
+//! know scripts, `configuration` knows files of configuration, `rules` holds what is known by convention
+//! (`config/closure/*.toml`), `trace` follows all of it until nothing is added, `data` adds what belongs to what was
+//! reached. `space` is the image with its mounts, `budget` bounds the work that hostile texts cause.
 //!
 //! Executables (ELF files and scripts) are kept one by one; data by the package. What cannot be followed is said, and
 //! then every executable of eligible packages stays.
 
+mod budget;
 mod configuration;
 mod data;
 mod elf;

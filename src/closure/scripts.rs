@@ -1,7 +1,9 @@
 //! What command lines, shell scripts and the sources of interpreted programs start.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
+use super::budget::{Budget, STEP};
 use super::rules::Language;
 use super::shell::{self, Command, Part, Script, Word};
 use super::space::What;
@@ -29,6 +31,8 @@ const MAX_SOURCES: u64 = 128 << 20;
 const MAX_SOURCE: u64 = 4 << 20;
 /// Longest interpreter line.
 const MAX_LINE: usize = 4096;
+/// Most scripts of which each interprets the one before, as in Linux.
+const MAX_INTERPRETERS: usize = 5;
 /// Below these, the next component is what a program imports.
 const MODULES: &[&str] = &[
     "/dist-packages/",
@@ -161,8 +165,37 @@ impl Values {
     }
 }
 
+/// What is still to be followed. Texts lead to one another without end, so none is followed inside of another.
+#[derive(Default)]
+pub(super) struct Waiting {
+    queue: VecDeque<Next>,
+    /// Texts for a shell that waited before.
+    texts: BTreeSet<(String, Option<Vec<String>>, String)>,
+    is_followed: bool,
+}
+
+enum Next {
+    /// Words of a command line, the rule that found it, where it stands, and the directory it is started in.
+    Line(Vec<String>, String, Origin, String),
+    /// A text for a shell.
+    Text(Text),
+    /// The path of a shell's script, and its arguments.
+    Script(String, Option<Vec<String>>),
+}
+
+/// A text for a shell.
+struct Text {
+    /// What it belongs to, in messages.
+    what: String,
+    text: String,
+    args: Option<Vec<String>>,
+    origin: Origin,
+    cwd: String,
+}
+
 /// One script with what it sources and evaluates.
 struct Shell {
+    budget: Rc<Budget>,
     path: String,
     origin: Origin,
     cwd: String,
@@ -203,10 +236,17 @@ impl Shell {
                 known: Vec::new(),
                 more: all.more || next.more,
             };
-            for head in &all.known {
-                for tail in &next.known {
-                    combined.add(format!("{head}{tail}"));
+            for (head, tail) in all
+                .known
+                .iter()
+                .flat_map(|head| next.known.iter().map(move |tail| (head, tail)))
+            {
+                let is_full = combined.known.len() >= MAX_VALUES;
+                if is_full || !self.budget.spend((head.len() + tail.len()) as u64) {
+                    combined.more = true;
+                    break;
                 }
+                combined.add(format!("{head}{tail}"));
             }
             all = combined;
         }
@@ -426,12 +466,63 @@ impl Trace<'_> {
 
     /// A command line of which every word is known.
     pub(super) fn run_words(&mut self, words: &[String], rule: &str, origin: &Origin, cwd: &str) {
-        let argv: Vec<(Values, String)> = words
-            .iter()
-            .take(MAX_WORDS)
-            .map(|word| (Values::of(word), word.clone()))
-            .collect();
-        self.start(&argv, rule, origin, cwd, false, "");
+        let words = words.iter().take(MAX_WORDS).cloned().collect();
+        self.follow(Next::Line(words, rule.to_owned(), origin.clone(), cwd.to_owned()));
+    }
+
+    /// Follows something with all that it leads to; inside of that, only takes it down.
+    fn follow(&mut self, next: Next) {
+        self.waiting.queue.push_back(next);
+        if std::mem::replace(&mut self.waiting.is_followed, true) {
+            return;
+        }
+        while let Some(next) = self.waiting.queue.pop_front() {
+            let what = match &next {
+                Next::Line(words, ..) => words.first().cloned().unwrap_or_default(),
+                Next::Text(text) => text.what.clone(),
+                Next::Script(path, _) => path.clone(),
+            };
+            if self.budget.spend(STEP) {
+                self.follow_next(next);
+            }
+            if self.budget.is_spent() {
+                self.closure.cannot_follow(
+                    &what,
+                    "is one text too many: the scripts and configuration of this image lead to more than is followed",
+                );
+                self.waiting.queue.clear();
+            }
+        }
+        self.waiting.is_followed = false;
+    }
+
+    fn follow_next(&mut self, next: Next) {
+        match next {
+            Next::Line(words, rule, origin, cwd) => {
+                let argv: Vec<(Values, String)> = words.into_iter().map(|word| (Values::of(&word), word)).collect();
+                self.start(&argv, &rule, &origin, &cwd, false, "");
+            }
+            Next::Text(text) => self.follow_shell(text),
+            Next::Script(path, args) => {
+                let Some(bytes) = self.space.bytes(&path, MAX_SCRIPT) else {
+                    self.closure
+                        .cannot_follow(&path, "is a script that cannot be read, or is too large");
+                    return;
+                };
+                let cwd = if self.roots.cwd.is_empty() {
+                    "/".to_owned()
+                } else {
+                    self.roots.cwd.clone()
+                };
+                self.follow_shell(Text {
+                    text: String::from_utf8_lossy(&bytes).into_owned(),
+                    args,
+                    origin: Origin::Path(path.clone()),
+                    what: path,
+                    cwd,
+                });
+            }
+        }
     }
 
     /// Follows one command line. `script` is where it stands, empty for the container's own.
@@ -462,6 +553,9 @@ impl Trace<'_> {
                 let real = end.rsplit('/').next().unwrap_or(&end).to_owned();
                 wraps |= self.rules.wrappers.contains(&base);
                 let rest = argv.get(at + 1..).unwrap_or_default();
+                if !self.budget.spend(STEP / 8 + rest.len() as u64) {
+                    return;
+                }
                 let applet = (real == "busybox" && base == "busybox").then(|| rest.first()).flatten();
                 let is_shell = self.rules.shells.contains(&base)
                     || applet
@@ -512,7 +606,7 @@ impl Trace<'_> {
         }
         if value.contains('/') || self.space.resolve(&join(cwd, value)).is_some() {
             if pattern::is_pattern(value) && value.starts_with('/') {
-                for path in self.space.expand(value) {
+                for path in self.space.expand_within(value, &self.budget) {
                     self.given(&path, rule, origin, cwd);
                 }
             } else {
@@ -720,9 +814,16 @@ impl Trace<'_> {
                 &origin,
                 By::Rule,
             );
-            self.shell_script(path, &text, args, &origin);
+            self.follow(Next::Script(path.to_owned(), args));
             return;
         };
+        if self.has_endless_interpreters(path) {
+            self.closure.cannot_follow(
+                path,
+                "is interpreted by a script, which is interpreted by one again, oftener than Linux does",
+            );
+            return;
+        }
         let mut words: Vec<&str> = line.split_ascii_whitespace().collect();
         let first = words.first().copied().unwrap_or("");
         if self
@@ -760,7 +861,7 @@ impl Trace<'_> {
                 .get(1)
                 .is_some_and(|word| first.ends_with("/busybox") && self.rules.shells.contains(*word))
         {
-            self.shell_script(path, &text, args, &origin);
+            self.follow(Next::Script(path.to_owned(), args));
             return;
         }
         if self.rules.wrappers.contains(&name) && !first.ends_with("/env") {
@@ -791,6 +892,22 @@ impl Trace<'_> {
                 self.argument(&value, "an argument names it", &origin, &self.roots.cwd.clone());
             }
         }
+    }
+
+    /// Whether scripts interpret one another from this one on, and no program comes soon.
+    fn has_endless_interpreters(&self, path: &str) -> bool {
+        let mut at = path.to_owned();
+        for _ in 0..MAX_INTERPRETERS {
+            let head = self.space.head(&at, MAX_LINE).unwrap_or_default();
+            let text = String::from_utf8_lossy(&head);
+            let line = text.lines().next().and_then(|line| line.strip_prefix("#!"));
+            let interpreter = line.and_then(|line| line.split_ascii_whitespace().next());
+            match interpreter.and_then(|interpreter| self.space.resolve(interpreter)) {
+                Some(found) if self.class(&found.path) == Class::Script => at = found.path,
+                _ => return false,
+            }
+        }
+        true
     }
 
     /// Counts a script and the arguments with which it is followed.
@@ -836,14 +953,8 @@ impl Trace<'_> {
         if !self.admit_script(&end, args.as_ref()) {
             return;
         }
-        let Some(bytes) = self.space.bytes(&end, MAX_SCRIPT) else {
-            self.closure
-                .cannot_follow(&end, "is a script that cannot be read, or is too large");
-            return;
-        };
         self.suspect_writable(&end);
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        self.shell_script(&end, &text, args, &Origin::Path(end.clone()));
+        self.follow(Next::Script(end, args));
     }
 
     /// Text for a shell on a command line.
@@ -853,19 +964,20 @@ impl Trace<'_> {
                 .cannot_follow(what, "runs a shell with a text that is made when it runs");
             return;
         }
-        self.follow_shell(what, text, args, origin, cwd);
+        let key = (text.to_owned(), args.clone(), cwd.to_owned());
+        // What waits is paid for: it takes memory.
+        if self.waiting.texts.insert(key) && self.budget.spend(text.len() as u64) {
+            self.follow(Next::Text(Text {
+                what: what.to_owned(),
+                text: text.to_owned(),
+                args,
+                origin: origin.clone(),
+                cwd: cwd.to_owned(),
+            }));
+        }
     }
 
-    fn shell_script(&mut self, path: &str, text: &str, args: Option<Vec<String>>, origin: &Origin) {
-        let cwd = if self.roots.cwd.is_empty() {
-            "/".to_owned()
-        } else {
-            self.roots.cwd.clone()
-        };
-        self.follow_shell(path, text, args, origin, &cwd);
-    }
-
-    fn follow_shell(&mut self, path: &str, text: &str, args: Option<Vec<String>>, origin: &Origin, cwd: &str) {
+    fn follow_shell(&mut self, script: Text) {
         let environment = self
             .roots
             .env
@@ -874,10 +986,11 @@ impl Trace<'_> {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
         let mut shell = Shell {
-            path: path.to_owned(),
-            origin: origin.clone(),
-            cwd: cwd.to_owned(),
-            args,
+            budget: Rc::clone(&self.budget),
+            path: script.what,
+            origin: script.origin,
+            cwd: script.cwd,
+            args: script.args,
             environment,
             commands: Vec::new(),
             bindings: BTreeMap::new(),
@@ -889,10 +1002,10 @@ impl Trace<'_> {
             memory: BTreeMap::new(),
             listed: Vec::new(),
         };
-        self.add_text(&mut shell, text);
+        self.add_text(&mut shell, &script.text);
         // Sourced files and evaluated texts first: they assign variables and define functions.
         let mut at = 0;
-        while at < shell.commands.len() {
+        while at < shell.commands.len() && !self.budget.is_spent() {
             self.gather(&mut shell, at);
             at += 1;
         }
@@ -910,11 +1023,17 @@ impl Trace<'_> {
             }
         }
         for at in 0..shell.commands.len() {
+            if self.budget.is_spent() {
+                return;
+            }
             self.follow_command(&mut shell, at);
         }
     }
 
     fn add_text(&mut self, shell: &mut Shell, text: &str) {
+        if !self.budget.spend(text.len() as u64) {
+            return;
+        }
         let script = shell::parse(text, shell.last_text + 1);
         if let Some(why) = script.broken {
             self.closure
@@ -1005,7 +1124,7 @@ impl Trace<'_> {
             join(&shell.cwd, value)
         };
         let mut paths = if pattern::is_pattern(&at) {
-            self.space.expand(&at)
+            self.space.expand_within(&at, &self.budget)
         } else {
             vec![at.clone()]
         };
@@ -1070,6 +1189,9 @@ impl Trace<'_> {
                     texts.iter_mut().for_each(|text| text.push(HOLE));
                     continue;
                 }
+                if !self.budget.spend(texts.iter().map(|text| text.len() as u64).sum()) {
+                    return;
+                }
                 texts = texts
                     .iter()
                     .flat_map(|text| known.iter().map(move |value| format!("{text}{value}")))
@@ -1077,7 +1199,10 @@ impl Trace<'_> {
             }
         }
         for text in texts {
-            if text.len() < MAX_VALUE && !text.trim().is_empty() && text.trim() != "-" {
+            if text.len() >= MAX_VALUE {
+                self.closure
+                    .cannot_follow(&shell.path, "evaluates a text that is too long");
+            } else if !text.trim().is_empty() && text.trim() != "-" {
                 self.add_text(shell, text.trim());
             }
         }
@@ -1089,6 +1214,10 @@ impl Trace<'_> {
         };
         let origin = shell.origin.clone();
         let cwd = shell.cwd.clone();
+        if command.words.len() > MAX_WORDS {
+            self.closure
+                .cannot_follow(&shell.path, "has a command of too many words");
+        }
         let argv = shell.argv(&command.words);
         // A word that is nothing leaves its place to the next one: `$SUDO command`.
         let mut first = 0;
@@ -1178,7 +1307,9 @@ impl Trace<'_> {
                     started.push(name.clone());
                 }
                 builtin if BUILTINS.contains(&builtin) => {}
-                _ if pattern::is_pattern(name) && name.contains('/') => started.extend(self.space.expand(name)),
+                _ if pattern::is_pattern(name) && name.contains('/') => {
+                    started.extend(self.space.expand_within(name, &self.budget));
+                }
                 _ => started.push(name.clone()),
             }
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
+use super::budget::{Budget, STEP};
 use super::pattern;
 use super::{Content, Mounted};
 use crate::tree::{Kind, Resolved, Tree, join};
@@ -263,34 +264,49 @@ impl<'a> Space<'a> {
     /// The paths that a pattern stands for. Links on the way to a match are followed, and their target is what is
     /// returned before the last component; a link in the last place is returned as itself.
     pub(super) fn expand(&self, text: &str) -> Vec<String> {
+        self.expand_within(text, &Budget::endless())
+    }
+
+    /// As [`Self::expand`], for a pattern that the image says; incomplete where the budget is spent.
+    pub(super) fn expand_within(&self, text: &str, budget: &Budget) -> Vec<String> {
         let mut places = vec!["/".to_owned()];
         let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
         for (i, part) in parts.iter().enumerate() {
             let last = i + 1 == parts.len();
             if *part == "**" {
                 let rest = parts.get(i + 1..).unwrap_or_default().join("/");
-                return places
-                    .iter()
-                    .flat_map(|place| {
-                        let skipped = join(place, "").len();
-                        let wanted = if rest.is_empty() {
-                            "**".to_owned()
-                        } else {
-                            format!("**/{rest}")
-                        };
-                        self.below(place)
-                            .into_iter()
-                            .filter(move |path| rest_matches(&wanted, path.get(skipped..).unwrap_or("")))
-                    })
-                    .collect();
+                let wanted = if rest.is_empty() {
+                    "**".to_owned()
+                } else {
+                    format!("**/{rest}")
+                };
+                let mut found = Vec::new();
+                for place in &places {
+                    if budget.is_spent() {
+                        break;
+                    }
+                    let skipped = join(place, "").len();
+                    found.extend(self.below(place).into_iter().filter(|path| {
+                        budget.spend(cost(&wanted, path))
+                            && rest_matches(&wanted, path.get(skipped..).unwrap_or(""))
+                            && budget.spend(STEP)
+                    }));
+                }
+                return found;
             }
             let mut next = Vec::new();
             for place in &places {
+                if budget.is_spent() {
+                    break;
+                }
                 if pattern::is_pattern(part) {
                     let hidden = part.starts_with('.');
                     next.extend(self.children(place).into_iter().filter(|path| {
                         let name = path.rsplit('/').next().unwrap_or(path);
-                        (hidden || !name.starts_with('.')) && pattern::component(part, name)
+                        budget.spend(cost(part, name))
+                            && (hidden || !name.starts_with('.'))
+                            && pattern::component(part, name)
+                            && budget.spend(STEP)
                     }));
                 } else {
                     let path = join(place, part);
@@ -315,6 +331,11 @@ impl<'a> Space<'a> {
         }
         places
     }
+}
+
+/// Work of a comparison: finding the name, and at worst the product of both lengths.
+fn cost(pattern: &str, name: &str) -> u64 {
+    8 + name.len() as u64 / 8 + (pattern.len() as u64 * name.len() as u64) / 64
 }
 
 fn rest_matches(wanted: &str, path: &str) -> bool {

@@ -5,11 +5,12 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
+use super::budget::Budget;
 use super::configuration::Configured;
 use super::elf::{self, Abi, Elf, Texts};
 use super::loader::{Loader, Search};
 use super::rules::Rules;
-use super::scripts::BUILTINS;
+use super::scripts::{BUILTINS, Waiting};
 use super::space::{Space, What};
 use super::{Class, Closure, Hidden, How, Kept, Level, Object, Origin, Roots, pattern};
 use crate::packages::{Inventory, PackageId};
@@ -117,6 +118,11 @@ pub(super) struct Trace<'a> {
     path: Vec<String>,
     top: BTreeSet<String>,
     queue: VecDeque<String>,
+    /// What the image's texts may still cost.
+    pub(super) budget: Rc<Budget>,
+    pub(super) waiting: Waiting,
+    /// Directories of which all data is kept.
+    whole: BTreeSet<String>,
     /// Packages of which something was reached, and what.
     pub(super) packages: BTreeMap<PackageId, String>,
     waiting_packages: VecDeque<PackageId>,
@@ -212,6 +218,9 @@ impl<'a> Trace<'a> {
             path,
             top,
             queue: VecDeque::new(),
+            budget: Rc::new(Budget::of_image()),
+            waiting: Waiting::default(),
+            whole: BTreeSet::new(),
             packages: BTreeMap::new(),
             waiting_packages: VecDeque::new(),
             elves: RefCell::new(BTreeMap::new()),
@@ -505,6 +514,13 @@ impl<'a> Trace<'a> {
         if SHARED.iter().any(|shared| pattern::path(shared, &found.path)) {
             return;
         }
+        let mut above = found.path.as_str();
+        while !above.is_empty() {
+            if self.whole.contains(above) {
+                return;
+            }
+            above = above.rsplit_once('/').map_or("", |(parent, _)| parent);
+        }
         let below = self.space.below(&found.path);
         if below.len() > MAX_NAMED && self.space.mount(&found.path).is_none() {
             self.closure.note(format!(
@@ -516,6 +532,7 @@ impl<'a> Trace<'a> {
         for path in below {
             self.keep_unless_program(&path, rule, origin, By::Rule);
         }
+        self.whole.insert(found.path);
     }
 
     /// Keeps a source that is loaded as a module, even if it could be started as a script too: as that it is not
