@@ -260,7 +260,10 @@ mod tests {
         };
         assert!(runtime.calls(&config).is_none(), "no policy");
         for (mode, measured) in [("complain", None), ("enforce", Some(Standing::Warn))] {
-            let rule = format!("[[rule]]\nname = 'x'\nmatch = {{ image = ['**'] }}\n[rule.seccomp]\nmode = '{mode}'\n");
+            let rule = format!(
+                "[[rule]]\nname = 'x'\nmatch = {{ image = ['**'] }}\ndigest = ['{}']\n[rule.seccomp]\nmode = '{mode}'\n",
+                crate::digest::Digest::of(b"")
+            );
             fs::write(config.policy.join("50.toml"), rule).unwrap();
             crate::policy::activate::activate(&config).unwrap();
             assert_eq!(runtime.calls(&config).map(|check| check.standing), measured, "{mode}");
