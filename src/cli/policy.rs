@@ -97,7 +97,7 @@ pub fn check(config: &Config, output: Output) -> Exit {
 }
 
 /// Reads and checks policy at `policy`, and trust with its roots as they were refreshed last.
-fn sources(config: &Config, policy: &Path) -> Result<Checked, Vec<Diagnostic>> {
+pub(super) fn sources(config: &Config, policy: &Path) -> Result<Checked, Vec<Diagnostic>> {
     let checked = crate::policy::check(policy, &config.trust, &config.closure)?;
     let mut checked = checked.tuned(&config.seccomp, Timestamp::now())?;
     // On a machine that is no node yet nothing is made for that.

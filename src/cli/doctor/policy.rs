@@ -9,7 +9,7 @@ use crate::cli::count;
 use crate::config::Config;
 use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::oci::Reference;
-use crate::policy::activate::{LoadError, load_active, refresh_roots};
+use crate::policy::activate::{LoadError, load_active};
 use crate::policy::{Active, Checked};
 use crate::store::StateDir;
 
@@ -29,13 +29,7 @@ fn active(config: &Config) -> Result<Active, LoadError> {
 
 /// What an administrator wrote, and whether it is in force.
 pub(super) fn sources(config: &Config) -> Vec<Check> {
-    let mut checked = crate::policy::check(&config.policy, &config.trust, &config.closure);
-    if let Ok(checked) = &mut checked
-        && config.state.exists()
-        && let Ok(state) = StateDir::open(&config.state)
-    {
-        refresh_roots(&state, checked);
-    }
+    let checked = crate::cli::policy::sources(config, &config.policy);
     let active = active(config);
     let mut checks = vec![readable(&checked), in_force(&active)];
     if let Ok(checked) = checked {
@@ -100,11 +94,11 @@ fn same(checked: Checked, active: &Active) -> Check {
         ..checked.into_active(active.generation, active.time)
     };
     if written == *active {
-        POLICY.pass(CODE, "what policy.d, trust.d and closure.d say is in force")
+        POLICY.pass(CODE, "what policy.d, trust.d, closure.d and seccomp.d say is in force")
     } else {
         POLICY.warn(
             CODE,
-            "policy.d, trust.d, closure.d or a trusted root changed since the policy was put in force",
+            "policy.d, trust.d, closure.d, seccomp.d or a trusted root changed since the policy was put in force",
             "assay policy diff active /etc/assay/policy.d, then: assay policy apply",
         )
     }
@@ -210,6 +204,7 @@ mod tests {
             policy: folder.join("policy.d"),
             trust: folder.join("trust.d"),
             closure: folder.join("closure.d"),
+            seccomp: folder.join("seccomp.d"),
             ..Config::default()
         }
     }

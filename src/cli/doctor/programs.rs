@@ -250,6 +250,7 @@ mod tests {
             policy: folder.path().join("policy.d"),
             trust: folder.path().join("trust.d"),
             closure: folder.path().join("closure.d"),
+            seccomp: folder.path().join("seccomp.d"),
             ..Config::default()
         };
         fs::create_dir(&config.policy).unwrap();
