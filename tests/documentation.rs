@@ -77,6 +77,42 @@ fn the_page_on_refusals_names_no_code_that_does_not_exist() {
 }
 
 #[test]
+fn every_check_of_the_doctor_has_its_line_and_no_other() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/doctor");
+    let source: String = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+        .map(|text| text.split("#[cfg(test)]").next().unwrap().to_owned())
+        .collect();
+    let page: BTreeSet<String> = read("docs/doctor.md")
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('|').next().map(str::to_owned))
+        .flat_map(|cell| words(&cell))
+        .collect();
+    let mut known: BTreeSet<String> = source
+        .split("CODE: &str = \"")
+        .skip(1)
+        .chain(
+            source
+                .split(".pass(")
+                .skip(1)
+                .filter_map(|rest| rest.trim_start().strip_prefix('"')),
+        )
+        .filter_map(|rest| rest.split('"').next().map(str::to_owned))
+        .collect();
+    known.extend(["state-directory", "run-directory"].map(str::to_owned));
+    assert_eq!(page, known);
+}
+
+/// The words between backticks in a table's first cell.
+fn words(cell: &str) -> BTreeSet<String> {
+    cell.split([',', '`', ' '])
+        .filter(|word| !word.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
 fn the_page_on_attacks_names_tests_that_exist() {
     let page = read("docs/attacks.md");
     let mut named = 0;

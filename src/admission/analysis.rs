@@ -14,7 +14,7 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::process::{Command, ExitCode};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use rustix::fs::{FileType, MemfdFlags, Mode, OFlags, ResolveFlags};
@@ -41,12 +41,13 @@ const DIRECTORY: &str = "analysis";
 const MAX_FILE: u64 = 160 << 20;
 /// Largest summary in bytes.
 const MAX_SUMMARY: u64 = 64 << 20;
-/// Most bytes of all summaries of one image.
-const MAX_JOINED: u64 = 256 << 20;
+/// Most bytes of all summaries of one image: the cage that joins them has four times as much memory.
+const MAX_JOINED: u64 = 128 << 20;
 /// Largest answer of the second cage in bytes.
 const MAX_ANSWER: u64 = 16 << 20;
-/// Most summaries that are kept.
+/// Most summaries that are kept, and most bytes of them.
 const MAX_KEPT: usize = 8192;
+const MAX_KEPT_BYTES: u64 = 2 << 30;
 /// Most reasons for which calls are not all known, and longest one in characters.
 const MAX_LISTED: usize = 64;
 const MAX_TEXT: usize = 600;
@@ -162,46 +163,36 @@ pub(super) fn analyse(
     loop {
         attempts += 1;
         let mut unknown: Vec<String> = Vec::new();
-        let found = summaries(desk, &directory, files, needs);
+        let Some(found) = summaries(desk, &directory, files, needs) else {
+            unknown.push(format!(
+                "what is known of its ELF files has more than {MAX_JOINED} bytes"
+            ));
+            let analysis = Analysis {
+                unknown,
+                objects: needs.objects.len(),
+                ..Analysis::default()
+            };
+            return Ok((analysis, true));
+        };
         let mut joined = Joined {
+            lengths: found.kept.iter().map(|(_, bytes)| bytes.len()).collect(),
             objects: Vec::new(),
             processes: needs.processes.clone(),
             plugins: needs.plugins.clone(),
             routes,
         };
-        let mut total = 0;
-        for (elf, found) in needs.objects.iter().zip(&found) {
-            let kept = match found {
-                Found::Kept(_, bytes) => {
-                    total += bytes.len() as u64;
-                    bytes.clone()
-                }
-                Found::Not(why, is_lasting) => {
-                    lasting &= is_lasting;
-                    unknown.push(shown(&format!("{} {why}", elf.path)));
-                    Vec::new()
-                }
-            };
-            joined.objects.push((kept, elf.is_interpreter));
+        for (elf, file) in needs.objects.iter().zip(found.files) {
+            let file = file.map_err(|(why, is_lasting)| {
+                lasting &= is_lasting;
+                unknown.push(shown(&format!("{} {why}", elf.path)));
+            });
+            joined.objects.push((file.ok(), elf.is_interpreter));
         }
-        if total > MAX_JOINED {
-            unknown.push(format!(
-                "what is known of its ELF files has more than {MAX_JOINED} bytes"
-            ));
-            return Ok((
-                Analysis {
-                    unknown,
-                    objects: needs.objects.len(),
-                    ..Analysis::default()
-                },
-                lasting,
-            ));
-        }
-        let answer = join(desk, &joined)?;
+        let answer = join(desk, &joined, &found.kept)?;
         if !answer.damaged.is_empty() && attempts == 1 {
             // What is kept was damaged on the disk; it is made again.
             for index in &answer.damaged {
-                if let Some(Found::Kept(digest, _)) = found.get(*index) {
+                if let Some((digest, _)) = found.kept.get(*index) {
                     directory.remove(&name(digest))?;
                 }
             }
@@ -269,15 +260,16 @@ fn shown(text: &str) -> String {
     printable(text).chars().take(MAX_TEXT).collect()
 }
 
-/// What is known of a file.
-enum Found {
-    Kept(Digest, Vec<u8>),
-    /// Nothing, and why, as the end of a sentence; and whether that would be so again.
-    Not(String, bool),
+/// What is known of the files of a container.
+struct Found {
+    /// What is kept of each different file.
+    kept: Vec<(Digest, Vec<u8>)>,
+    /// The index in it for each file of [`Needs`], in their order; or why there is nothing.
+    files: Vec<Result<usize, Failure>>,
 }
 
-/// What is known of each file, in their order; what is not is found out.
-fn summaries(desk: &Desk<'_>, directory: &StateDir, files: &Files<'_>, needs: &Needs) -> Vec<Found> {
+/// What is known of each file; what is not is found out. None where that has more than [`MAX_JOINED`] bytes.
+fn summaries(desk: &Desk<'_>, directory: &StateDir, files: &Files<'_>, needs: &Needs) -> Option<Found> {
     let count = needs.objects.len();
     let digests = in_parallel(count, |index| {
         let file = open(files, needs, index)?;
@@ -291,29 +283,40 @@ fn summaries(desk: &Desk<'_>, directory: &StateDir, files: &Files<'_>, needs: &N
         }
     }
     let wanted: Vec<(Digest, usize)> = first.into_iter().collect();
-    let kept = in_parallel(wanted.len(), |number| {
-        let (digest, index) = wanted
-            .get(number)
-            .ok_or_else(|| io_text(&io::ErrorKind::NotFound.into()))?;
-        let (_, file) = digests
-            .get(*index)
-            .and_then(|found| found.as_ref().ok())
-            .ok_or_else(|| io_text(&io::ErrorKind::NotFound.into()))?;
-        known(desk, directory, file, digest)
+    let unseen = || ("was not looked at".to_owned(), false);
+    let total = AtomicU64::new(0);
+    let looked_at = in_parallel(wanted.len(), |number| {
+        let (digest, index) = wanted.get(number).ok_or_else(unseen)?;
+        let found = digests.get(*index).and_then(|found| found.as_ref().ok());
+        let (_, file) = found.ok_or_else(unseen)?;
+        if total.load(Ordering::Relaxed) > MAX_JOINED {
+            return Err(unseen());
+        }
+        let bytes = known(desk, directory, file, digest)?;
+        let length = bytes.len() as u64;
+        if total.fetch_add(length, Ordering::Relaxed).saturating_add(length) > MAX_JOINED {
+            return Err(unseen());
+        }
+        Ok(bytes)
     });
-    let by_digest: BTreeMap<Digest, &Result<Vec<u8>, (String, bool)>> =
-        wanted.iter().map(|(digest, _)| *digest).zip(&kept).collect();
-    digests
-        .iter()
-        .map(|found| match found {
-            Err((why, lasting)) => Found::Not(why.clone(), *lasting),
-            Ok((digest, _)) => match by_digest.get(digest) {
-                Some(Ok(bytes)) => Found::Kept(*digest, bytes.clone()),
-                Some(Err((why, lasting))) => Found::Not(why.clone(), *lasting),
-                None => Found::Not("was not looked at".to_owned(), false),
-            },
-        })
-        .collect()
+    if total.into_inner() > MAX_JOINED {
+        return None;
+    }
+    let mut kept = Vec::new();
+    let mut by_digest: BTreeMap<Digest, Result<usize, Failure>> = BTreeMap::new();
+    for ((digest, _), bytes) in wanted.into_iter().zip(looked_at) {
+        let place = bytes.map(|bytes| {
+            kept.push((digest, bytes));
+            kept.len() - 1
+        });
+        by_digest.insert(digest, place);
+    }
+    let files = digests.into_iter().map(|found| {
+        let (digest, _) = found?;
+        by_digest.get(&digest).cloned().unwrap_or_else(|| Err(unseen()))
+    });
+    let files = files.collect();
+    Some(Found { kept, files })
 }
 
 /// Why there is nothing, and whether that would be so again.
@@ -432,8 +435,7 @@ fn known(desk: &Desk<'_>, directory: &StateDir, file: &File, digest_of: &Digest)
     if let Ok(Some(bytes)) = directory.read(&name(digest_of), MAX_SUMMARY) {
         return Ok(bytes);
     }
-    let memory = rustix::fs::memfd_create("elf", MemfdFlags::CLOEXEC).map_err(|error| io_text(&error.into()))?;
-    let mut copy = File::from(memory);
+    let mut copy = memory().map_err(|error| io_text(&error))?;
     // Of the bytes that go into the cage: the file may have changed since.
     let digest = digest(file, Some(&mut copy))?;
     copy.rewind().map_err(|error| io_text(&error))?;
@@ -442,9 +444,14 @@ fn known(desk: &Desk<'_>, directory: &StateDir, file: &File, digest_of: &Digest)
         .map_err(|fault| (format!("cannot be analysed: the analysis {fault}"), false))?;
     // One that cannot be kept is made again; nothing else depends on it.
     let is_current = |name: &str| name.ends_with(syscalls::edition());
-    let _ = memo::forget_oldest(directory, MAX_KEPT, &is_current)
+    let _ = memo::forget_oldest(directory, MAX_KEPT, MAX_KEPT_BYTES, &is_current)
         .and_then(|()| directory.write_volatile(&name(&digest), &bytes));
     Ok(bytes)
+}
+
+/// A file in memory, for what a cage is given.
+fn memory() -> io::Result<File> {
+    Ok(rustix::fs::memfd_create("question", MemfdFlags::CLOEXEC)?.into())
 }
 
 /// A command that starts a cage in the empty directory, and the descriptor that it inherits.
@@ -455,11 +462,13 @@ fn cage(desk: &Desk<'_>, what: &str) -> io::Result<(Command, OwnedFd)> {
     Ok((command, inherited))
 }
 
-/// What the second cage is given.
+/// What the second cage is given, before what is kept of the files.
 #[derive(Debug, Serialize, Deserialize)]
 struct Joined {
-    /// What is known of each file, empty where nothing is; and whether it loads programs.
-    objects: Vec<(Vec<u8>, bool)>,
+    /// How many bytes are kept of each different file; they follow in this order.
+    lengths: Vec<usize>,
+    /// The index in it for each file, none where nothing is known; and whether it loads programs.
+    objects: Vec<(Option<usize>, bool)>,
     processes: Vec<Order>,
     plugins: Vec<Order>,
     /// Whether it is asked how each call comes about.
@@ -474,7 +483,7 @@ struct Answer {
     unknown: Vec<Unknown>,
     /// Files that cannot be analysed.
     unreadable: Vec<(usize, String)>,
-    /// Files of which something is kept that is no summary.
+    /// Indexes among the different files: of these something is kept that is no summary.
     damaged: Vec<usize>,
     routes: Vec<(u32, Route)>,
 }
@@ -489,11 +498,16 @@ struct Unknown {
     path: Vec<Step>,
 }
 
-fn join(desk: &Desk<'_>, joined: &Joined) -> Result<Answer, AnalysisFault> {
+fn join(desk: &Desk<'_>, joined: &Joined, kept: &[(Digest, Vec<u8>)]) -> Result<Answer, AnalysisFault> {
     let io_fault = |error: io::Error| AnalysisFault::Child(ChildFault::Start(error));
-    let bytes = postcard::to_stdvec(joined).map_err(|_| AnalysisFault::Garbage("its question cannot be written"))?;
+    let head = postcard::to_stdvec(joined).map_err(|_| AnalysisFault::Garbage("its question cannot be written"))?;
+    let mut question = memory().map_err(io_fault)?;
+    for bytes in [&head].into_iter().chain(kept.iter().map(|(_, bytes)| bytes)) {
+        question.write_all(bytes).map_err(io_fault)?;
+    }
+    question.rewind().map_err(io_fault)?;
     let (command, _root) = cage(desk, CLOSE).map_err(io_fault)?;
-    let answer = child::run(command, &bytes, MAX_ANSWER, desk.deadline)?;
+    let answer = child::run_on(command, question, MAX_ANSWER, desk.deadline)?;
     serde_json::from_slice(&answer).map_err(|_| AnalysisFault::Garbage("it is no answer"))
 }
 
@@ -513,8 +527,8 @@ pub fn main(what: &str, argument: &str) -> ExitCode {
         let answer = if what == SUMMARISE {
             postcard::to_stdvec(&summarise(&bytes)).map_err(io::Error::other)?
         } else {
-            let joined = postcard::from_bytes(&bytes).map_err(io::Error::other)?;
-            serde_json::to_vec(&close(&joined))?
+            let (joined, kept) = postcard::take_from_bytes(&bytes).map_err(io::Error::other)?;
+            serde_json::to_vec(&close(&joined, kept))?
         };
         io::stdout().write_all(&answer)
     });
@@ -534,75 +548,88 @@ fn summarise(bytes: &[u8]) -> Kept {
     }
 }
 
-fn close(joined: &Joined) -> Answer {
+fn close(joined: &Joined, mut kept: &[u8]) -> Answer {
     let mut answer = Answer::default();
-    // Indexes of the files that have a summary.
-    let mut known: Vec<usize> = Vec::new();
-    let mut summaries: Vec<Summary> = Vec::new();
-    for (index, (bytes, _)) in joined
-        .objects
-        .iter()
-        .enumerate()
-        .filter(|(_, (bytes, _))| !bytes.is_empty())
-    {
-        match postcard::from_bytes(bytes) {
-            Ok(Kept::Nothing) => {}
-            Ok(Kept::Unreadable(why)) => answer.unreadable.push((index, shown(&why))),
+    // What is known of each different file: its summary if it can make a call, or why that cannot be said.
+    let mut files: Vec<Result<Option<Summary>, String>> = Vec::new();
+    for (number, length) in joined.lengths.iter().enumerate() {
+        let (bytes, rest) = kept.split_at_checked(*length).unwrap_or_default();
+        kept = rest;
+        files.push(match postcard::from_bytes(bytes) {
+            Ok(Kept::Nothing) => Ok(None),
+            Ok(Kept::Unreadable(why)) => Err(shown(&why)),
             Ok(Kept::Summary(encoded)) => match Summary::decode(&encoded) {
-                Ok(summary) if summary.machine == Machine::native() => {
-                    known.push(index);
-                    summaries.push(summary);
+                Ok(summary) if summary.machine == Machine::native() => Ok(Some(summary)),
+                Ok(_) => Err("it is for another machine than this one".to_owned()),
+                Err(_) => {
+                    answer.damaged.push(number);
+                    Ok(None)
                 }
-                Ok(_) => answer
-                    .unreadable
-                    .push((index, "it is for another machine than this one".to_owned())),
-                Err(_) => answer.damaged.push(index),
             },
-            Err(_) => answer.damaged.push(index),
-        }
+            Err(_) => {
+                answer.damaged.push(number);
+                Ok(None)
+            }
+        });
     }
-    let mut at: Vec<Option<usize>> = vec![None; joined.objects.len()];
-    for (place, index) in known.iter().enumerate() {
-        if let Some(at) = at.get_mut(*index) {
-            *at = Some(place);
-        }
-    }
-    let here = |order: &Order| -> Order {
-        let place = |alternatives: &Vec<usize>| {
-            alternatives
-                .iter()
-                .filter_map(|index| at.get(*index).copied().flatten())
-                .collect()
-        };
-        order.iter().map(place).collect()
-    };
     let first = |orders: &[Order]| -> BTreeSet<usize> {
         let first = orders.iter().filter_map(|order| order.first());
         first.flatten().copied().collect()
     };
     let (programs, plugins) = (first(&joined.processes), first(&joined.plugins));
+    // Names of one file in one role are one object, which has the index of the first of them.
+    let mut known: Vec<usize> = Vec::new();
+    let mut places: BTreeMap<(usize, Role), usize> = BTreeMap::new();
+    let mut found: Vec<(&Summary, Role)> = Vec::new();
+    let mut at: Vec<Option<usize>> = Vec::new();
+    for (index, (file, loads)) in joined.objects.iter().enumerate() {
+        let role = if plugins.contains(&index) {
+            Role::Plugin
+        } else if programs.contains(&index) {
+            Role::Program
+        } else if *loads {
+            Role::Interpreter
+        } else {
+            Role::Library
+        };
+        let read = file.and_then(|file| Some((file, files.get(file)?)));
+        at.push(match read {
+            Some((file, Ok(Some(summary)))) => Some(*places.entry((file, role)).or_insert_with(|| {
+                known.push(index);
+                found.push((summary, role));
+                found.len() - 1
+            })),
+            Some((_, Err(why))) => {
+                answer.unreadable.push((index, why.clone()));
+                None
+            }
+            _ => None,
+        });
+    }
+    // Each order once, as indexes of the objects.
+    let here = |orders: &[Order]| -> Vec<Order> {
+        let place = |alternatives: &Vec<usize>| {
+            let places = alternatives
+                .iter()
+                .filter_map(|index| at.get(*index).copied().flatten());
+            let mut seen = BTreeSet::new();
+            places.filter(|place| seen.insert(*place)).collect()
+        };
+        let mut seen = BTreeSet::new();
+        let orders = orders.iter().map(|order| order.iter().map(place).collect());
+        orders.filter(|order: &Order| seen.insert(order.clone())).collect()
+    };
     let paths: Vec<String> = known.iter().map(ToString::to_string).collect();
-    let objects: Vec<Object<'_>> = known
+    let objects: Vec<Object<'_>> = found
         .iter()
-        .zip(&summaries)
         .zip(&paths)
-        .map(|((index, summary), path)| Object {
+        .map(|((summary, role), path)| Object {
             path,
             summary,
-            role: if plugins.contains(index) {
-                Role::Plugin
-            } else if programs.contains(index) {
-                Role::Program
-            } else if joined.objects.get(*index).is_some_and(|(_, loads)| *loads) {
-                Role::Interpreter
-            } else {
-                Role::Library
-            },
+            role: *role,
         })
         .collect();
-    let processes: Vec<Order> = joined.processes.iter().map(here).collect();
-    let scopes: Vec<Order> = joined.plugins.iter().map(here).collect();
-    let calls = syscalls::close_all(&objects, &processes, &scopes);
+    let calls = syscalls::close_all(&objects, &here(&joined.processes), &here(&joined.plugins));
     let steps = |path: &[syscalls::Step]| -> Vec<Step> {
         path.iter()
             .take(MAX_STEPS)
@@ -643,4 +670,113 @@ fn close(joined: &Joined) -> Answer {
             .collect();
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+    use std::time::Duration;
+
+    use super::super::needs::Elf;
+    use super::*;
+
+    /// Names in one folder, and what is kept of files with certain bytes.
+    struct Node {
+        folder: tempfile::TempDir,
+        state: StateDir,
+    }
+
+    impl Node {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::create_dir(folder.path().join("image")).unwrap();
+            let state = StateDir::open(&folder.path().join("state")).unwrap();
+            Self { folder, state }
+        }
+
+        fn keep(&self, of: &[u8], length: u64) {
+            let directory = self.state.subdir(DIRECTORY).unwrap();
+            let path = directory.path().join(name(&Digest::of(of)));
+            std::fs::write(&path, b"kept").unwrap();
+            File::options().write(true).open(path).unwrap().set_len(length).unwrap();
+        }
+
+        fn found(&self, names: impl Iterator<Item = String>) -> Option<Found> {
+            let image = File::open(self.folder.path().join("image")).unwrap();
+            let desk = Desk {
+                state: &self.state,
+                empty: image.as_fd(),
+                deadline: Instant::now() + Duration::from_secs(60),
+            };
+            let files = Files {
+                root: image.as_fd(),
+                mounts: &[],
+            };
+            let elf = |path| Elf {
+                path,
+                mount: None,
+                is_interpreter: false,
+                package: String::new(),
+                standing: crate::admission::needs::Accounted::default(),
+            };
+            let needs = Needs {
+                objects: names.map(elf).collect(),
+                ..Needs::default()
+            };
+            summaries(&desk, &self.state.subdir(DIRECTORY).unwrap(), &files, &needs)
+        }
+    }
+
+    #[test]
+    fn a_file_with_many_names_is_known_once() {
+        let node = Node::new();
+        let path = |name: &str| node.folder.path().join("image").join(name);
+        std::fs::write(path("0"), "elf").unwrap();
+        for link in 1..30 {
+            std::fs::hard_link(path("0"), path(&link.to_string())).unwrap();
+        }
+        node.keep(b"elf", 4);
+        let found = node.found((0..31).map(|name| format!("/{name}"))).unwrap();
+        assert_eq!(found.kept, [(Digest::of(b"elf"), b"kept".to_vec())]);
+        assert_eq!(found.files[..30], vec![Ok(0); 30]);
+        assert!(found.files[30].is_err(), "there is no such name");
+    }
+
+    #[test]
+    fn no_more_is_read_than_can_be_joined() {
+        let node = Node::new();
+        let names = || (0..6).map(|name| format!("/{name}"));
+        for name in names() {
+            std::fs::write(node.folder.path().join("image").join(&name[1..]), &name).unwrap();
+            node.keep(name.as_bytes(), MAX_JOINED / 8);
+        }
+        assert_eq!(node.found(names()).unwrap().kept.len(), 6);
+        for name in names() {
+            node.keep(name.as_bytes(), MAX_JOINED / 4);
+        }
+        assert!(node.found(names()).is_none());
+    }
+
+    #[test]
+    fn names_of_one_file_are_one_object() {
+        // Every name is a process of its own, and each is reported.
+        let kept = postcard::to_stdvec(&Kept::Unreadable("why".to_owned())).unwrap();
+        let nothing = postcard::to_stdvec(&Kept::Nothing).unwrap();
+        let joined = Joined {
+            lengths: vec![kept.len(), nothing.len(), 3],
+            objects: vec![
+                (Some(0), false),
+                (Some(1), false),
+                (Some(0), false),
+                (None, false),
+                (Some(2), false),
+            ],
+            processes: (0..5).map(|index| vec![vec![index]]).collect(),
+            plugins: Vec::new(),
+            routes: false,
+        };
+        let answer = close(&joined, &[kept, nothing, vec![9, 9, 9]].concat());
+        assert_eq!(answer.unreadable, [(0, "why".to_owned()), (2, "why".to_owned())]);
+        assert_eq!(answer.damaged, [2]);
+    }
 }

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags};
 
-use super::sandbox::SandboxError;
+use super::sandbox::{CPU_LIMIT, MEMORY_LIMIT, SandboxError};
 use crate::diagnostic::printable;
 
 /// Exit status of a parser whose cage could not be closed.
@@ -87,8 +87,18 @@ pub(super) fn run_on(
             Err(ChildFault::Sandbox(printable(&text).chars().take(MAX_WORD).collect()))
         }
         (Some(code), _) => Err(ChildFault::Crashed(format!("exit status {code}"))),
-        (None, Some(signal)) => Err(ChildFault::Crashed(format!("signal {signal}"))),
+        (None, Some(signal)) => Err(ChildFault::Crashed(ended_by(signal))),
         (None, None) => Err(ChildFault::Crashed(status.to_string())),
+    }
+}
+
+/// What a signal that ended a parser says. One that breaks out of its code can choose it.
+fn ended_by(signal: i32) -> String {
+    match signal {
+        libc::SIGXCPU => format!("it needed more than {CPU_LIMIT} s of processor time"),
+        // A Rust program ends itself like this when an allocation fails or its stack ends.
+        libc::SIGABRT => format!("it needed more than {} MiB of memory", MEMORY_LIMIT >> 20),
+        signal => format!("signal {signal}"),
     }
 }
 
@@ -168,4 +178,27 @@ pub(super) fn inherited(argument: &str) -> Option<OwnedFd> {
     let open = unsafe { libc::fcntl(number, libc::F_GETFD) } != -1;
     // SAFETY: the process has just started, nothing in it owns the descriptor that its parent left open for it.
     open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(script: &str) -> String {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        run(command, b"", 100, deadline).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_limit_that_was_reached_is_named() {
+        assert_eq!(
+            fault("kill -XCPU $$"),
+            "died: it needed more than 10 s of processor time"
+        );
+        assert_eq!(fault("kill -ABRT $$"), "died: it needed more than 512 MiB of memory");
+        assert_eq!(fault("kill -SEGV $$"), "died: signal 11");
+        assert_eq!(fault("exit 3"), "died: exit status 3");
+    }
 }

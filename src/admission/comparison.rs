@@ -20,7 +20,7 @@ use crate::digest::Digest;
 use crate::evidence;
 use crate::identity::{self, Census, Image, Inhabitant, Upper};
 use crate::oci::{self, Index, Layout, LayoutError, Manifest};
-use crate::policy::{Active, Kind};
+use crate::policy::{Active, Kind, Mode};
 use crate::store::{self, StateDir};
 use crate::trust::clock::Clock;
 use crate::verify::{Answer, Problem};
@@ -74,6 +74,9 @@ pub struct Word {
     pub rule: Option<String>,
     /// The reason in a sentence.
     pub reason: String,
+    /// What to do about a refusal.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub fix: String,
     /// What audit rules would say under `enforce`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub audit: Vec<Audit>,
@@ -105,6 +108,7 @@ impl From<Ruling> for Word {
             code: ruling.code,
             rule: ruling.rule,
             reason: ruling.reason,
+            fix: ruling.fix,
             audit: ruling.audit,
         }
     }
@@ -134,56 +138,9 @@ impl Word {
 /// # Errors
 /// See [`CompareError`].
 pub fn compare(config: &Config, old: &Active, new: &Active, address: &str) -> Result<Comparison, CompareError> {
-    let mut bench = Bench::open(config, [old, new])?;
-    let mut comparison = Comparison::default();
-    let census = match identity::census(address) {
-        Ok(census) => census,
-        Err(fault) => {
-            let missing = format!("{fault}: its images and containers were not compared");
-            comparison.not_compared.push(printable(&missing).into_owned());
-            Census::default()
-        }
-    };
-    let mut namespaces = BTreeSet::from([None]);
-    let mut recorded = bench.recorded(&census)?;
-    for container in &census.containers {
-        let key = (container.namespace.clone(), container.id.clone());
-        let judged = match recorded.remove(&key) {
-            Some(decision) => bench.recorded_container(&decision),
-            None => bench.container(address, container),
-        };
-        match judged {
-            Ok((change, namespace)) => {
-                namespaces.insert(namespace);
-                comparison.containers += 1;
-                comparison.changes.extend(change.differs());
-            }
-            Err(why) => comparison.not_compared.push(format!(
-                "the container {} (namespace {}) was not compared: {}",
-                printable(&container.id),
-                printable(&container.namespace),
-                printable(&why)
-            )),
-        }
-    }
-    for (namespace, name) in &census.named {
-        // CRI's own records of images, under the digest of their configuration; no pod names an image so.
-        if name.parse::<Digest>().is_ok() {
-            continue;
-        }
-        match bench.look_up(address, namespace, name) {
-            Ok(image) => {
-                comparison.images += 1;
-                comparison.changes.extend(bench.image(namespace, &image, &namespaces));
-            }
-            Err(why) => comparison.not_compared.push(format!(
-                "the image {} (namespace {}) was not compared: {}",
-                printable(name),
-                printable(namespace),
-                printable(&why)
-            )),
-        }
-    }
+    let differs = |change: &Change| !change.old.is_like(&change.new);
+    let mut bench = Bench::open(config, [old, new], differs)?;
+    let (mut comparison, census, namespaces) = bench.node(address)?;
     let (cached, nameless) = bench.cached(&census)?;
     for image in cached {
         comparison.images += 1;
@@ -197,6 +154,98 @@ pub fn compare(config: &Config, old: &Active, new: &Active, address: &str) -> Re
     Ok(comparison)
 }
 
+/// What `active` would refuse on this node if all its audit rules were enforced: every image and container of the
+/// containerd at `address`. The new word of each change is what enforcing would say.
+///
+/// # Errors
+/// See [`CompareError`].
+pub fn enforced(config: &Config, active: &Active, address: &str) -> Result<Comparison, CompareError> {
+    let enforced = enforcing(active);
+    let refused = |change: &Change| change.new.verdict == Verdict::Refuse;
+    let mut bench = Bench::open(config, [active, &enforced], refused)?;
+    Ok(bench.node(address)?.0)
+}
+
+/// A policy whose audit rules decide.
+fn enforcing(active: &Active) -> Active {
+    let mut enforced = active.clone();
+    for rule in &mut enforced.rules {
+        if rule.mode == Mode::Audit {
+            rule.mode = Mode::Enforce;
+        }
+    }
+    enforced
+}
+
+/// What `active` says about sandboxes of the image `name`.
+///
+/// # Errors
+/// Why that is not known, in a sentence.
+pub fn sandbox(config: &Config, active: &Active, address: &str, name: &str) -> Result<Word, String> {
+    let mut bench = Bench::open(config, [active, active], |_| true).map_err(|error| error.to_string())?;
+    let image = bench.look_up(address, KUBERNETES, name)?;
+    Ok(bench.about(Kind::Sandbox, KUBERNETES, None, &image).0.new)
+}
+
+/// What containerd has, and the Kubernetes namespaces that containers are in.
+type Known = (Comparison, Census, BTreeSet<Option<String>>);
+
+impl Bench<'_> {
+    /// Judges everything that containerd has.
+    fn node(&mut self, address: &str) -> Result<Known, CompareError> {
+        let mut comparison = Comparison::default();
+        let census = match identity::census(address) {
+            Ok(census) => census,
+            Err(fault) => {
+                let missing = format!("{fault}: its images and containers were not compared");
+                comparison.not_compared.push(printable(&missing).into_owned());
+                Census::default()
+            }
+        };
+        let mut namespaces = BTreeSet::from([None]);
+        let mut recorded = self.recorded(&census)?;
+        for container in &census.containers {
+            let key = (container.namespace.clone(), container.id.clone());
+            let judged = match recorded.remove(&key) {
+                Some(decision) => self.recorded_container(&decision),
+                None => self.container(address, container),
+            };
+            match judged {
+                Ok((change, namespace)) => {
+                    namespaces.insert(namespace);
+                    comparison.containers += 1;
+                    comparison.changes.extend(self.kept(change));
+                }
+                Err(why) => comparison.not_compared.push(format!(
+                    "the container {} (namespace {}) was not compared: {}",
+                    printable(&container.id),
+                    printable(&container.namespace),
+                    printable(&why)
+                )),
+            }
+        }
+        for (namespace, name) in &census.named {
+            // CRI's own records of images, under the digest of their configuration; no pod names an image so.
+            if name.parse::<Digest>().is_ok() {
+                continue;
+            }
+            match self.look_up(address, namespace, name) {
+                Ok(image) => {
+                    comparison.images += 1;
+                    comparison.changes.extend(self.image(namespace, &image, &namespaces));
+                }
+                Err(why) => comparison.not_compared.push(format!(
+                    "the image {} (namespace {}) was not compared: {}",
+                    printable(name),
+                    printable(namespace),
+                    printable(&why)
+                )),
+            }
+        }
+        Ok((comparison, census, namespaces))
+    }
+}
+
 /// Two policies and what they judge by.
 struct Bench<'a> {
     policies: [&'a Active; 2],
@@ -206,6 +255,8 @@ struct Bench<'a> {
     patience: Duration,
     /// What the evidence says about some digests, to each policy: the same in every namespace.
     answers: [BTreeMap<Vec<Digest>, Answer>; 2],
+    /// What is worth telling.
+    keep: fn(&Change) -> bool,
 }
 
 /// What both policies are asked about.
@@ -218,14 +269,8 @@ enum About<'a> {
 /// What is said about one image or container by both policies.
 struct Both(Change);
 
-impl Both {
-    fn differs(self) -> Option<Change> {
-        (!self.0.old.is_like(&self.0.new)).then_some(self.0)
-    }
-}
-
 impl<'a> Bench<'a> {
-    fn open(config: &Config, policies: [&'a Active; 2]) -> Result<Self, CompareError> {
+    fn open(config: &Config, policies: [&'a Active; 2], keep: fn(&Change) -> bool) -> Result<Self, CompareError> {
         let now = Timestamp::now();
         // On a machine that is no node yet there is nothing to read, and nothing is made.
         let state = config
@@ -241,7 +286,12 @@ impl<'a> Bench<'a> {
             evidence,
             patience: config.admit_timeout,
             answers: Default::default(),
+            keep,
         })
+    }
+
+    fn kept(&self, both: Both) -> Option<Change> {
+        Some(both.0).filter(self.keep)
     }
 
     /// Asks both policies about a case.
@@ -336,7 +386,7 @@ impl<'a> Bench<'a> {
         // The first of them is none.
         for kubernetes in namespaces {
             let both = self.about(Kind::Container, namespace, kubernetes.clone(), image);
-            if let Some(change) = both.differs()
+            if let Some(change) = self.kept(both)
                 && !changes.first().is_some_and(|first| {
                     first.kubernetes_namespace.is_none()
                         && first.old.is_like(&change.old)

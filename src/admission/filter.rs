@@ -370,7 +370,7 @@ pub(super) fn keep(state: &StateDir, profile: &Profile) -> Result<Digest, store:
     let directory = state.subdir(DIRECTORY)?;
     let name = format!("{}.json", digest.hex());
     if directory.read(&name, seccomp::MAX_BYTES as u64)?.as_deref() != Some(json.as_slice()) {
-        memo::forget_oldest(&directory, MAX_KEPT, &|_| true)?;
+        memo::forget_oldest(&directory, MAX_KEPT, u64::MAX, &|_| true)?;
         directory.write_volatile(&name, &json)?;
     }
     Ok(digest)

@@ -173,27 +173,37 @@ pub(super) fn make_room(directory: &StateDir, most: usize) -> Result<(), store::
     Ok(())
 }
 
-/// Forgets the older half of a folder once it holds `most` files, those that are not current first.
+/// Forgets the older half of a folder, by their number and by their bytes, once it holds `most` files or `most_bytes`
+/// bytes; those that are not current first.
 pub(super) fn forget_oldest(
     directory: &StateDir,
     most: usize,
+    most_bytes: u64,
     is_current: &dyn Fn(&str) -> bool,
 ) -> Result<(), store::Error> {
     let names = store::names(directory.as_fd(), directory.path())?.collect::<Result<Vec<_>, _>>()?;
-    if names.len() < most {
-        return Ok(());
-    }
-    let mut aged: Vec<(bool, i64, String)> = names
+    let mut aged: Vec<(bool, i64, String, u64)> = names
         .into_iter()
         .map(|name| {
             let stat = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW);
-            (is_current(&name), stat.map_or(0, |stat| stat.st_mtime), name)
+            let (time, size) = stat.map_or((0, 0), |stat| (stat.st_mtime, stat.st_size.unsigned_abs()));
+            (is_current(&name), time, name, size)
         })
         .collect();
+    let mut bytes: u64 = aged.iter().map(|(.., size)| size).sum();
+    let mut count = aged.len();
+    if count < most && bytes < most_bytes {
+        return Ok(());
+    }
     aged.sort();
-    for (_, _, name) in aged.iter().take(most / 2) {
+    for (_, _, name, size) in aged {
+        if count <= most / 2 && bytes <= most_bytes / 2 {
+            break;
+        }
         // Another process may be clearing up as well.
-        let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
+        let _ = rustix::fs::unlinkat(directory, &name, AtFlags::empty());
+        count -= 1;
+        bytes -= size;
     }
     Ok(())
 }
@@ -427,6 +437,33 @@ mod tests {
         edited["unknown"] = serde_json::json!(1);
         put(&edited.to_string());
         assert_eq!(recall(), None);
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten_when_they_are_too_many_or_too_large() {
+        let place = place();
+        let folder = place.run.subdir(DIRECTORY).unwrap();
+        let left = || {
+            let mut names: Vec<String> = store::names(folder.as_fd(), folder.path())
+                .unwrap()
+                .map(Result::unwrap)
+                .collect();
+            names.sort();
+            names.concat()
+        };
+        for (age, name) in ["a", "b", "c", "old"].into_iter().enumerate() {
+            let file = fs::File::create(folder.path().join(name)).unwrap();
+            file.set_len(10).unwrap();
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1000 + age as u64);
+            file.set_modified(time).unwrap();
+        }
+        let forget = |most, bytes| forget_oldest(&folder, most, bytes, &|name| name != "old").unwrap();
+        forget(5, 41);
+        assert_eq!(left(), "abcold");
+        forget(5, 40);
+        assert_eq!(left(), "bc");
+        forget(2, 100);
+        assert_eq!(left(), "c");
     }
 
     #[test]

@@ -22,9 +22,9 @@ use seccompiler::{
 };
 
 /// Address space of a parser in bytes.
-const MEMORY_LIMIT: u64 = 512 << 20;
+pub(super) const MEMORY_LIMIT: u64 = 512 << 20;
 /// Processor time of a parser in seconds; the broker's own deadline is normally shorter.
-const CPU_LIMIT: u64 = 10;
+pub(super) const CPU_LIMIT: u64 = 10;
 /// Open files of a parser.
 const FILES_LIMIT: u64 = 64;
 /// User ids of parsers start here and the process id is added, so that no two parsers share one. The range up to
@@ -178,7 +178,7 @@ pub(super) fn read_only(tree: BorrowedFd<'_>) -> Result<(), SandboxError> {
 fn limits() -> Result<(), SandboxError> {
     for (resource, limit) in [
         (Resource::As, MEMORY_LIMIT),
-        (Resource::Cpu, CPU_LIMIT),
+        (Resource::Cpu, CPU_LIMIT + 1),
         (Resource::Nofile, FILES_LIMIT),
         (Resource::Nproc, 0),
         (Resource::Core, 0),
@@ -188,12 +188,18 @@ fn limits() -> Result<(), SandboxError> {
     ] {
         // A hard limit that is lower already stays: raising it needs a capability that a service may lack.
         let maximum = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
-        let limit = Some(limit.min(maximum));
+        let maximum = limit.min(maximum);
+        // A second before the kernel kills it, a signal says why.
+        let current = if resource == Resource::Cpu {
+            maximum.min(CPU_LIMIT)
+        } else {
+            maximum
+        };
         rustix::process::setrlimit(
             resource,
             Rlimit {
-                current: limit,
-                maximum: limit,
+                current: Some(current),
+                maximum: Some(maximum),
             },
         )
         .map_err(failed("set limits"))?;
@@ -315,8 +321,18 @@ fn program() -> Result<BpfProgram, seccompiler::BackendError> {
         )
         .and_then(|condition| SeccompRule::new(vec![condition]))
     };
+    let argument_is = |argument, value: libc::c_int| {
+        let value = u64::from(value.unsigned_abs());
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+    };
     let writing = libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND;
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.iter().map(|call| (*call, vec![])).collect();
+    // Ending itself with the signal that says that memory ran out; without it, it would end like a crash.
+    let abort = vec![
+        argument_is(0, rustix::process::getpid().as_raw_pid())?,
+        argument_is(2, libc::SIGABRT)?,
+    ];
+    rules.insert(libc::SYS_tgkill, vec![SeccompRule::new(abort)?]);
     rules.insert(libc::SYS_openat, vec![without(2, writing)?]);
     rules.insert(libc::SYS_mmap, vec![without(2, libc::PROT_EXEC)?]);
     rules.insert(libc::SYS_mprotect, vec![without(2, libc::PROT_EXEC)?]);

@@ -7,7 +7,7 @@ use assay::admission::{analysis, needs, parser};
 use assay::cli::policy::DiffArgs;
 use assay::cli::{self, Exit, Output};
 use assay::config::Config;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Proves which image a container is started from and runs it only on a verified signature.
 ///
@@ -28,6 +28,13 @@ enum Command {
     Admit,
     /// Judge images in containerd's store as containers made from them would be judged, without starting anything
     Verify(cli::verify::Args),
+    /// Add a handler of Assay to this node's containerd, or take it out again
+    Configure(cli::configure::Args),
+    /// Say whether Assay can do its work on this node, what goes past it, and what to do about it
+    ///
+    /// Starts a pod of the sandbox image through each handler of Assay and takes it away again. Exit codes: 0 no check
+    /// failed (there may be warnings), 1 a check failed, 2 usage.
+    Doctor(cli::doctor::Args),
     /// Fill the cache of signatures and attestations
     Evidence(cli::evidence::Args),
     /// Show the packages of an image, the files that they own, and how these stand against the attested SBOM
@@ -39,8 +46,20 @@ enum Command {
     /// Check the rules in policy.d and the keys in trust.d, or put them in force
     #[command(subcommand)]
     Policy(Policy),
+    /// Say what of this node would be refused if every rule were enforced, and what to do about it
+    ///
+    /// Judged are the images and containers of containerd, now, by the active policy with its audit rules enforced.
+    /// Nothing is started or recorded. Exit codes: 0 nothing would be refused, 3 something would, 1 something could not
+    /// be judged.
+    Rollout(cli::rollout::Args),
     /// Say which files of an image a container sees, and why
     View(cli::view::Args),
+    /// Write manual pages and completions for shells
+    #[command(hide = true)]
+    Generate {
+        /// An empty folder
+        folder: PathBuf,
+    },
     /// Say which system calls containers can make, and why
     Seccomp(cli::seccomp::Args),
     /// Show what a container can reach of its image, in numbers, with the list behind each
@@ -109,6 +128,9 @@ fn run(command: Command) -> ExitCode {
     if let Command::VerifyBundle(arguments) = &command {
         return cli::verify_bundle::run(arguments).report();
     }
+    if let Command::Generate { folder } = &command {
+        return cli::generate::run(Arguments::command(), folder).report();
+    }
     let config = match Config::load() {
         Ok(config) => config,
         Err(faults) => {
@@ -128,8 +150,12 @@ fn run(command: Command) -> ExitCode {
     };
     let exit = match command {
         Command::Admit => cli::admit::run(),
+        Command::Generate { folder } => cli::generate::run(Arguments::command(), &folder),
         Command::VerifyBundle(arguments) => cli::verify_bundle::run(&arguments),
         Command::Verify(arguments) => cli::verify::run(&arguments, Ok(&config)),
+        Command::Configure(arguments) => cli::configure::run(&arguments, &config),
+        Command::Rollout(arguments) => cli::rollout::run(&arguments, &config),
+        Command::Doctor(arguments) => cli::doctor::run(&arguments, &config),
         Command::View(arguments) => cli::view::run(&arguments, &config),
         Command::Seccomp(arguments) => cli::seccomp::run(&arguments, &config),
         Command::Watch(arguments) => cli::watch::run(&arguments, &config),

@@ -2,10 +2,14 @@
 //! came of it; results go to standard output, everything else to standard error.
 
 pub mod admit;
+pub mod configure;
+pub mod doctor;
 pub mod evidence;
 pub mod explain;
+pub mod generate;
 pub mod policy;
 pub mod report;
+pub mod rollout;
 pub mod sbom;
 pub mod seccomp;
 pub mod trust;

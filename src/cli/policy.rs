@@ -16,7 +16,7 @@ use crate::policy::{Active, Checked};
 use crate::store::StateDir;
 
 /// How `diff` is told to take the policy that is in force.
-const ACTIVE: &str = "active";
+pub(super) const ACTIVE: &str = "active";
 
 /// Arguments of `assay policy diff`.
 #[derive(Debug, clap::Args)]
@@ -211,7 +211,7 @@ pub fn diff(config: &Config, args: &DiffArgs) -> Exit {
 }
 
 /// The policy that an argument of `diff` stands for.
-fn policy(config: &Config, named: &str, output: Output) -> Result<Active, Exit> {
+pub(super) fn policy(config: &Config, named: &str, output: Output) -> Result<Active, Exit> {
     if named != ACTIVE {
         return match sources(config, Path::new(named)) {
             Ok(checked) => Ok(checked.into_active(0, Timestamp::now())),

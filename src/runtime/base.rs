@@ -67,6 +67,16 @@ impl Base {
         }
     }
 
+    /// Calls of this measurement that [`base`] does not know by the list and by `measured`: with `noNewPrivileges`, and
+    /// without.
+    #[must_use]
+    pub fn unknown(&self, measured: &[Self]) -> [Vec<String>; 2] {
+        [true, false].map(|no_new_privileges| {
+            let known = base(&self.name, no_new_privileges, measured);
+            self.calls(no_new_privileges).difference(&known).cloned().collect()
+        })
+    }
+
     fn calls(&self, no_new_privileges: bool) -> &BTreeSet<String> {
         if no_new_privileges {
             &self.no_new_privileges

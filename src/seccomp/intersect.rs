@@ -6,15 +6,15 @@
 //! error number of the first. One difference: the result is for the native architecture alone, so calls of any other
 //! are fatal.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::profile::{Action, Architecture, Argument, ENOSYS, Flag, Operator, Profile};
 use super::rules::{Call, Outcome, Rule, Rules, exact};
 use crate::syscalls::Machine;
 
-/// Most comparisons of rules that the intersection of one call may take; beyond it the most restrictive result of all
-/// its rules counts.
-const MAX_COMPARISONS: usize = 4096;
+/// Most comparisons of rules that one call may take. Beyond it the most restrictive result of all its rules counts, and
+/// rules that others make unnecessary stay.
+pub(super) const MAX_COMPARISONS: usize = 4096;
 
 /// Calls of 32-bit x86 (and of other architectures) that are reached through `socketcall` too.
 const SOCKETCALL: &[&str] = &[
@@ -166,12 +166,13 @@ pub fn narrow(
 }
 
 /// What one of the two profiles does with a call: rules with conditions, and what the rest gets.
-struct Side {
-    rules: Vec<Rule>,
-    otherwise: Outcome,
+pub(super) struct Side {
+    pub rules: Vec<Rule>,
+    pub otherwise: Outcome,
 }
 
-fn side(rules: &Rules, name: &str) -> Side {
+/// The side of one call; where it is not known which rule decides, it gets the most restrictive result of all.
+pub(super) fn side(rules: &Rules, name: &str) -> Side {
     let nothing = |otherwise| Side {
         rules: Vec::new(),
         otherwise,
@@ -208,7 +209,7 @@ fn both(left: &Side, right: &Side, default: Outcome) -> Vec<Rule> {
     if left.rules.len().saturating_mul(right.rules.len()) > MAX_COMPARISONS {
         return always(strictest(strictest(otherwise, &left.rules), &right.rules));
     }
-    let mut rules: Vec<Rule> = Vec::new();
+    let mut found: BTreeMap<Vec<Argument>, Outcome> = BTreeMap::new();
     // A call that matches a rule of one side gets at least this, whatever the other side says about it.
     for (one, other) in [(left, right), (right, left)] {
         for rule in &one.rules {
@@ -226,25 +227,23 @@ fn both(left: &Side, right: &Side, default: Outcome) -> Vec<Rule> {
                 .iter()
                 .filter(|other| !disjoint(&rule.conditions, &other.conditions));
             let outcome = overlapping.fold(start, |all, other| all.stricter(other.outcome));
-            add(
-                &mut rules,
-                Rule {
-                    outcome,
-                    conditions: rule.conditions.clone(),
-                },
-            );
+            add(&mut found, rule.conditions.clone(), outcome);
         }
     }
     for one in &left.rules {
         for other in &right.rules {
             if let Some(conditions) = conjunction(&one.conditions, &other.conditions) {
                 let outcome = one.outcome.stricter(other.outcome);
-                add(&mut rules, Rule { outcome, conditions });
+                add(&mut found, conditions, outcome);
             }
         }
     }
     // Where only the error number differs, the rest decides about it.
-    rules.retain(|rule| rule.outcome.action != otherwise.action);
+    let rules: Vec<Rule> = found
+        .into_iter()
+        .filter(|(_, outcome)| outcome.action != otherwise.action)
+        .map(|(conditions, outcome)| Rule { conditions, outcome })
+        .collect();
     if rules.is_empty() {
         return always(otherwise);
     }
@@ -272,15 +271,18 @@ fn both(left: &Side, right: &Side, default: Outcome) -> Vec<Rule> {
 }
 
 /// Adds a rule. Of two with the same conditions the less restrictive counts, since each of them is restrictive enough.
-fn add(rules: &mut Vec<Rule>, rule: Rule) {
-    match rules.iter_mut().find(|known| known.conditions == rule.conditions) {
-        Some(known) => known.outcome = known.outcome.looser(rule.outcome),
-        None => rules.push(rule),
-    }
+fn add(rules: &mut BTreeMap<Vec<Argument>, Outcome>, conditions: Vec<Argument>, outcome: Outcome) {
+    rules
+        .entry(conditions)
+        .and_modify(|known| *known = known.looser(outcome))
+        .or_insert(outcome);
 }
 
 /// Leaves out rules that another with the same result makes unnecessary.
 fn without_covered(rules: Vec<Rule>) -> Vec<Rule> {
+    if rules.len().saturating_mul(rules.len()) > MAX_COMPARISONS {
+        return rules;
+    }
     let covered = |rule: &Rule| {
         rules.iter().any(|other| {
             other.conditions != rule.conditions
@@ -292,7 +294,7 @@ fn without_covered(rules: Vec<Rule>) -> Vec<Rule> {
 }
 
 /// Whether all calls that meet `narrow` certainly meet `wide`.
-fn implies(narrow: &[Argument], wide: &[Argument]) -> bool {
+pub(super) fn implies(narrow: &[Argument], wide: &[Argument]) -> bool {
     wide.iter()
         .all(|wide| narrow.iter().any(|narrow| condition_implies(narrow, wide)))
 }
@@ -310,7 +312,7 @@ fn condition_implies(narrow: &Argument, wide: &Argument) -> bool {
 }
 
 /// Whether certainly no call meets both.
-fn disjoint(one: &[Argument], other: &[Argument]) -> bool {
+pub(super) fn disjoint(one: &[Argument], other: &[Argument]) -> bool {
     one.iter()
         .any(|one| other.iter().any(|other| conditions_disjoint(one, other)))
 }
@@ -497,6 +499,18 @@ mod tests {
         assert_eq!(both.verdict("ptrace", &[0; 6]).action, Action::Errno);
         assert_eq!(both.verdict("socket", &[16, 0, 0, 0, 0, 0]).action, Action::Errno);
         assert_eq!(both.verdict("socket", &[2, 0, 0, 0, 0, 0]).action, Action::Allow);
+    }
+
+    #[test]
+    fn many_rules_of_one_call_stay_as_they_are() {
+        let rules: Vec<String> = (0..5000)
+            .map(|value| entry("ioctl", "ALLOW", &when(1, "EQ", value)))
+            .collect();
+        let own = list(&rules.join(","));
+        let both = intersect(&Profile::allow(MACHINE, ["ioctl"]), &own, MACHINE);
+        assert_eq!(both.rules().calls["ioctl"].rules.len(), 5000);
+        assert_eq!(both.verdict("ioctl", &[0, 4999, 0, 0, 0, 0]).action, Action::Allow);
+        assert_eq!(both.verdict("ioctl", &[0, 5000, 0, 0, 0, 0]).action, Action::Errno);
     }
 
     #[test]

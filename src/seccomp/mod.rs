@@ -9,6 +9,7 @@ mod profile;
 mod rules;
 mod runtime_default;
 mod siblings;
+mod within;
 
 pub use complain::{Call, MAX_SEEN, SEEN_DIRECTORY, SEEN_VERSION, Seen, complain, listener};
 pub use export::{artifact, operator, union};
@@ -19,6 +20,7 @@ pub use profile::{
 pub use rules::{Outcome, Rules};
 pub use runtime_default::runtime_default;
 pub use siblings::{Group, Sibling, siblings};
+pub use within::is_within;
 
 use crate::syscalls::Machine;
 

@@ -198,12 +198,13 @@ fn complementary(conditions: &[Argument]) -> bool {
 /// Whether an argument that several rules look at is compared by size with a value above 32 bits, which libseccomp
 /// gets wrong.
 fn wide_ranges(conditions: &[Argument]) -> bool {
-    conditions.iter().enumerate().any(|(place, condition)| {
-        let shared = conditions
-            .iter()
-            .enumerate()
-            .any(|(other, condition_of_other)| other != place && condition_of_other.index == condition.index);
-        shared && condition.is_range() && condition.value > u64::from(u32::MAX)
+    let mut looked_at: BTreeMap<u32, usize> = BTreeMap::new();
+    for condition in conditions {
+        *looked_at.entry(condition.index).or_default() += 1;
+    }
+    conditions.iter().any(|condition| {
+        let is_shared = looked_at.get(&condition.index).is_some_and(|count| *count > 1);
+        is_shared && condition.is_range() && condition.value > u64::from(u32::MAX)
     })
 }
 

@@ -14,7 +14,7 @@ use super::slice::{Place, Why};
 use super::summary::{LOOKUPS, Reach, Summary, hash};
 
 /// What a file is to the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// The program itself.
     Program,

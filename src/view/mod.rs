@@ -61,6 +61,7 @@ use crate::store;
 use crate::tree::MAX_NODES;
 
 pub use cache::{Cache, Collected, GRACE, Limits, MAX_NAMES, MAX_VIEWS};
+pub use probe::way;
 pub use snapshot::{Snapshot, Unsuitable};
 
 /// Deepest nesting of directories in a view.

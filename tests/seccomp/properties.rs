@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use assay::seccomp::{Action, Argument, Entry, Operator, Profile, intersect, without};
+use assay::seccomp::{Action, Argument, Entry, Operator, Profile, complain, intersect, is_within, narrow, without};
 use assay::syscalls::Machine;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -143,6 +143,33 @@ proptest! {
         for name in NAMES {
             for arguments in calls() {
                 prop_assert_eq!(again.verdict(name, &arguments).action, rules.verdict(name, &arguments).action);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_made_of_a_profile_is_within_it(own in profile(), named in 0..4u8) {
+        let allowed = NAMES.iter().take(usize::from(named)).map(ToString::to_string);
+        let denied = BTreeSet::from(["another".to_owned(), NAMES[0].to_owned()]);
+        let narrowed = narrow(Some(&own), allowed, &denied, Machine::X86_64);
+        prop_assert!(is_within(&narrowed, &own), "{:?}", narrowed);
+        let lessened = without(&own, &denied);
+        prop_assert!(is_within(&lessened, &own), "{:?}", lessened);
+        if let Some(complaining) = complain(Some(&own), &narrowed, Machine::X86_64, "/run/l") {
+            prop_assert!(is_within(&complaining, &own), "{:?}", complaining);
+        }
+    }
+
+    #[test]
+    fn what_is_within_lets_no_more_through(one in profile(), other in profile()) {
+        if is_within(&one, &other) {
+            let (one, other) = (one.rules(), other.rules());
+            let unclear: Vec<&str> = one.unclear().chain(other.unclear()).collect();
+            for name in NAMES.into_iter().chain(["another"]).filter(|name| !unclear.contains(name)) {
+                for arguments in calls() {
+                    let (one, other) = (one.verdict(name, &arguments), other.verdict(name, &arguments));
+                    prop_assert!(one.action <= other.action, "{} {:?}", name, arguments);
+                }
             }
         }
     }

@@ -1,6 +1,5 @@
 //! `assay seccomp base`: what an OCI runtime calls itself.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::super::{Exit, Output, complain, print};
@@ -47,11 +46,7 @@ pub(super) fn run(args: &Args, config: &Config) -> Exit {
         }
     };
     let before = runtime::measured(&state).unwrap_or_default();
-    let new = |no_new_privileges: bool, calls: &BTreeSet<String>| -> Vec<String> {
-        let known = runtime::base(&found.name, no_new_privileges, &before);
-        calls.difference(&known).cloned().collect()
-    };
-    let new = [new(true, &found.no_new_privileges), new(false, &found.privileges)];
+    let new = found.unknown(&before);
     match args.output {
         Output::Json => print(crate::diagnostic::json(&found).unwrap_or_default()),
         Output::Text => print(text(&found, &new)),

@@ -28,7 +28,7 @@ pub enum Version {
 }
 
 impl Version {
-    fn programs(self) -> PathBuf {
+    pub fn programs(self) -> PathBuf {
         let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools");
         match self {
             Self::V1_6 => tools.join("containerd-1.6/usr/bin"),
@@ -172,7 +172,7 @@ impl Daemon {
         fs::write(folder.join("containerd.toml"), configuration(version, &folder)).unwrap();
         policy::activate(&folder);
 
-        let containerd = Mutex::new(spawn(version, &folder));
+        let containerd = Mutex::new(spawn(version, &folder, &folder.join("containerd.toml")));
         answer(version, &folder);
         let daemon = Self {
             version,
@@ -289,11 +289,16 @@ impl Daemon {
 
     /// Kills containerd and does `meanwhile` before it starts again. Asked to end, it would wait for its clients.
     pub fn restart(&self, meanwhile: impl FnOnce()) {
+        self.restart_with(&self.folder.join("containerd.toml"), meanwhile);
+    }
+
+    /// As [`Daemon::restart`], with another file of configuration.
+    pub fn restart_with(&self, config: &Path, meanwhile: impl FnOnce()) {
         let mut containerd = self.containerd.lock().unwrap();
         kill_process(Pid::from_child(&containerd), Signal::KILL).unwrap();
         containerd.wait().unwrap();
         meanwhile();
-        *containerd = spawn(self.version, &self.folder);
+        *containerd = spawn(self.version, &self.folder, config);
         answer(self.version, &self.folder);
         self.events.listening();
     }
@@ -309,7 +314,7 @@ impl Drop for Daemon {
 }
 
 /// Starts containerd with a `PATH` that offers the shim under test, and this release's stock shim.
-fn spawn(version: Version, folder: &Path) -> Child {
+fn spawn(version: Version, folder: &Path, config: &Path) -> Child {
     let programs = version.programs();
     let shim = Path::new(env!("CARGO_BIN_EXE_containerd-shim-assay-v1"));
     let path = env::join_paths(
@@ -328,7 +333,7 @@ fn spawn(version: Version, folder: &Path) -> Child {
         .unwrap();
     let child = Command::new(programs.join("containerd"))
         .arg("--config")
-        .arg(folder.join("containerd.toml"))
+        .arg(config)
         .env_clear()
         .env("PATH", path)
         .env("ASSAY_CONFIG", folder.join("assay/config.toml"))
