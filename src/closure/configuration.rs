@@ -31,6 +31,9 @@ const OTHERS: &[&str] = &[
     "/etc/X11/**",
 ];
 
+/// What comes before a directory that a server hands out: all of it is asked for, even one that is everybody's.
+const HANDED_OUT: &[&str] = &["root", "alias", "documentroot", "server.document-root"];
+
 /// What was searched so far.
 #[derive(Debug, Default)]
 pub(super) struct Configured {
@@ -80,7 +83,11 @@ impl Trace<'_> {
             if line.starts_with(['#', ';']) || line.starts_with("//") || line.starts_with("-----BEGIN") {
                 continue;
             }
-            for token in line.split(|c: char| c.is_whitespace() || "\"'=|;,(){}<>`".contains(c)) {
+            let mut tokens = line.split(is_between).filter(|token| !token.is_empty());
+            let is_handed_out = tokens
+                .next()
+                .is_some_and(|word| HANDED_OUT.iter().any(|known| known.eq_ignore_ascii_case(word)));
+            for token in line.split(is_between) {
                 // `exec:/usr/bin/program`, as servers write it; `https://host` names no file.
                 let token = match token.split_once(":/") {
                     Some((word, _)) if !word.contains('/') && !token.contains("://") => {
@@ -90,6 +97,9 @@ impl Trace<'_> {
                 };
                 if token.starts_with('/') && token.len() > 1 {
                     self.configures(token, rule, &origin);
+                    if is_handed_out {
+                        self.hand_out(token, rule, &origin);
+                    }
                 }
             }
             // `command = name arguments`, as supervisors write it.
@@ -99,6 +109,15 @@ impl Trace<'_> {
                 let words: Vec<String> = value.split_ascii_whitespace().map(str::to_owned).collect();
                 self.run_words(&words, rule, &origin, "/");
             }
+        }
+    }
+
+    fn hand_out(&mut self, directory: &str, rule: &str, origin: &Origin) {
+        if let Some(found) = self.space.resolve(directory)
+            && self.space.what(&found.path) == Some(What::Directory)
+            && found.path.matches('/').count() > 1
+        {
+            self.whole_directory(found.path, rule, origin);
         }
     }
 
@@ -191,4 +210,8 @@ impl Trace<'_> {
             }
         }
     }
+}
+
+fn is_between(c: char) -> bool {
+    c.is_whitespace() || "\"'=|;,(){}<>`".contains(c)
 }

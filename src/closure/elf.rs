@@ -9,7 +9,7 @@ use object::elf::{self, FileHeader32, FileHeader64};
 use object::endian::Endianness;
 use object::read::elf::{Dyn as _, FileHeader, ProgramHeader as _, Sym as _};
 
-use super::space::{Reader, Space};
+use super::space::{Reader, Space, What};
 
 /// Most program headers, as many as a file has that the kernel starts.
 const MAX_HEADERS: usize = 1024;
@@ -101,7 +101,7 @@ pub(super) struct Texts {
     /// Those of them with which a text or a word of it begins, and not the value of a setting: a program that records
     /// how it was built names its maker's tools.
     pub(super) started: BTreeSet<String>,
-    /// Files that some text begins with; the language does not end its texts.
+    /// Files and directories that some text begins with; the language does not end its texts.
     pub(super) prefixes: BTreeSet<String>,
     /// `lib….so…`.
     pub(super) libraries: BTreeSet<String>,
@@ -484,14 +484,14 @@ fn take(run: &[u8], space: &Space<'_>, top: &BTreeSet<String>, names: &BTreeSet<
             if before.is_none_or(|byte| b" \"'(|&;!`".contains(byte)) {
                 insert(&mut found.started, path);
             }
-        } else if let Some(prefix) = longest_file(path, space) {
+        } else if let Some(prefix) = longest_existing(path, space) {
             insert(&mut found.prefixes, &prefix);
         }
     }
 }
 
-/// The longest beginning of a text that names a file.
-fn longest_file(text: &str, space: &Space<'_>) -> Option<String> {
+/// The longest beginning of a text that names a file, or a directory that lies deep enough to be meant.
+fn longest_existing(text: &str, space: &Space<'_>) -> Option<String> {
     let mut directory = String::new();
     for part in text.split('/').skip(1) {
         let next = format!("{directory}/{part}");
@@ -504,9 +504,11 @@ fn longest_file(text: &str, space: &Space<'_>) -> Option<String> {
             .filter(|end| part.is_char_boundary(*end))
             .map(|end| format!("{directory}/{}", part.get(..end).unwrap_or("")))
             .find(|path| {
-                space
-                    .resolve(path)
-                    .is_some_and(|found| matches!(space.what(&found.path), Some(super::space::What::File { .. })))
+                space.resolve(path).is_some_and(|found| match space.what(&found.path) {
+                    Some(What::File { .. }) => true,
+                    Some(What::Directory) => found.path.matches('/').count() > 2,
+                    _ => false,
+                })
             });
     }
     Some(directory)

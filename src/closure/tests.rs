@@ -593,6 +593,47 @@ fn a_directory_that_configuration_names_keeps_the_images_own_scripts_and_what_th
 }
 
 #[test]
+fn what_a_server_is_told_to_hand_out_stays_whole() {
+    let mut image = Image::new();
+    image
+        .programs(&["httpd"])
+        .file("/usr/share/licenses/GPL", "text", 0o644)
+        .file("/usr/lib/none/data", "text", 0o644);
+    image.package("base", &["/usr/share/licenses/GPL"]);
+    image.package("none", &["/usr/lib/none/data"]);
+    let mut given = roots(&["httpd"]);
+    given.mounts.push(Mounted {
+        destination: "/etc/httpd.conf".to_owned(),
+        content: Content::File(b"server {\n  root /usr/share;\n  dirs /usr/lib;\n}\n".to_vec(), 0o644),
+        writable: false,
+        programs: true,
+    });
+    let closure = image.close(&given, Level::Balanced);
+    let kept: Vec<&str> = closure.paths().collect();
+    assert!(kept.contains(&"/usr/share/licenses/GPL"), "{kept:?}");
+    assert!(!kept.contains(&"/usr/lib/none/data"), "everybody's: {kept:?}");
+}
+
+#[test]
+fn a_directory_at_the_start_of_a_text_without_end_is_found() {
+    let mut image = Image::new();
+    image
+        .file("/usr/share/licenses/GPL", "text", 0o644)
+        .file("/usr/share/other/data", "text", 0o644)
+        .compile(
+            "/usr/bin/server",
+            "const char a[] = \"Go buildinf:\"; const char b[] = \"/usr/share/licensesand more\"; void _start(void) { for (;;); }",
+            &["-static", "-nostdlib"],
+        );
+    image.package("base", &["/usr/share/licenses/GPL"]);
+    image.package("other", &["/usr/share/other/data"]);
+    let closure = image.run(&["server"]);
+    let kept: Vec<&str> = closure.paths().collect();
+    assert!(kept.contains(&"/usr/share/licenses/GPL"), "{kept:?}");
+    assert!(!kept.contains(&"/usr/share/other/data"), "{kept:?}");
+}
+
+#[test]
 fn a_command_that_a_text_replaces_the_shell_by_is_started() {
     let image = Image::new();
     image.programs(&["sh", "compiler", "other"]).compile(

@@ -514,25 +514,29 @@ impl<'a> Trace<'a> {
         if SHARED.iter().any(|shared| pattern::path(shared, &found.path)) {
             return;
         }
-        let mut above = found.path.as_str();
+        self.whole_directory(found.path, rule, origin);
+    }
+
+    /// Keeps data and libraries below a directory without links.
+    pub(super) fn whole_directory(&mut self, directory: String, rule: &str, origin: &Origin) {
+        let mut above = directory.as_str();
         while !above.is_empty() {
             if self.whole.contains(above) {
                 return;
             }
             above = above.rsplit_once('/').map_or("", |(parent, _)| parent);
         }
-        let below = self.space.below(&found.path);
-        if below.len() > MAX_NAMED && self.space.mount(&found.path).is_none() {
+        let below = self.space.below(&directory);
+        if below.len() > MAX_NAMED && self.space.mount(&directory).is_none() {
             self.closure.note(format!(
-                "{} has more than {MAX_NAMED} files, which are kept only where something else leads to them",
-                found.path
+                "{directory} has more than {MAX_NAMED} files, which are kept only where something else leads to them"
             ));
             return;
         }
         for path in below {
             self.keep_unless_program(&path, rule, origin, By::Rule);
         }
-        self.whole.insert(found.path);
+        self.whole.insert(directory);
     }
 
     /// Keeps a source that is loaded as a module, even if it could be started as a script too: as that it is not
