@@ -321,6 +321,22 @@ pub fn toml_files(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
     Ok(files)
 }
 
+/// Whether certainly nothing is at a place: what cannot be looked at is not missing.
+#[must_use]
+pub fn is_missing(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false)) && !path.is_symlink()
+}
+
+/// Reads the files that [`toml_files`] finds; what cannot be read safely is added to `faults`.
+pub fn sources(path: &Path, faults: &mut Vec<Diagnostic>) -> Vec<Arc<Source>> {
+    let files = toml_files(path).unwrap_or_else(|fault| {
+        faults.push(fault);
+        Vec::new()
+    });
+    let read = |file: PathBuf| Source::read(&file).map_err(|fault| faults.push(fault)).ok();
+    files.into_iter().filter_map(read).collect()
+}
+
 // Root may write anything anyway. The user who runs the command counts too, so that a policy can be checked in a
 // checkout; activation runs as root, where both are the same.
 fn check_owner(path: &Path, metadata: &fs::Metadata) -> Result<(), Diagnostic> {

@@ -139,17 +139,14 @@ impl Rules {
     /// # Errors
     /// What cannot be read safely.
     pub fn files(path: &Path) -> Result<Vec<(String, String)>, Vec<Diagnostic>> {
-        if !path.try_exists().unwrap_or(true) && !path.is_symlink() {
+        if diagnostic::is_missing(path) {
             return Ok(Vec::new());
         }
-        let mut files = Vec::new();
         let mut faults = Vec::new();
-        for file in diagnostic::toml_files(path).map_err(|fault| vec![fault])? {
-            match Source::read(&file) {
-                Ok(source) => files.push((file.display().to_string(), source.text.clone())),
-                Err(fault) => faults.push(fault),
-            }
-        }
+        let files = diagnostic::sources(path, &mut faults)
+            .into_iter()
+            .map(|source| (source.path.display().to_string(), source.text.clone()))
+            .collect();
         if faults.is_empty() { Ok(files) } else { Err(faults) }
     }
 

@@ -8,7 +8,7 @@ use super::activate::VERSION;
 use super::schema::{self, Named, SourcePolicy, SourceRule};
 use super::{Active, Deny, Mode, Rule, Tuning, diags};
 use crate::closure::Rules;
-use crate::diagnostic::{self, Diagnostic, Place, Severity, Source};
+use crate::diagnostic::{self, Diagnostic, Place, Severity};
 use crate::trust::{self, Builder, Key, Root, SourceFile, Trust, TrustStore};
 
 /// Policy and trust that hold together.
@@ -120,19 +120,8 @@ pub fn check(policy: &Path, trust: &Path, closure: &Path) -> Result<Checked, Vec
 fn read(path: &Path, found: &mut Vec<Diagnostic>) -> (SourcePolicy, Vec<SourceFile>) {
     let mut policy = SourcePolicy::default();
     let mut sources = Vec::new();
-    let files = diagnostic::toml_files(path).unwrap_or_else(|fault| {
-        found.push(fault);
-        Vec::new()
-    });
-    for file in files {
-        let source = match Source::read(&file) {
-            Ok(source) => source,
-            Err(fault) => {
-                found.push(fault);
-                continue;
-            }
-        };
-        sources.push(SourceFile::new(&file, source.text.as_bytes()));
+    for source in diagnostic::sources(path, found) {
+        sources.push(SourceFile::new(&source.path, source.text.as_bytes()));
         let (read, faults) = schema::parse(&source);
         found.extend(faults);
         policy.rules.extend(read.rules);

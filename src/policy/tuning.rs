@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::schema::tuning::parse;
 use super::{Checked, ImageName, ImagePattern, diags};
-use crate::diagnostic::{self, Diagnostic, Severity, Source};
+use crate::diagnostic::{self, Diagnostic, Severity};
 use crate::digest::Digest;
 use crate::trust::SourceFile;
 
@@ -60,24 +60,12 @@ impl Checked {
     /// # Errors
     /// Everything that is wrong with them, what was found before included.
     pub fn tuned(mut self, path: &Path, now: Timestamp) -> Result<Self, Vec<Diagnostic>> {
-        // Only what is certainly not there means none.
-        if matches!(path.try_exists(), Ok(false)) && !path.is_symlink() {
+        if diagnostic::is_missing(path) {
             return Ok(self);
         }
         let mut found = std::mem::take(&mut self.warnings);
-        let files = diagnostic::toml_files(path).unwrap_or_else(|fault| {
-            found.push(fault);
-            Vec::new()
-        });
-        for file in files {
-            let source = match Source::read(&file) {
-                Ok(source) => source,
-                Err(fault) => {
-                    found.push(fault);
-                    continue;
-                }
-            };
-            self.sources.push(SourceFile::new(&file, source.text.as_bytes()));
+        for source in diagnostic::sources(path, &mut found) {
+            self.sources.push(SourceFile::new(&source.path, source.text.as_bytes()));
             let (tunings, faults) = parse(&source);
             found.extend(faults);
             for (tuning, expires_at) in tunings {

@@ -70,19 +70,12 @@ struct Found {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(path: &Path) -> Result<Trust, Vec<Diagnostic>> {
-    if !path.try_exists().unwrap_or(true) && !path.is_symlink() {
+    if diagnostic::is_missing(path) {
         return Ok(Trust::default());
     }
     let mut found = Found::default();
-    for file in diagnostic::toml_files(path).map_err(|fault| vec![fault])? {
-        let source = match Source::read(&file) {
-            Ok(source) => source,
-            Err(fault) => {
-                found.faults.push(fault);
-                continue;
-            }
-        };
-        found.files.push(SourceFile::new(&file, source.text.as_bytes()));
+    for source in diagnostic::sources(path, &mut found.faults) {
+        found.files.push(SourceFile::new(&source.path, source.text.as_bytes()));
         parse(&source, &mut found);
     }
     let Found {
