@@ -15,9 +15,9 @@ use super::sandbox::{CPU_LIMIT, MEMORY_LIMIT, SandboxError};
 use crate::diagnostic::printable;
 
 /// Exit status of a parser whose cage could not be closed.
-pub(super) const NO_SANDBOX: u8 = 71;
+pub(crate) const NO_SANDBOX: u8 = 71;
 /// Exit status of a parser that could not read its question or write its answer.
-pub(super) const NO_PIPE: u8 = 74;
+pub(crate) const NO_PIPE: u8 = 74;
 /// Longest word of a parser about its cage, in characters.
 const MAX_WORD: usize = 256;
 
@@ -45,7 +45,7 @@ pub enum ChildFault {
 ///
 /// # Errors
 /// See [`ChildFault`]; the child is dead when this returns.
-pub(super) fn run(command: Command, question: &[u8], most: u64, deadline: Instant) -> Result<Vec<u8>, ChildFault> {
+pub(crate) fn run(command: Command, question: &[u8], most: u64, deadline: Instant) -> Result<Vec<u8>, ChildFault> {
     let io_fault = |error: rustix::io::Errno| ChildFault::Start(error.into());
     // A file in memory instead of a pipe: the question is there as a whole, however slowly it is read.
     let file = rustix::fs::memfd_create("question", MemfdFlags::CLOEXEC).map_err(io_fault)?;
@@ -59,7 +59,7 @@ pub(super) fn run(command: Command, question: &[u8], most: u64, deadline: Instan
 ///
 /// # Errors
 /// As [`run`].
-pub(super) fn run_on(
+pub(crate) fn run_on(
     mut command: Command,
     question: std::fs::File,
     most: u64,
@@ -156,7 +156,7 @@ fn wait_for(fd: BorrowedFd<'_>, deadline: Instant, started: Instant) -> Result<(
 ///
 /// # Errors
 /// The exit status with which it has to end; why is on standard output.
-pub(super) fn enter(
+pub(crate) fn enter(
     argument: &str,
     shut_in: impl FnOnce(OwnedFd) -> Result<OwnedFd, SandboxError>,
 ) -> Result<OwnedFd, ExitCode> {
@@ -172,7 +172,7 @@ pub(super) fn enter(
 }
 
 /// A descriptor that the parent left open for this process.
-pub(super) fn inherited(argument: &str) -> Option<OwnedFd> {
+pub(crate) fn inherited(argument: &str) -> Option<OwnedFd> {
     let number: RawFd = argument.parse().ok().filter(|number| *number > 2)?;
     // SAFETY: only asks whether the number stands for an open file.
     let open = unsafe { libc::fcntl(number, libc::F_GETFD) } != -1;

@@ -19,7 +19,7 @@
 
 pub mod analysis;
 mod broker;
-mod child;
+pub(crate) mod child;
 pub mod comparison;
 pub mod filter;
 mod layers;

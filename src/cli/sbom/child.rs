@@ -1,13 +1,13 @@
 //! The processes that read what attackers may have written: an attestation, and an image's files. Each is this program
 //! again, shut in with the one directory that it reads.
 
-use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
-use std::process::{Command, ExitCode, Stdio};
-
-use rustix::fs::MemfdFlags;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
 use super::report::Report;
+use crate::admission::child::{self, ChildFault};
 use crate::admission::sandbox;
 use crate::diagnostic::printable;
 use crate::evidence;
@@ -22,12 +22,14 @@ pub const INSPECT: &str = "parse-image";
 
 /// Largest answer in bytes: the paths of a million files.
 const MAX_ANSWER: u64 = 256 << 20;
-/// Longest message of a process that failed.
+/// Longest message about something that cannot be used, in characters.
 const MAX_TEXT: usize = 512;
-/// Exit status of a process whose cage could not be closed.
-const NO_SANDBOX: u8 = 71;
-/// Exit status of a process that read something that it cannot use; it said what.
-const UNUSABLE: u8 = 65;
+/// Longest time that it may take: its processor time is limited as well, but a slow disk costs none.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+/// First byte of a question or an answer that has content, so that empty content is not none.
+const SOME: u8 = b'+';
+/// First byte of a question without content, and of an answer that says why there is none.
+const NONE: u8 = b'-';
 
 /// Why a process gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +40,8 @@ pub(super) enum ChildError {
     Sandbox(String),
     #[error("{0}")]
     Unusable(String),
-    #[error("the parser died ({0}): something in the image is more than it may take; report it")]
-    Died(String),
+    #[error("the parser {0}; something in the image is more than it may take: report it")]
+    Died(ChildFault),
     #[error("the parser's answer is unusable: {0}")]
     Garbage(String),
 }
@@ -52,8 +54,7 @@ pub(super) fn extract(evidence: BorrowedFd<'_>, fact: &Fact) -> Result<Vec<u8>, 
 
 /// Looks at the files in `root` and compares them with the SBOM in `document`.
 pub(super) fn inspect(root: BorrowedFd<'_>, document: Option<&[u8]>) -> Result<Report, ChildError> {
-    // A letter says whether there is one, so that an empty SBOM is not none.
-    let mut question = vec![if document.is_some() { b'+' } else { b'-' }];
+    let mut question = vec![if document.is_some() { SOME } else { NONE }];
     question.extend_from_slice(document.unwrap_or_default());
     let answer = ask(INSPECT, root, &question)?;
     serde_json::from_slice(&answer)
@@ -61,87 +62,57 @@ pub(super) fn inspect(root: BorrowedFd<'_>, document: Option<&[u8]>) -> Result<R
 }
 
 fn ask(what: &str, directory: BorrowedFd<'_>, question: &[u8]) -> Result<Vec<u8>, ChildError> {
-    let mut file =
-        std::fs::File::from(rustix::fs::memfd_create("question", MemfdFlags::CLOEXEC).map_err(io::Error::from)?);
-    file.write_all(question)?;
-    file.rewind()?;
     // Inherited by the child, so this one copy must not be closed on exec. Nothing else is started meanwhile.
     let inherited = rustix::io::dup(directory).map_err(io::Error::from)?;
-    let mut child = Command::new("/proc/self/exe")
-        .args([what, &inherited.as_raw_fd().to_string()])
-        .env_clear()
-        .current_dir("/")
-        .stdin(file)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    drop(inherited);
-    let mut answer = Vec::new();
-    // It ends by itself: its processor time is limited, and it has nothing to wait for.
-    let read = match child.stdout.take() {
-        Some(stdout) => stdout.take(MAX_ANSWER + 1).read_to_end(&mut answer),
-        None => Ok(0),
-    };
-    if answer.len() as u64 > MAX_ANSWER {
-        let _ = child.kill();
-    }
-    let status = child.wait()?;
-    read?;
-    let said = || {
-        printable(&String::from_utf8_lossy(&answer))
-            .chars()
-            .take(MAX_TEXT)
-            .collect()
-    };
-    match status.code() {
-        Some(0) if answer.len() as u64 > MAX_ANSWER => Err(ChildError::Garbage("it is too long".to_owned())),
-        Some(0) => Ok(answer),
-        Some(code) if code == i32::from(NO_SANDBOX) => Err(ChildError::Sandbox(said())),
-        Some(code) if code == i32::from(UNUSABLE) => Err(ChildError::Unusable(said())),
-        _ => Err(ChildError::Died(status.to_string())),
+    let mut command = Command::new("/proc/self/exe");
+    command.args([what, &inherited.as_raw_fd().to_string()]);
+    let mut answer =
+        child::run(command, question, MAX_ANSWER, Instant::now() + TIME_LIMIT).map_err(|fault| match fault {
+            ChildFault::Start(error) => ChildError::Start(error),
+            ChildFault::Sandbox(why) => ChildError::Sandbox(why),
+            fault => ChildError::Died(fault),
+        })?;
+    match answer.first() {
+        Some(&SOME) => Ok(answer.split_off(1)),
+        Some(&NONE) => {
+            let said = printable(&String::from_utf8_lossy(&answer[1..]))
+                .chars()
+                .take(MAX_TEXT)
+                .collect();
+            Err(ChildError::Unusable(said))
+        }
+        _ => Err(ChildError::Garbage("it does not say whether it is one".to_owned())),
     }
 }
 
 /// The `main` of both processes; `argument` is the number of the descriptor of the directory, which it has inherited.
 #[must_use]
 pub fn main(what: &str, argument: &str) -> ExitCode {
-    let say = |code: u8, text: &dyn std::fmt::Display| {
-        // When not even this can be said, the exit status still says the most important part.
-        let _ = write!(io::stdout(), "{text}");
-        ExitCode::from(code)
-    };
-    let Some(directory) = inherited(argument) else {
-        return say(NO_SANDBOX, &"its argument is not an inherited descriptor");
-    };
-    let shut_in = if what == INSPECT {
-        sandbox::enter_image(sandbox::Root::Directory(directory), &[])
-    } else {
-        sandbox::enter(directory)
-    };
-    let directory = match shut_in {
+    let entered = child::enter(argument, |directory| {
+        if what == INSPECT {
+            sandbox::enter_image(sandbox::Root::Directory(directory), &[])
+        } else {
+            sandbox::enter(directory)
+        }
+    });
+    let directory = match entered {
         Ok(directory) => directory,
-        Err(error) => return say(NO_SANDBOX, &error),
+        Err(status) => return status,
     };
     let answer = if what == INSPECT {
         look(directory)
     } else {
         find(&directory)
     };
-    match answer {
-        Ok(bytes) => match io::stdout().write_all(&bytes) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        },
-        Err(text) => say(UNUSABLE, &text),
+    let (first, rest) = match answer {
+        Ok(bytes) => (SOME, bytes),
+        Err(text) => (NONE, text.into_bytes()),
+    };
+    let mut out = io::stdout();
+    match out.write_all(&[first]).and_then(|()| out.write_all(&rest)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(child::NO_PIPE),
     }
-}
-
-fn inherited(argument: &str) -> Option<OwnedFd> {
-    let number: RawFd = argument.parse().ok().filter(|number| *number > 2)?;
-    // SAFETY: only asks whether the number stands for an open file.
-    let open = unsafe { libc::fcntl(number, libc::F_GETFD) } != -1;
-    // SAFETY: the process has just started, nothing in it owns the descriptor that its parent left open for it.
-    open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 fn question() -> Result<Vec<u8>, String> {
@@ -160,7 +131,7 @@ fn look(root: OwnedFd) -> Result<Vec<u8>, String> {
     let question = question()?;
     let document = question
         .split_first()
-        .filter(|(first, _)| **first == b'+')
+        .filter(|(first, _)| **first == SOME)
         .map(|(_, rest)| rest);
     let tree = Tree::scan(root).map_err(|error| error.to_string())?;
     serde_json::to_vec(&Report::of(&tree, document)).map_err(|error| error.to_string())
