@@ -593,6 +593,26 @@ fn a_directory_that_configuration_names_keeps_the_images_own_scripts_and_what_th
 }
 
 #[test]
+fn scripts_below_the_directory_that_an_applet_serves_are_kept() {
+    let image = Image::new();
+    image
+        .programs(&["busybox"])
+        .file("/www/index.html", "text", 0o644)
+        .file(
+            "/www/start.sh",
+            "#!/usr/bin/busybox sh\nset -e\nexec busybox httpd -f -p \"$1\" -h /www -r corpus\n",
+            0o755,
+        )
+        .file("/www/cgi-bin/who.sh", "#!/usr/bin/busybox sh\nbusybox seq 3\n", 0o755);
+    let closure = image.run(&["busybox", "sh", "/www/start.sh", "8080"]);
+    assert_eq!(
+        executables(&closure),
+        names(&["busybox", "/www/cgi-bin/who.sh", "/www/start.sh"])
+    );
+    assert!(closure.unfollowed.is_empty(), "{:?}", closure.unfollowed);
+}
+
+#[test]
 fn what_a_server_is_told_to_hand_out_stays_whole() {
     let mut image = Image::new();
     image

@@ -57,7 +57,24 @@ const C_LIBRARY: &[&str] = &[
 /// Directories that belong to everybody: whoever names one does not need all that is in it.
 pub(super) const SHARED: &[&str] = &[
     "/",
-    "/*",
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/home",
+    "/lib*",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/proc",
+    "/root",
+    "/run",
+    "/sbin",
+    "/srv",
+    "/sys",
+    "/tmp",
+    "/usr",
+    "/var",
     "/usr/*",
     "/usr/local/*",
     "/usr/lib/*-linux-*",
@@ -556,7 +573,7 @@ impl<'a> Trace<'a> {
             return;
         };
         if SHARED.iter().any(|shared| pattern::path(shared, &found.path))
-            && !matches!(found.path.as_str(), "/app" | "/opt" | "/srv" | "/workspace" | "/work")
+            && !matches!(found.path.as_str(), "/opt" | "/srv")
         {
             return;
         }
