@@ -82,7 +82,7 @@ impl Default for Config {
             closure: "/etc/assay/closure.d".into(),
             seccomp: "/etc/assay/seccomp.d".into(),
             oci_runtime: "runc".to_owned(),
-            admit_timeout: Duration::from_secs(10),
+            admit_timeout: Duration::from_secs(30),
         }
     }
 }

@@ -164,7 +164,7 @@ fn decide(config: &Config, request: &Request, started: Instant, decision: &mut D
     };
     let narrows = ruling.filesystem.mode != Mode::Off || ruling.seccomp.mode != SeccompMode::Off;
     if ruling.verdict == Verdict::Allow && narrows {
-        desk.show(request, &identity, &mut ruling, &used, decision);
+        desk.show(request, &identity, &mut ruling, &used, decision, &mut watch);
         watch.note(decision, "files");
     }
     apply(decision, ruling, used);
@@ -550,7 +550,15 @@ impl Desk {
 
     /// Gives an allowed container its view and its profile, or makes a refusal of it; where its rule only audits files,
     /// says what is to be watched.
-    fn show(&self, request: &Request, identity: &Identity, ruling: &mut Ruling, used: &Used, decision: &mut Decision) {
+    fn show(
+        &self,
+        request: &Request,
+        identity: &Identity,
+        ruling: &mut Ruling,
+        used: &Used,
+        decision: &mut Decision,
+        watch: &mut Stopwatch,
+    ) {
         // What was not proved to be an image is not allowed by a rule that has a view.
         let Ok(image) = &identity.root else { return };
         let desk = match self.minimizing() {
@@ -620,6 +628,9 @@ impl Desk {
                 if let Some((view, files)) = found.view {
                     decision.view = Some(view);
                     decision.files = Some(files);
+                }
+                if case.calls {
+                    watch.note_part(decision, "calls", found.analysis);
                 }
                 found.calls
             }
@@ -1035,13 +1046,17 @@ struct Stopwatch(Instant);
 
 impl Stopwatch {
     fn note(&mut self, decision: &mut Decision, phase: &str) {
-        let now = Instant::now();
-        let micros = u64::try_from(now.duration_since(self.0).as_micros()).unwrap_or(u64::MAX);
+        self.note_part(decision, phase, self.0.elapsed());
+    }
+
+    /// Notes a part of the phase that is under way as one of its own.
+    fn note_part(&mut self, decision: &mut Decision, phase: &str, spent: Duration) {
+        let micros = u64::try_from(spent.as_micros()).unwrap_or(u64::MAX);
         match decision.phases.iter_mut().find(|(name, _)| name == phase) {
             Some((_, spent)) => *spent = spent.saturating_add(micros),
             None => decision.phases.push((phase.to_owned(), micros)),
         }
-        self.0 = now;
+        self.0 += spent;
     }
 }
 

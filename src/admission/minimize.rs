@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,8 @@ pub(super) struct Found {
     pub(super) view: Option<(View, Files)>,
     /// Nothing where that was not asked for.
     pub(super) calls: Option<Analysis>,
+    /// How long it took to find them out; no time where they were known.
+    pub(super) analysis: Duration,
 }
 
 /// Why there is no view.
@@ -172,19 +174,21 @@ pub(super) fn show(desk: &Desk<'_>, case: &Case<'_>) -> Result<Shown, Unseen> {
             _ => None,
         };
         if view.is_some() || case.everything {
-            return Ok(found(view, memo));
+            return Ok(found(view, memo, Duration::ZERO));
         }
     }
     let (needs, root) = ask(desk, case, &snapshot, question, &prepared.contents)?;
     if let Some(refused) = refusal(case, &needs) {
         return Ok(refused);
     }
+    let since = Instant::now();
     let (calls, lasting) = if case.calls {
         let (calls, lasting) = calls(desk, &root, &prepared, &needs, false);
         (Some(calls), lasting)
     } else {
         (None, true)
     };
+    let analysis = since.elapsed();
     let memo = Memo {
         view: views.as_ref().map(|_| key(case.image, &needs)),
         files: files(case, &needs),
@@ -197,13 +201,14 @@ pub(super) fn show(desk: &Desk<'_>, case: &Case<'_>) -> Result<Shown, Unseen> {
     if lasting {
         memos.keep(&memo);
     }
-    Ok(found(view, memo))
+    Ok(found(view, memo, analysis))
 }
 
-fn found(view: Option<View>, memo: Memo) -> Shown {
+fn found(view: Option<View>, memo: Memo, analysis: Duration) -> Shown {
     Shown::Found(Box::new(Found {
         view: view.map(|view| (view, memo.files)),
         calls: memo.calls,
+        analysis,
     }))
 }
 

@@ -1,5 +1,6 @@
 //! A private node: containerd 2.1 in a temporary folder, a name server, and a policy that enforces signature and SBOM.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
@@ -144,6 +145,34 @@ impl Node {
             &self.folder,
             ["evidence", "import", layout.to_str().unwrap()],
         ))
+    }
+
+    /// The calls of a container by where `assay seccomp show` says that they come from: its files, the OCI runtime, and
+    /// those that only belong to one of both.
+    ///
+    /// # Errors
+    /// What `assay` said.
+    pub fn calls(&self, container: &str) -> Result<[BTreeSet<String>; 3], String> {
+        let socket = self.folder.join("c.sock");
+        let words = [
+            "seccomp",
+            "show",
+            "--namespace",
+            &self.scope,
+            "--output",
+            "json",
+            "--address",
+        ];
+        let output = assay(&self.folder, words).arg(socket).arg(container).output().unwrap();
+        let shown: Value =
+            serde_json::from_slice(&output.stdout).map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        let because = |what: &str| {
+            let all = shown["allowed"].as_object().into_iter().flatten();
+            all.filter(|(_, reason)| reason["because"] == what)
+                .map(|(name, _)| name.clone())
+                .collect()
+        };
+        Ok([because("files"), because("runtime"), because("sibling")])
     }
 
     /// The last decision about a container.

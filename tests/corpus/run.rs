@@ -45,6 +45,20 @@ pub struct Ran {
     pub surface: Surface,
     /// The system calls that its profile allows, if it has one.
     pub allowed: Option<BTreeSet<String>>,
+    /// What Assay says of its decision.
+    pub told: Option<Told>,
+}
+
+/// What Assay says of a decision: nothing that is counted as hidden or allowed is taken from it.
+#[derive(Debug)]
+pub struct Told {
+    /// How long it took, in milliseconds.
+    pub decided: u64,
+    /// How much of that was the analysis of system calls.
+    pub analysed: u64,
+    /// Calls that were derived from its files, those that only the OCI runtime makes, and those that only belong to one
+    /// of both; nothing where they are not all known.
+    pub calls: Option<[BTreeSet<String>; 3]>,
 }
 
 /// Runs a container of the image with its workload, traced into a file where one is given.
@@ -184,9 +198,7 @@ impl Container<'_> {
         let since = Instant::now();
         let process = self.task()?;
         let created = since.elapsed();
-        if runtime == Runtime::Assay {
-            self.decided()?;
-        }
+        let told = (runtime == Runtime::Assay).then(|| self.decided()).transpose()?;
         let surface = surface::of(&PathBuf::from(format!("/proc/{process}/root")))?;
         let allowed = self.allowed();
         let tracer = trace.map(|file| Tracer::attach(process, file)).transpose()?;
@@ -226,6 +238,7 @@ impl Container<'_> {
             ready,
             surface,
             allowed,
+            told,
         })
     }
 
@@ -345,13 +358,28 @@ impl Container<'_> {
     }
 
     /// That Assay let it start on the word of the evidence, and not for some other reason.
-    fn decided(&self) -> Result<(), String> {
+    fn decided(&self) -> Result<Told, String> {
         let decision = self.node.decision(self.id).ok_or("the decision log does not know it")?;
         let evidence = decision["evidence"].as_array().map_or(0, Vec::len);
         if decision["verdict"] != "allow" || decision["rule"] != "corpus" || evidence < 2 {
             return Err(format!("not what the policy asks for: {decision}"));
         }
-        Ok(())
+        let phases: Vec<(String, u64)> =
+            serde_json::from_value(decision["phases"].clone()).map_err(|e| e.to_string())?;
+        let spent = |wanted: fn(&str) -> bool| {
+            let micros: u64 = phases
+                .iter()
+                .filter(|(name, _)| wanted(name))
+                .map(|(_, micros)| micros)
+                .sum();
+            micros.div_ceil(1000)
+        };
+        let is_derived = decision["syscalls"]["from"] == "files";
+        Ok(Told {
+            decided: spent(|_| true),
+            analysed: spent(|name| name == "calls"),
+            calls: is_derived.then(|| self.node.calls(self.id)).transpose()?,
+        })
     }
 
     /// Waits for the end of its first process and tells the status.

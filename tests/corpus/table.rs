@@ -59,16 +59,25 @@ pub fn table(rows: &[Row]) -> String {
         "hidden",
         "set-uid",
         "hidden",
-        "calls allowed",
+        "derived",
+        "runtime",
+        "siblings",
+        "allowed",
         "traced",
         "missed",
+        "precision",
         "F1",
+        "decided ms",
+        "analysed ms",
         "ready stock ms",
         "ready assay ms",
     ]);
-    for row in rows {
-        table.add_row(cells(row));
-    }
+    let rows: Vec<_> = rows.iter().map(cells).collect();
+    let medians = rows
+        .first()
+        .map(|first| (0..first.len()).map(|column| median(&rows, column)));
+    let medians: Vec<_> = medians.into_iter().flatten().collect();
+    table.add_rows(rows).add_row(medians);
     table.to_string()
 }
 
@@ -90,25 +99,53 @@ fn cells(row: &Row) -> Vec<String> {
         });
     }
     let allowed = row.assay.as_ref().and_then(|ran| ran.allowed.as_ref());
+    let told = row.assay.as_ref().and_then(|ran| ran.told.as_ref());
+    let calls = told.and_then(|told| told.calls.as_ref());
+    for place in 0..3 {
+        cells.push(count(calls.map(|calls| calls[place].len())));
+    }
     let traced = row.traced.as_ref();
     cells.push(count(allowed.map(BTreeSet::len)));
     cells.push(count(traced.map(BTreeSet::len)));
-    match (allowed, traced) {
+    cells.push(match (allowed, traced) {
+        (Some(allowed), Some(traced)) if traced.is_subset(allowed) => "0".to_owned(),
         (Some(allowed), Some(traced)) => {
             let missed: Vec<_> = traced.difference(allowed).map(String::as_str).collect();
-            cells.push(if missed.is_empty() {
-                "0".to_owned()
-            } else {
-                missed.join(" ")
-            });
-            cells.push(f1(allowed, traced));
+            missed.join(" ")
+        }
+        _ => "-".to_owned(),
+    });
+    match (calls, traced) {
+        (Some([derived, ..]), Some(traced)) => {
+            let both = derived.intersection(traced).count();
+            cells.push(hundredths(both, derived.len()));
+            cells.push(hundredths(2 * both, derived.len() + traced.len()));
         }
         _ => cells.extend(["-".to_owned(), "-".to_owned()]),
     }
+    cells.push(count(told.map(|told| told.decided)));
+    cells.push(count(told.map(|told| told.analysed)));
     for ran in [&row.stock, &row.assay] {
         cells.push(count(ran.as_ref().map(|ran| ran.ready.as_millis())));
     }
     cells
+}
+
+/// The middle one of a column of ratios; the first column says so, and others have none.
+fn median(rows: &[Vec<String>], column: usize) -> String {
+    if column == 0 {
+        return "median".to_owned();
+    }
+    let cells = rows.iter().map(|row| row[column].as_str());
+    let is_ratio = cells.clone().any(|cell| cell.contains('.'));
+    let mut ratios: Vec<(f64, &str)> = cells
+        .filter_map(|cell| Some((cell.trim_end_matches(" %").parse().ok()?, cell)))
+        .collect();
+    ratios.sort_by(|one, other| one.0.total_cmp(&other.0));
+    match ratios.get(ratios.len() / 2) {
+        Some((_, cell)) if is_ratio => (*cell).to_owned(),
+        _ => String::new(),
+    }
 }
 
 fn word(ran: Option<&Ran>) -> String {
@@ -125,10 +162,8 @@ fn percent(part: u64, whole: u64) -> String {
     format!("{}.{} %", thousandths / 10, thousandths % 10)
 }
 
-/// Harmonic mean of precision and recall, in hundredths.
-fn f1(allowed: &BTreeSet<String>, traced: &BTreeSet<String>) -> String {
-    let both = allowed.intersection(traced).count();
-    let all = allowed.len() + traced.len();
-    let hundredths = (200 * both).checked_div(all).unwrap_or(0);
+/// A ratio with two digits behind the point, rounded down.
+fn hundredths(part: usize, whole: usize) -> String {
+    let hundredths = (100 * part).checked_div(whole).unwrap_or(0);
     format!("{}.{:02}", hundredths / 100, hundredths % 100)
 }
