@@ -111,7 +111,12 @@ fn examine(node: &Node, definition: &Definition, row: &mut Row, arguments: &Argu
     if arguments.runtime != Some(Runtime::Stock) {
         say("assay");
         match run::run(node, definition, Runtime::Assay, None) {
-            Ok(ran) => row.assay = Some(ran),
+            Ok(ran) => {
+                for why in ran.told.iter().flat_map(|told| &told.unknown) {
+                    print!("\n  not known: {why}");
+                }
+                row.assay = Some(ran);
+            }
             Err(reason) => row.fails("assay", &reason),
         }
     }

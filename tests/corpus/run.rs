@@ -59,6 +59,8 @@ pub struct Told {
     /// Calls that were derived from its files, those that only the OCI runtime makes, and those that only belong to one
     /// of both; nothing where they are not all known.
     pub calls: Option<[BTreeSet<String>; 3]>,
+    /// What could not be followed, and which calls are not known.
+    pub unknown: Vec<String>,
 }
 
 /// Runs a container of the image with its workload, traced into a file where one is given.
@@ -379,6 +381,11 @@ impl Container<'_> {
             decided: spent(|_| true),
             analysed: spent(|name| name == "calls"),
             calls: is_derived.then(|| self.node.calls(self.id)).transpose()?,
+            unknown: [&decision["files"]["unfollowed"], &decision["syscalls"]["unknown"]]
+                .into_iter()
+                .flat_map(|list| list.as_array().into_iter().flatten())
+                .filter_map(|why| Some(why.as_str()?.to_owned()))
+                .collect(),
         })
     }
 
