@@ -58,7 +58,7 @@ pub(super) struct SiteFact {
     /// The function has no name that the file exports.
     #[serde(default)]
     inner: bool,
-    /// Why the number is not known: `memory`, `caller`, `computed`.
+    /// Why the number is not known: `memory`, `caller`, `computed`, `returned`.
     why: String,
     /// With `memory`: distance from the pointer.
     offset: Option<i64>,
@@ -154,7 +154,7 @@ impl Facts {
         self.site.iter().find(|fact| {
             let reason = match (fact.why.as_str(), why) {
                 ("memory", Why::Memory(offset)) => fact.offset.is_none() || (within && offset == fact.offset),
-                ("caller", Why::Caller) | ("computed", Why::Computed) => true,
+                ("caller", Why::Caller) | ("computed", Why::Computed) | ("returned", Why::Returned) => true,
                 _ => false,
             };
             let exports = |name: &String| summary.exports.iter().any(|export| export.name == *name);
