@@ -1,4 +1,4 @@
-.PHONY: fmt lint build test vm-test demo bench corpus fuzz setup
+.PHONY: fmt lint build test vm-test demo bench corpus fuzz setup packages
 
 # A time that has passed wherever the program runs. That of the commit: the same commit gives the same program.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
@@ -27,6 +27,13 @@ build: setup
 
 test: lint
 	cargo test --no-fail-fast
+
+# A Debian and an RPM package, their digests and what is in them, in target/packages: see docs/packages.md. The programs
+# hold the list of what they were built from.
+packages: setup
+	@tests/setup/packagers
+	PATH=$(CURDIR)/target/tools/packagers/bin:$$PATH SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo auditable build --release
+	packaging/build target/$(RELEASE) target/packages
 
 # Seconds for each target of `make fuzz`.
 SECONDS ?= 60

@@ -1,0 +1,372 @@
+//! The packages, installed, used, upgraded and removed in a Debian root of their own: what is left is what was there.
+#![allow(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "all of this program is tests"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::thread::sleep;
+use std::time::Duration;
+
+use assay::digest::Digest;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// Keeps a containerd running, as an init would, with this repository's `target` and the packages in sight.
+const INIT: &str = r#"
+set -e
+mount --make-rprivate /
+mount --bind "$ROOT" "$ROOT"
+mount -t proc proc "$ROOT/proc"
+mount --rbind /sys "$ROOT/sys"
+mount --rbind /dev "$ROOT/dev"
+mount -t tmpfs tmpfs "$ROOT/run"
+mount --bind "$TARGET" "$ROOT/mnt"
+mount --bind "$PACKAGES" "$ROOT/media"
+# A root that is no mount would let nobody make its mounts private.
+cd "$ROOT"
+pivot_root . srv
+cd /
+umount -l /srv
+set +e
+while :; do
+  containerd >>/run/containerd.log 2>&1 &
+  echo $! >/run/containerd.pid
+  wait $!
+  sleep 0.1
+done
+"#;
+
+const SANE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+#[track_caller]
+fn done(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+/// The packages of the programs under test, as `make packages` makes them of a release.
+static PACKAGES: LazyLock<TempDir> = LazyLock::new(|| {
+    done(&Command::new(repository("tests/setup/packagers")).output().unwrap());
+    let folder = tempfile::tempdir_in(repository("target")).unwrap();
+    let programs = Path::new(env!("CARGO_BIN_EXE_assay")).parent().unwrap();
+    let mut build = Command::new(repository("packaging/build"));
+    done(&build.arg(programs).arg(folder.path()).output().unwrap());
+    folder
+});
+
+fn package(extension: &str) -> String {
+    let found = fs::read_dir(PACKAGES.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let found: Vec<PathBuf> = found
+        .filter(|path| path.extension().is_some_and(|end| end == extension))
+        .collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    format!("/media/{}", found[0].file_name().unwrap().to_str().unwrap())
+}
+
+/// A Debian with containerd, in namespaces that end with it.
+struct Root {
+    folder: TempDir,
+    unshare: Child,
+    init: u32,
+}
+
+impl Root {
+    fn unpacked() -> TempDir {
+        LazyLock::force(&PACKAGES);
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut tar = Command::new("tar");
+        tar.arg("-xf")
+            .arg(repository("target/tools/debian-root.tar"))
+            .arg("-C")
+            .arg(folder.path());
+        done(&tar.output().unwrap());
+        folder
+    }
+
+    fn start(folder: TempDir) -> Self {
+        let unshare = Command::new("unshare")
+            .args(["--mount", "--pid", "--fork", "--kill-child=KILL", "sh", "-c", INIT])
+            .env("ROOT", folder.path())
+            .env("TARGET", repository("target"))
+            .env("PACKAGES", PACKAGES.path())
+            .env("PATH", SANE_PATH)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let children = format!("/proc/{pid}/task/{pid}/children", pid = unshare.id());
+        let init = eventually("the first process", || {
+            fs::read_to_string(&children)
+                .ok()?
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        });
+        let root = Self { folder, unshare, init };
+        root.answers();
+        root
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        Command::new("nsenter")
+            .args(["--target", &self.init.to_string(), "--mount", "--pid"])
+            .args(arguments)
+            .env_clear()
+            .env("PATH", SANE_PATH)
+            .env("HOME", "/root")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    fn answers(&self) {
+        eventually("containerd", || {
+            let plugins = self.run(&["ctr", "plugins", "ls"]);
+            let text = String::from_utf8_lossy(&plugins.stdout).into_owned();
+            text.lines()
+                .any(|line| line.contains("cri") && line.trim_end().ends_with("ok"))
+                .then_some(())
+        });
+    }
+
+    fn restart_containerd(&self) {
+        done(&self.run(&["sh", "-c", "kill -KILL $(cat /run/containerd.pid)"]));
+        sleep(Duration::from_millis(500));
+        self.answers();
+    }
+
+    fn ctr(&self, arguments: &[&str]) -> Output {
+        let mut all = vec!["ctr", "--namespace", "k8s.io"];
+        all.extend(arguments);
+        self.run(&all)
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.unshare), Signal::KILL);
+        let _ = self.unshare.wait();
+        // The namespaces end with their first process, a moment later.
+        while Path::new(&format!("/proc/{}/ns/pid", self.init)).exists() {
+            sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[track_caller]
+fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..600 {
+        if let Some(found) = found() {
+            return found;
+        }
+        sleep(Duration::from_millis(100));
+    }
+    panic!("{what} does not come")
+}
+
+/// Owner, mode and content of everything below a root but what package managers and containerd keep about themselves.
+fn files(root: &Path) -> BTreeMap<String, (u32, u32, String)> {
+    const OTHERS: [&str; 7] = [
+        "var/lib/containerd",
+        "var/lib/dpkg/status",
+        "var/lib/dpkg/status-old",
+        "var/lib/dpkg/lock",
+        "var/lib/dpkg/triggers",
+        "var/lib/rpm",
+        "var/log/dpkg.log",
+    ];
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            if OTHERS.contains(&name.as_str()) {
+                continue;
+            }
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            let content = if metadata.is_dir() {
+                folders.push(path);
+                "folder".to_owned()
+            } else if metadata.is_symlink() {
+                fs::read_link(&path).unwrap().display().to_string()
+            } else if metadata.is_file() {
+                Digest::of(&fs::read(&path).unwrap()).to_string()
+            } else {
+                "special".to_owned()
+            };
+            found.insert(name, (metadata.uid(), metadata.mode(), content));
+        }
+    }
+    found
+}
+
+#[track_caller]
+fn same(before: &BTreeMap<String, (u32, u32, String)>, after: &BTreeMap<String, (u32, u32, String)>) {
+    let differs: Vec<_> = before
+        .iter()
+        .filter(|(name, what)| after.get(*name) != Some(what))
+        .chain(after.iter().filter(|(name, _)| !before.contains_key(*name)))
+        .collect();
+    assert!(differs.is_empty(), "{differs:#?}");
+}
+
+fn replace(path: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{} has no {from}: {text}", path.display());
+    fs::write(path, text.replacen(from, to, 1)).unwrap();
+}
+
+#[test]
+fn a_new_administrator_goes_from_nothing_to_enforcing_and_back() {
+    let folder = Root::unpacked();
+    // Where nothing may lower a process's score, and AppArmor has no parser, containerd has to be told.
+    replace(
+        &folder.path().join("etc/containerd/config.toml"),
+        "[plugins.\"io.containerd.grpc.v1.cri\"]",
+        "[plugins.\"io.containerd.grpc.v1.cri\"]\n    restrict_oom_score_adj = true\n    disable_apparmor = true",
+    );
+    let before = files(folder.path());
+    let root = Root::start(folder);
+    let dump = done(&root.run(&["containerd", "config", "dump"]));
+    let (_, pause) = dump.split_once("sandbox_image = \"").unwrap();
+    let pause = pause.split('"').next().unwrap();
+    for (archive, name) in [
+        ("pause", pause),
+        ("nginx", "registry.example/prod/nginx:1"),
+        ("busybox", "registry.example/prod/tool:1"),
+    ] {
+        done(&root.ctr(&["images", "import", &format!("/mnt/images/{archive}.tar")]));
+        done(&root.ctr(&["images", "tag", &format!("assay.test/{archive}:latest"), name]));
+    }
+
+    let deb = package("deb");
+    let said = done(&root.run(&["dpkg", "--install", &deb]));
+    assert!(said.contains("next: assay configure"), "{said}");
+    done(&root.run(&["assay", "doctor", "--pre"]));
+    // The example for a key of one's own, enforced.
+    let examples = "/usr/share/doc/assay/examples/cosign-key";
+    done(&root.run(&["mkdir", "-p", "/etc/assay/trust.d"]));
+    done(&root.run(&[
+        "cp",
+        &format!("{examples}/trust.toml"),
+        "/etc/assay/trust.d/release.toml",
+    ]));
+    done(&root.run(&["cp", "/mnt/images/signed/release.pub", "/etc/assay/trust.d/release.pub"]));
+    done(&root.run(&[
+        "cp",
+        &format!("{examples}/policy.toml"),
+        "/etc/assay/policy.d/50-release.toml",
+    ]));
+    replace(
+        &root.folder.path().join("etc/assay/policy.d/50-release.toml"),
+        "mode = \"audit\"",
+        "mode = \"enforce\"",
+    );
+    done(&root.run(&["assay", "evidence", "import", "/mnt/images/signed/nginx"]));
+    done(&root.run(&["assay", "configure"]));
+    done(&root.run(&["assay", "policy", "apply"]));
+    root.restart_containerd();
+    let doctor = done(&root.run(&["assay", "doctor"]));
+    assert!(doctor.contains(": 0 failed,"), "{doctor}");
+    assert!(
+        doctor.contains("ok    self-test: a pod of the handler assay"),
+        "{doctor}"
+    );
+
+    let assay = ["run", "--runtime", "io.containerd.assay.v1"];
+    let signed = [
+        &assay[..],
+        &["--detach", "registry.example/prod/nginx:1", "signed", "sleep", "1000"],
+    ]
+    .concat();
+    done(&root.ctr(&signed));
+    let unsigned = [
+        &assay[..],
+        &["--rm", "registry.example/prod/tool:1", "unsigned", "true"],
+    ]
+    .concat();
+    let refused = root.ctr(&unsigned);
+    assert!(!refused.status.success());
+    let refused = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        refused.contains("by rule \"release images\": signature-missing"),
+        "{refused}"
+    );
+    assert!(refused.contains("; to fix: assay evidence"), "{refused}");
+
+    // An upgrade leaves handler and containers alone, and the new programs know what the old ones kept.
+    done(&root.run(&["dpkg", "--install", &deb]));
+    assert!(done(&root.ctr(&["tasks", "ls"])).contains("RUNNING"));
+    done(&root.ctr(&["tasks", "exec", "--exec-id", "again", "signed", "true"]));
+    let doctor = done(&root.run(&["assay", "doctor"]));
+    assert!(doctor.contains("ok    policy-in-force"), "{doctor}");
+
+    done(&root.ctr(&["tasks", "kill", "--signal", "KILL", "signed"]));
+    eventually("the end of the container", || {
+        root.ctr(&["tasks", "rm", "signed"]).status.success().then_some(())
+    });
+    done(&root.ctr(&["containers", "rm", "signed"]));
+    // What the administrator wrote is the administrator's to delete.
+    done(&root.run(&[
+        "rm",
+        "/etc/assay/policy.d/50-release.toml",
+        "/etc/assay/trust.d/release.toml",
+        "/etc/assay/trust.d/release.pub",
+    ]));
+    let said = done(&root.run(&["dpkg", "--remove", "assay"]));
+    assert!(said.contains("restart containerd"), "{said}");
+    assert!(
+        root.folder.path().join("etc/assay/config.toml").exists(),
+        "only a purge deletes configuration"
+    );
+    assert!(root.folder.path().join("var/lib/assay/decisions.jsonl").exists());
+    done(&root.run(&["dpkg", "--purge", "assay"]));
+    assert!(!root.run(&["test", "-e", "/run/assay"]).status.success());
+    root.restart_containerd();
+    same(&before, &files(root.folder.path()));
+}
+
+#[test]
+fn an_rpm_package_comes_and_goes() {
+    let folder = Root::unpacked();
+    let before = files(folder.path());
+    let root = Root::start(folder);
+    let rpm = ["rpm", "--dbpath", "/var/lib/rpm"];
+    done(&root.run(&[&rpm[..], &["--install", "--nodeps", &package("rpm")]].concat()));
+    assert!(done(&root.run(&["assay", "--version"])).contains(env!("CARGO_PKG_VERSION")));
+    done(&root.run(&["assay", "doctor", "--pre"]));
+    done(&root.run(&["assay", "policy", "check"]));
+    for page in ["man1/assay.1.gz", "man1/assay-doctor.1.gz"] {
+        assert!(root.folder.path().join("usr/share/man").join(page).exists(), "{page}");
+    }
+    done(&root.run(&[&rpm[..], &["--erase", "assay"]].concat()));
+    same(&before, &files(root.folder.path()));
+}
+
+#[test]
+fn the_packages_say_what_they_are_made_of() {
+    LazyLock::force(&PACKAGES);
+    let sums = fs::read_to_string(PACKAGES.path().join("assay-SHA256SUMS")).unwrap();
+    assert_eq!(sums.lines().count(), 3, "{sums}");
+    let sbom = fs::read_to_string(PACKAGES.path().join("assay-sbom.cdx.json")).unwrap();
+    let sbom: serde_json::Value = serde_json::from_str(&sbom).unwrap();
+    assert_eq!(sbom["bomFormat"], "CycloneDX");
+}
