@@ -57,25 +57,45 @@ fn done(output: &Output) -> String {
     said
 }
 
-/// The packages of the programs under test, as `make packages` makes them of a release.
+/// The packages of the programs under test, of two revisions, as `make packages` makes them of a release.
 static PACKAGES: LazyLock<TempDir> = LazyLock::new(|| {
-    done(&Command::new(repository("tests/setup/packagers")).output().unwrap());
-    let folder = tempfile::tempdir_in(repository("target")).unwrap();
-    let programs = Path::new(env!("CARGO_BIN_EXE_assay")).parent().unwrap();
-    let mut build = Command::new(repository("packaging/build"));
-    done(&build.arg(programs).arg(folder.path()).output().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    for revision in [OLD, NEW] {
+        build(&folder.path().join(revision), revision);
+    }
     folder
 });
 
-fn package(extension: &str) -> String {
-    let found = fs::read_dir(PACKAGES.path())
+const OLD: &str = "1";
+const NEW: &str = "2";
+
+fn build(folder: &Path, revision: &str) {
+    let programs = Path::new(env!("CARGO_BIN_EXE_assay")).parent().unwrap();
+    let mut build = Command::new(repository("packaging/build"));
+    build.arg(programs).arg(folder).env("REVISION", revision);
+    done(&build.output().unwrap());
+}
+
+/// The files in a folder, by name.
+fn listed(folder: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir(folder)
         .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let found: Vec<PathBuf> = found
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    found.sort();
+    found
+}
+
+/// Where a root has a package.
+fn package(revision: &str, extension: &str) -> String {
+    let found = listed(&PACKAGES.path().join(revision));
+    let found: Vec<&str> = found
+        .iter()
         .filter(|path| path.extension().is_some_and(|end| end == extension))
+        .filter_map(|path| path.file_name()?.to_str())
         .collect();
     assert_eq!(found.len(), 1, "{found:?}");
-    format!("/media/{}", found[0].file_name().unwrap().to_str().unwrap())
+    format!("/media/{revision}/{}", found[0])
 }
 
 /// A Debian with containerd, in namespaces that end with it.
@@ -257,13 +277,11 @@ fn a_new_administrator_goes_from_nothing_to_enforcing_and_back() {
         done(&root.ctr(&["images", "tag", &format!("assay.test/{archive}:latest"), name]));
     }
 
-    let deb = package("deb");
-    let said = done(&root.run(&["dpkg", "--install", &deb]));
+    let said = done(&root.run(&["dpkg", "--install", &package(OLD, "deb")]));
     assert!(said.contains("next: assay configure"), "{said}");
     done(&root.run(&["assay", "doctor", "--pre"]));
     // The example for a key of one's own, enforced.
     let examples = "/usr/share/doc/assay/examples/cosign-key";
-    done(&root.run(&["mkdir", "-p", "/etc/assay/trust.d"]));
     done(&root.run(&[
         "cp",
         &format!("{examples}/trust.toml"),
@@ -312,12 +330,16 @@ fn a_new_administrator_goes_from_nothing_to_enforcing_and_back() {
     );
     assert!(refused.contains("; to fix: assay evidence"), "{refused}");
 
-    // An upgrade leaves handler and containers alone, and the new programs know what the old ones kept.
-    done(&root.run(&["dpkg", "--install", &deb]));
-    assert!(done(&root.ctr(&["tasks", "ls"])).contains("RUNNING"));
-    done(&root.ctr(&["tasks", "exec", "--exec-id", "again", "signed", "true"]));
-    let doctor = done(&root.run(&["assay", "doctor"]));
-    assert!(doctor.contains("ok    policy-in-force"), "{doctor}");
+    // Installed again, and upgraded: handler and containers are left alone, and the new programs know what was kept.
+    for revision in [OLD, NEW] {
+        done(&root.run(&["dpkg", "--install", &package(revision, "deb")]));
+        assert!(done(&root.ctr(&["tasks", "ls"])).contains("RUNNING"));
+        done(&root.ctr(&["tasks", "exec", "--exec-id", revision, "signed", "true"]));
+        let why = done(&root.run(&["assay", "explain", "signed"]));
+        assert!(why.contains("release images"), "{why}");
+        let doctor = done(&root.run(&["assay", "doctor"]));
+        assert!(doctor.contains("ok    policy-in-force"), "{doctor}");
+    }
 
     done(&root.ctr(&["tasks", "kill", "--signal", "KILL", "signed"]));
     eventually("the end of the container", || {
@@ -333,40 +355,115 @@ fn a_new_administrator_goes_from_nothing_to_enforcing_and_back() {
     ]));
     let said = done(&root.run(&["dpkg", "--remove", "assay"]));
     assert!(said.contains("restart containerd"), "{said}");
-    assert!(
-        root.folder.path().join("etc/assay/config.toml").exists(),
-        "only a purge deletes configuration"
-    );
-    assert!(root.folder.path().join("var/lib/assay/decisions.jsonl").exists());
+    root.restart_containerd();
+    let mut kept = files(root.folder.path());
+    assert!(kept.contains_key("var/lib/assay/decisions.jsonl"));
+    kept.retain(|name, _| !KEPT.iter().any(|kept| Path::new(name).starts_with(kept)));
+    same(&before, &kept);
     done(&root.run(&["dpkg", "--purge", "assay"]));
     assert!(!root.run(&["test", "-e", "/run/assay"]).status.success());
-    root.restart_containerd();
     same(&before, &files(root.folder.path()));
 }
+
+/// What only a purge deletes: configuration, what Assay wrote, and what dpkg needs for the purge.
+const KEPT: [&str; 4] = [
+    "etc/assay",
+    "var/lib/assay",
+    "var/lib/dpkg/info/assay.list",
+    "var/lib/dpkg/info/assay.postrm",
+];
 
 #[test]
 fn an_rpm_package_comes_and_goes() {
     let folder = Root::unpacked();
     let before = files(folder.path());
     let root = Root::start(folder);
-    let rpm = ["rpm", "--dbpath", "/var/lib/rpm"];
-    done(&root.run(&[&rpm[..], &["--install", "--nodeps", &package("rpm")]].concat()));
+    let rpm = |arguments: &[&str]| {
+        let rpm = ["rpm", "--dbpath", "/var/lib/rpm"];
+        done(&root.run(&[&rpm[..], arguments].concat()))
+    };
+    let said = rpm(&["--install", "--nodeps", &package(OLD, "rpm")]);
+    assert!(said.contains("next: assay configure"), "{said}");
     assert!(done(&root.run(&["assay", "--version"])).contains(env!("CARGO_PKG_VERSION")));
     done(&root.run(&["assay", "doctor", "--pre"]));
     done(&root.run(&["assay", "policy", "check"]));
-    for page in ["man1/assay.1.gz", "man1/assay-doctor.1.gz"] {
-        assert!(root.folder.path().join("usr/share/man").join(page).exists(), "{page}");
-    }
-    done(&root.run(&[&rpm[..], &["--erase", "assay"]].concat()));
+    done(&root.run(&["assay", "configure"]));
+    rpm(&["--upgrade", "--nodeps", &package(NEW, "rpm")]);
+    assert!(
+        done(&root.run(&["containerd", "config", "dump"])).contains("containerd-shim-assay-v1"),
+        "an upgrade takes nothing back"
+    );
+    let said = rpm(&["--erase", "assay"]);
+    assert!(said.contains("restart containerd"), "{said}");
     same(&before, &files(root.folder.path()));
 }
 
 #[test]
-fn the_packages_say_what_they_are_made_of() {
-    LazyLock::force(&PACKAGES);
-    let sums = fs::read_to_string(PACKAGES.path().join("assay-SHA256SUMS")).unwrap();
-    assert_eq!(sums.lines().count(), 3, "{sums}");
-    let sbom = fs::read_to_string(PACKAGES.path().join("assay-sbom.cdx.json")).unwrap();
-    let sbom: serde_json::Value = serde_json::from_str(&sbom).unwrap();
-    assert_eq!(sbom["bomFormat"], "CycloneDX");
+fn the_same_programs_give_the_same_packages() {
+    let again = tempfile::tempdir().unwrap();
+    build(again.path(), OLD);
+    let digests = |folder: &Path| -> Vec<Digest> {
+        let files = listed(folder).into_iter();
+        files.map(|path| Digest::of(&fs::read(path).unwrap())).collect()
+    };
+    let digests_again = digests(again.path());
+    assert_eq!(digests_again.len(), 2);
+    assert_eq!(digests_again, digests(&PACKAGES.path().join(OLD)));
+}
+
+#[test]
+fn the_examples_and_the_default_policy_are_sound() {
+    let key = repository("target/images/signed/release.pub");
+    let mut checked = 0;
+    let examples = listed(&repository("packaging/examples"));
+    for example in examples.into_iter().chain([repository("packaging/default/policy.d")]) {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        for name in ["policy.d", "trust.d"] {
+            fs::create_dir(place(name)).unwrap();
+            fs::set_permissions(place(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        for file in listed(&example) {
+            let name = file.file_name().unwrap().to_str().unwrap();
+            let to = if name == "trust.toml" { "trust.d" } else { "policy.d" };
+            fs::copy(&file, place(to).join(name)).unwrap();
+        }
+        // The files that each example says to put beside it.
+        let trust = fs::read_to_string(place("trust.d/trust.toml")).unwrap_or_default();
+        for name in trust.split('"').filter(|word| word.ends_with(".pub")) {
+            fs::copy(&key, place("trust.d").join(name)).unwrap();
+        }
+        for name in trust.split('"').filter(|word| word.ends_with(".pem")) {
+            let mut certificate = Command::new("openssl");
+            certificate
+                .args([
+                    "req",
+                    "-x509",
+                    "-newkey",
+                    "ec",
+                    "-pkeyopt",
+                    "ec_paramgen_curve:P-256",
+                    "-nodes",
+                ])
+                .args(["-subj", "/O=acme", "-keyout", "/dev/null", "-out"])
+                .arg(place("trust.d").join(name));
+            done(&certificate.output().unwrap());
+        }
+        let config = place("config.toml");
+        let base = folder.path().display();
+        fs::write(
+            &config,
+            format!("state = \"{base}/state\"\npolicy = \"{base}/policy.d\"\ntrust = \"{base}/trust.d\"\n"),
+        )
+        .unwrap();
+        let mut check = Command::new(env!("CARGO_BIN_EXE_assay"));
+        let check = check
+            .args(["policy", "check"])
+            .env("ASSAY_CONFIG", &config)
+            .output()
+            .unwrap();
+        assert!(check.status.success(), "{}: {}", example.display(), done(&check));
+        checked += 1;
+    }
+    assert!(checked > 3, "the examples are not where this test looks");
 }

@@ -54,7 +54,7 @@ enum Command {
     Rollout(cli::rollout::Args),
     /// Say which files of an image a container sees, and why
     View(cli::view::Args),
-    /// Write the manual pages and the shells' completions for the packages
+    /// Write manual pages and completions for shells
     #[command(hide = true)]
     Generate {
         /// An empty folder

@@ -1,4 +1,4 @@
-//! `assay generate`: manual pages and completions, as the packages bring them.
+//! `assay generate`: manual pages and completions, out of what the command line says of itself.
 
 use std::fs;
 use std::io;
