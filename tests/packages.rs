@@ -116,6 +116,9 @@ impl Root {
             .arg("-C")
             .arg(folder.path());
         done(&tar.output().unwrap());
+        // What the installer of a machine writes, and the kubelet's pods need.
+        fs::write(folder.path().join("etc/hosts"), "127.0.0.1 localhost\n").unwrap();
+        fs::write(folder.path().join("etc/resolv.conf"), "").unwrap();
         folder
     }
 
