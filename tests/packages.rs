@@ -6,7 +6,7 @@
     reason = "all of this program is tests"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -266,8 +266,8 @@ fn a_new_administrator_goes_from_nothing_to_enforcing_and_back() {
         "[plugins.\"io.containerd.grpc.v1.cri\"]",
         "[plugins.\"io.containerd.grpc.v1.cri\"]\n    restrict_oom_score_adj = true\n    disable_apparmor = true",
     );
-    let before = files(folder.path());
     let root = Root::start(folder);
+    let before = files(root.folder.path());
     let dump = done(&root.run(&["containerd", "config", "dump"]));
     let (_, pause) = dump.split_once("sandbox_image = \"").unwrap();
     let pause = pause.split('"').next().unwrap();
@@ -307,6 +307,18 @@ fn a_new_administrator_goes_from_nothing_to_enforcing_and_back() {
     root.restart_containerd();
     let doctor = done(&root.run(&["assay", "doctor"]));
     assert!(doctor.contains(": 0 failed,"), "{doctor}");
+    let warnings: BTreeSet<&str> = doctor
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("warn "))
+        .filter_map(|line| line.trim_start().split(':').next())
+        .collect();
+    // That one of the images is not signed, that pods have to ask for the handler, and that the rule of the package lets
+    // everything run which no other rule is about.
+    assert_eq!(
+        warnings,
+        BTreeSet::from(["evidence-images", "default-handler", "other-handlers", "policy-sources"]),
+        "{doctor}"
+    );
     assert!(
         doctor.contains("ok    self-test: a pod of the handler assay"),
         "{doctor}"
@@ -379,8 +391,8 @@ const KEPT: [&str; 4] = [
 #[test]
 fn an_rpm_package_comes_and_goes() {
     let folder = Root::unpacked();
-    let before = files(folder.path());
     let root = Root::start(folder);
+    let before = files(root.folder.path());
     let rpm = |arguments: &[&str]| {
         let rpm = ["rpm", "--dbpath", "/var/lib/rpm"];
         done(&root.run(&[&rpm[..], arguments].concat()))
@@ -393,7 +405,7 @@ fn an_rpm_package_comes_and_goes() {
     done(&root.run(&["assay", "configure"]));
     rpm(&["--upgrade", "--nodeps", &package(NEW, "rpm")]);
     assert!(
-        done(&root.run(&["containerd", "config", "dump"])).contains("containerd-shim-assay-v1"),
+        done(&root.run(&["containerd", "config", "dump"])).contains("io.containerd.assay.v1"),
         "an upgrade takes nothing back"
     );
     let said = rpm(&["--erase", "assay"]);
