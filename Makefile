@@ -9,6 +9,7 @@ RELEASE = $(shell rustc --print host-tuple)/release
 setup:
 	@tests/setup/install
 	@tests/setup/images
+	@tests/setup/debian-root
 
 fmt:
 	cargo fmt
@@ -28,12 +29,14 @@ build: setup
 test: lint
 	cargo test --no-fail-fast
 
-# A Debian and an RPM package, their digests and what is in them, in target/packages: see docs/packages.md. The programs
-# hold the list of what they were built from.
-packages: setup
-	@tests/setup/packagers
-	PATH=$(CURDIR)/target/tools/packagers/bin:$$PATH SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo auditable build --release
+# A Debian and an RPM package, what is in them and their digests, in target/packages: see docs/packages.md. Needs nothing
+# of what the tests need.
+packages:
+	@packaging/tools
+	PATH=$(CURDIR)/target/tools/cargo-auditable/bin:$$PATH SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
+	  cargo auditable build --release --locked
 	packaging/build target/$(RELEASE) target/packages
+	packaging/describe target/packages
 
 # Seconds for each target of `make fuzz`.
 SECONDS ?= 60

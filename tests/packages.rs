@@ -190,6 +190,10 @@ impl Drop for Root {
         while Path::new(&format!("/proc/{}/ns/pid", self.init)).exists() {
             sleep(Duration::from_millis(20));
         }
+        // The groups of containers are gone by now, and theirs are empty.
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(hierarchy.path().join("k8s.io"));
+        }
     }
 }
 
