@@ -208,8 +208,11 @@ fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     panic!("{what} does not come")
 }
 
+/// Owner, mode and content, by name.
+type Files = BTreeMap<String, (u32, u32, String)>;
+
 /// Owner, mode and content of everything below a root but what package managers and containerd keep about themselves.
-fn files(root: &Path) -> BTreeMap<String, (u32, u32, String)> {
+fn files(root: &Path) -> Files {
     const OTHERS: [&str; 7] = [
         "var/lib/containerd",
         "var/lib/dpkg/status",
@@ -246,7 +249,7 @@ fn files(root: &Path) -> BTreeMap<String, (u32, u32, String)> {
 }
 
 #[track_caller]
-fn same(before: &BTreeMap<String, (u32, u32, String)>, after: &BTreeMap<String, (u32, u32, String)>) {
+fn same(before: &Files, after: &Files) {
     let differs: Vec<_> = before
         .iter()
         .filter(|(name, what)| after.get(*name) != Some(what))
@@ -303,7 +306,7 @@ fn a_new_administrator_goes_from_nothing_to_enforcing_and_back() {
     replace(
         &root.folder.path().join("etc/assay/policy.d/50-release.toml"),
         "mode = \"audit\"",
-        "mode = \"enforce\"",
+        "filesystem = { mode = \"enforce\" }\nmode = \"enforce\"",
     );
     done(&root.run(&["assay", "evidence", "import", "/mnt/images/signed/nginx"]));
     done(&root.run(&["assay", "configure"]));
@@ -360,11 +363,6 @@ fn a_new_administrator_goes_from_nothing_to_enforcing_and_back() {
         assert!(doctor.contains("ok    policy-in-force"), "{doctor}");
     }
 
-    done(&root.ctr(&["tasks", "kill", "--signal", "KILL", "signed"]));
-    eventually("the end of the container", || {
-        root.ctr(&["tasks", "rm", "signed"]).status.success().then_some(())
-    });
-    done(&root.ctr(&["containers", "rm", "signed"]));
     // What the administrator wrote is the administrator's to delete.
     done(&root.run(&[
         "rm",
@@ -375,13 +373,39 @@ fn a_new_administrator_goes_from_nothing_to_enforcing_and_back() {
     let said = done(&root.run(&["dpkg", "--remove", "assay"]));
     assert!(said.contains("restart containerd"), "{said}");
     root.restart_containerd();
-    let mut kept = files(root.folder.path());
+    let kept = files(root.folder.path());
     assert!(kept.contains_key("var/lib/assay/decisions.jsonl"));
-    kept.retain(|name, _| !KEPT.iter().any(|kept| Path::new(name).starts_with(kept)));
-    same(&before, &kept);
+    same(&before, &without(kept, &KEPT));
+
+    // What a container that runs sees its image through outlives even a purge.
+    let said = done(&root.run(&["dpkg", "--purge", "assay"]));
+    assert!(said.contains("delete it when they have ended"), "{said}");
+    let tasks = done(&root.ctr(&["tasks", "ls"]));
+    let line = tasks.lines().find(|line| line.starts_with("signed")).unwrap();
+    let process = line.split_whitespace().nth(1).unwrap();
+    done(&root.run(&["cat", &format!("/proc/{process}/root/bin/sleep")]));
+    done(&root.ctr(&["tasks", "kill", "--signal", "KILL", "signed"]));
+    eventually("the end of the container", || {
+        root.ctr(&["tasks", "rm", "signed"]).status.success().then_some(())
+    });
+    done(&root.ctr(&["containers", "rm", "signed"]));
+    done(&root.run(&["rm", "-r", "/var/lib/assay"]));
+    same(&before, &files(root.folder.path()));
+
+    // With nothing running, a purge leaves nothing.
+    done(&root.run(&["dpkg", "--install", &package(OLD, "deb")]));
+    done(&root.run(&["assay", "configure"]));
+    done(&root.run(&["assay", "policy", "apply"]));
+    root.restart_containerd();
+    done(&root.run(&["assay", "doctor"]));
     done(&root.run(&["dpkg", "--purge", "assay"]));
     assert!(!root.run(&["test", "-e", "/run/assay"]).status.success());
     same(&before, &files(root.folder.path()));
+}
+
+fn without(mut files: Files, those: &[&str]) -> Files {
+    files.retain(|name, _| !those.iter().any(|folder| Path::new(name).starts_with(folder)));
+    files
 }
 
 /// What only a purge deletes: configuration, what Assay wrote, and what dpkg needs for the purge.
