@@ -10,6 +10,7 @@ setup:
 	@tests/setup/install
 	@tests/setup/images
 	@tests/setup/debian-root
+	@tests/setup/kubernetes
 
 fmt:
 	cargo fmt
