@@ -356,7 +356,7 @@ fn a_new_administrator_goes_from_nothing_to_enforcing_and_back() {
     for revision in [OLD, NEW] {
         done(&root.run(&["dpkg", "--install", &package(revision, "deb")]));
         assert!(done(&root.ctr(&["tasks", "ls"])).contains("RUNNING"));
-        done(&root.ctr(&["tasks", "exec", "--exec-id", revision, "signed", "true"]));
+        done(&root.ctr(&["tasks", "exec", "--exec-id", revision, "signed", "sleep", "0"]));
         let why = done(&root.run(&["assay", "explain", "signed"]));
         assert!(why.contains("release images"), "{why}");
         let doctor = done(&root.run(&["assay", "doctor"]));
