@@ -372,7 +372,7 @@ fn a_new_administrator_goes_from_nothing_to_enforcing_and_back() {
     ]));
     let said = done(&root.run(&["dpkg", "--remove", "assay"]));
     assert!(said.contains("restart containerd"), "{said}");
-    root.restart_containerd();
+    assert!(said.contains("end them before containerd is restarted"), "{said}");
     let kept = files(root.folder.path());
     assert!(kept.contains_key("var/lib/assay/decisions.jsonl"));
     same(&before, &without(kept, &KEPT));
@@ -390,6 +390,7 @@ fn a_new_administrator_goes_from_nothing_to_enforcing_and_back() {
     });
     done(&root.ctr(&["containers", "rm", "signed"]));
     done(&root.run(&["rm", "-r", "/var/lib/assay"]));
+    root.restart_containerd();
     same(&before, &files(root.folder.path()));
 
     // With nothing running, a purge leaves nothing.
