@@ -1,4 +1,4 @@
-.PHONY: fmt lint build test vm-test demo bench corpus fuzz setup
+.PHONY: fmt lint build test vm-test demo bench corpus fuzz setup packages
 
 # A time that has passed wherever the program runs. That of the commit: the same commit gives the same program.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
@@ -9,6 +9,8 @@ RELEASE = $(shell rustc --print host-tuple)/release
 setup:
 	@tests/setup/install
 	@tests/setup/images
+	@tests/setup/debian-root
+	@tests/setup/kubernetes
 
 fmt:
 	cargo fmt
@@ -27,6 +29,15 @@ build: setup
 
 test: lint
 	cargo test --no-fail-fast
+
+# A Debian and an RPM package, what is in them and their digests, in target/packages: see docs/packages.md. Needs nothing
+# of what the tests need.
+packages:
+	@packaging/tools
+	PATH=$(CURDIR)/target/tools/cargo-auditable/bin:$$PATH SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
+	  cargo auditable build --release --locked
+	packaging/build target/$(RELEASE) target/packages
+	packaging/describe target/packages
 
 # Seconds for each target of `make fuzz`.
 SECONDS ?= 60

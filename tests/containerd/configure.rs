@@ -185,6 +185,39 @@ fn containerd_1_6_20_reads_no_runtime_path() {
     }
 }
 
+/// As distributions deliver it: the file names no handler, and containerd has one for runc by itself.
+#[test]
+fn the_handler_that_containerd_brings_along_is_kept() {
+    if !needs_assay("assay configure") {
+        return;
+    }
+    for version in [Version::V1_6, Version::V1_7, Version::V2_1] {
+        let daemon = untouched(version, "");
+        daemon.restart(|| {
+            let path = daemon.folder.join("containerd.toml");
+            let text = fs::read_to_string(&path).unwrap();
+            let (before, after) = text.split_once("default_runtime_name = 'default'\n").unwrap();
+            // What follows the handlers, where anything does, is about other sections.
+            let rest = after
+                .find("[plugins.'io.containerd.cri.v1.images'")
+                .map(|at| &after[at..]);
+            fs::write(&path, format!("{before}{}", rest.unwrap_or_default())).unwrap();
+        });
+        let before = files(&daemon);
+        done(&assay(&daemon, &["configure"]));
+        let configured = files(&daemon);
+        done(&daemon.assay(&["policy", "apply"]));
+        daemon.restart(|| ());
+        assert_eq!(pod(&daemon, "with", "assay").len(), 2);
+        assert_eq!(pod(&daemon, "without", ""), []);
+        assert_eq!(pod(&daemon, "named", "runc"), []);
+        done(&assay(&daemon, &["configure"]));
+        assert_eq!(files(&daemon), configured);
+        done(&assay(&daemon, &["configure", "--uninstall"]));
+        assert_eq!(files(&daemon), before);
+    }
+}
+
 #[test]
 fn options_of_the_nodes_own_handler_are_kept() {
     if !needs_assay("assay configure") {

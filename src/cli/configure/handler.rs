@@ -158,6 +158,43 @@ impl Handler {
     }
 }
 
+/// Puts handlers into a document as containerd reads them now, where the document has none of that name: releases before
+/// 2.0 forget the handler that they bring along as soon as a file names another.
+///
+/// # Errors
+/// When a key on the way is no table there.
+pub fn keep<'a>(
+    document: &mut DocumentMut,
+    schema: Schema,
+    handlers: impl Iterator<Item = (&'a str, &'a Table)>,
+) -> Result<(), NotTable> {
+    let runtimes = descend(
+        document.as_table_mut(),
+        &["plugins", schema.runtime(), "containerd", "runtimes"],
+    )?;
+    for (name, handler) in handlers {
+        if runtimes.contains_key(name) {
+            continue;
+        }
+        let mut table = toml_edit::Table::new();
+        for (key, value) in handler {
+            match value {
+                // Options are no fixed set of keys: one that is written as nothing is not the same as none.
+                Value::Table(options) => {
+                    let options = options.iter().map(|(key, option)| (key, Item::Value(edited(option))));
+                    table.insert(key, Item::Table(options.collect()));
+                }
+                value if is_zero(value) => {}
+                value => {
+                    table.insert(key, Item::Value(edited(value)));
+                }
+            }
+        }
+        runtimes.insert(name, Item::Table(table));
+    }
+    Ok(())
+}
+
 /// Takes the handler `name` out of a document; false when it holds none of that name that is Assay's. `default` is what
 /// a default that named it becomes again.
 pub fn remove(document: &mut DocumentMut, name: &str, default: Option<&str>) -> bool {

@@ -11,7 +11,6 @@ use super::node::{Node, read_text};
 use super::plan::{Change, HEADER};
 use crate::digest::Digest;
 use crate::identity;
-use crate::oci::Reference;
 
 /// File name below `policy`. Rules are read in the order of file names, and this one must come before a rule for all
 /// images.
@@ -28,13 +27,12 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// # Errors
 /// Why they are not known, in a sentence.
 pub fn digests(node: &Node, name: &str) -> Result<Vec<Digest>, String> {
-    let name = Reference::lenient(name).map_or_else(|| name.to_owned(), |reference| reference.name());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
     let asked = runtime
-        .block_on(async { tokio::time::timeout(TIMEOUT, identity::image(&node.socket, KUBERNETES, &name)).await });
+        .block_on(async { tokio::time::timeout(TIMEOUT, identity::image(&node.socket, KUBERNETES, name)).await });
     match asked {
         Ok(Ok(image)) => Ok(image.manifests),
         Ok(Err(fault)) => Err(format!("the sandbox image {name}: {fault}")),

@@ -523,24 +523,40 @@ fn edit(
     path: &Path,
     why_not: &mut Vec<String>,
 ) -> Result<Change, PlanError> {
-    let into = |text: &str, path: &Path| -> Result<String, PlanError> {
+    let into = |text: &str, path: &Path, keeps: bool| -> Result<String, PlanError> {
         let mut document: DocumentMut = text.parse().map_err(|error: TomlError| PlanError::Edit {
             path: path.to_owned(),
             why: error.to_string(),
         })?;
         handler
             .insert(&mut document, sources.schema)
+            .and_then(|()| match keeps {
+                true => handler::keep(&mut document, sources.schema, Reading(&sources.before).handlers()),
+                false => Ok(()),
+            })
             .map_err(|fault| not_table(&fault, path))?;
         Ok(document.to_string())
     };
-    let main = into(sources.main.as_deref().unwrap_or(&sources.blank), &node.config)?;
-    let after = node.reads(&main, &sources.imports)?;
-    if let Err(key) = only_adds(handler, &sources.before, &after) {
+    // As little as does: the handler alone, or with those that containerd would forget.
+    let mut differs = String::new();
+    let mut found = None;
+    for keeps in [false, true] {
+        let main = into(sources.main.as_deref().unwrap_or(&sources.blank), &node.config, keeps)?;
+        let after = node.reads(&main, &sources.imports)?;
+        match only_adds(handler, &sources.before, &after) {
+            Ok(()) => {
+                found = Some((main, keeps));
+                break;
+            }
+            Err(key) => differs = key,
+        }
+    }
+    let Some((main, keeps)) = found else {
         why_not.push(format!(
-            "with the handler in its file, containerd would read {key} differently"
+            "with the handler in its file, containerd would read {differs} differently"
         ));
         return Err(PlanError::NoWay(std::mem::take(why_not)));
-    }
+    };
     let what = match why_not.first() {
         Some(why) => format!("the handler ({why})"),
         None => "the handler".to_owned(),
@@ -556,7 +572,7 @@ fn edit(
     let before = read_text(path)?
         .map(|text| without(&text, &handler.name, path, None))
         .transpose()?;
-    let after = into(before.as_deref().unwrap_or_default(), path)?;
+    let after = into(before.as_deref().unwrap_or_default(), path, keeps)?;
     Ok(Change {
         path: path.to_owned(),
         before,

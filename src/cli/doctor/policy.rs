@@ -8,7 +8,6 @@ use crate::admission::comparison::{self, Change, Comparison, Word};
 use crate::cli::count;
 use crate::config::Config;
 use crate::diagnostic::{Code, Diagnostic, Severity};
-use crate::oci::Reference;
 use crate::policy::activate::{LoadError, load_active};
 use crate::policy::{Active, Checked};
 use crate::store::StateDir;
@@ -110,10 +109,10 @@ pub(super) fn images(patient: &Patient<'_>) -> Vec<Check> {
         return Vec::new();
     };
     let address = &patient.node.socket;
-    let sandbox = patient.reading().sandbox_image().map(|name| {
-        let full = Reference::lenient(name).map_or_else(|| name.to_owned(), |reference| reference.name());
-        (name, comparison::sandbox(patient.config, &active, address, &full))
-    });
+    let sandbox = patient
+        .reading()
+        .sandbox_image()
+        .map(|name| (name, comparison::sandbox(patient.config, &active, address, name)));
     let judged = comparison::enforced(patient.config, &active, address).map_err(|error| error.to_string());
     vec![pause(sandbox), evidence(judged)]
 }

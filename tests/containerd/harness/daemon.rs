@@ -67,7 +67,7 @@ pub static BUSYBOX: LazyLock<Image> =
 
 /// A sandbox image that stays until it is killed.
 pub static PAUSE: LazyLock<Image> =
-    LazyLock::new(|| Image::busybox("assay.test/plain/pause:latest", "pause", &["/bin/sleep", "2147483647"]));
+    LazyLock::new(|| Image::busybox("assay.test/plain/pause:3.6", "pause", &["/bin/sleep", "2147483647"]));
 
 /// A name of the image that the release key has signed. `make setup` builds and signs it, with cosign.
 pub const SIGNED: &str = "assay.test/enforced/signed:latest";
