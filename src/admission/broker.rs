@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 
 use super::analysis::Analysis;
 use super::filter::{self, Syscalls};
-use super::log::LOG;
+use super::log::{LOG, MAX_LOG};
 use super::memo::Inputs;
 use super::minimize::{self, Shown};
 use super::needs::Needs;
@@ -32,8 +32,6 @@ use crate::store::{self, StateDir};
 use crate::trust::clock::Clock;
 use crate::verify::TimeSource;
 
-/// Size at which the decision log is rotated, in bytes. One older log is kept.
-const MAX_LOG: u64 = 64 << 20;
 /// Folder of the evidence cache below `state`.
 pub(super) const EVIDENCE: &str = "evidence";
 /// Largest blob of evidence that is read again, in bytes.
@@ -882,6 +880,7 @@ struct Used {
 fn with_volume(mut ruling: Ruling, destination: &str, name: &str, of_volume: Ruling) -> Ruling {
     ruling.audit.extend(of_volume.audit);
     ruling.evidence.extend(of_volume.evidence);
+    ruling.span = ruling.span.and(of_volume.span);
     if of_volume.verdict == Verdict::Allow {
         return ruling;
     }

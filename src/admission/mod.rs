@@ -17,6 +17,7 @@
 //! An image that could not be bound cannot be compared with the deny list. What is not known at all (no containerd, no
 //! record, no configuration, no active policy, no room for the record) refuses in every mode.
 
+pub mod again;
 pub mod analysis;
 mod broker;
 pub(crate) mod child;

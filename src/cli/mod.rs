@@ -2,7 +2,9 @@
 //! came of it; results go to standard output, everything else to standard error.
 
 pub mod admit;
+pub mod agent;
 pub mod configure;
+pub mod decisions;
 pub mod doctor;
 pub mod evidence;
 pub mod explain;
