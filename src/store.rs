@@ -309,7 +309,7 @@ impl StateDir {
         if !current.as_ref().is_some_and(|(_, stat)| at.is_in(stat))
             && let Some((mut file, stat)) = self.open_log(&older)?
             // Nobody writes to it any more, unless it is what was just opened as the current one.
-            && !current.as_ref().is_some_and(|(_, current)| current.st_ino == stat.st_ino)
+            && current.as_ref().is_none_or(|(_, current)| current.st_ino != stat.st_ino)
         {
             let path = self.path.join(&older);
             let from = if at.is_in(&stat) { at.offset } else { 0 };

@@ -5,11 +5,15 @@
 //! and done is in the decision log, and another agent goes on from there. It never acts on trouble of its own: where
 //! anything that it needs cannot be read or asked, or takes too long, it says so and leaves the container alone.
 
+mod metrics;
 mod node;
+mod prepare;
 mod tenant;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -17,6 +21,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
+use crate::admission::Verdict;
 use crate::admission::again::{PutBack, Reevaluation, Review, causes, crossed};
 use crate::admission::log::{self, Line};
 use crate::config::Config;
@@ -26,7 +31,9 @@ use crate::policy::Active;
 use crate::policy::activate::load_active;
 use crate::store::{self, Bookmark, StateDir};
 use crate::trust::clock::Clock;
+use metrics::{Metrics, Standings};
 use node::{Activity, Key, Node, NodeError, Resident};
+use prepare::{Ground, Preparer};
 use tenant::{Deed, Judged, Now, Tenant};
 use watch::Watch;
 
@@ -41,7 +48,11 @@ const QUIET: Duration = Duration::from_millis(100);
 /// Longest time that changes are waited for.
 const MAX_QUIET: Duration = Duration::from_secs(1);
 /// How often new containers are looked for, and the clock.
-const INTERVAL: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_secs(15);
+/// How often the caches are looked at.
+const LOOK: Duration = Duration::from_secs(60);
+/// How long after a container could not be judged it is tried again.
+const BLIND_RETRY: Duration = Duration::from_secs(60);
 /// How long after something could not be read or asked it is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 /// Shortest time between two rounds that nothing but the time asks for.
@@ -62,16 +73,20 @@ pub enum AgentError {
     /// There is one already.
     #[error("another agent runs on this node already: it holds {0}")]
     Another(String),
+    /// Nobody can ask for figures.
+    #[error("figures cannot be served: {0}")]
+    Listen(#[source] std::io::Error),
     /// No event loop or no signals.
     #[error("the event loop cannot be started: {0}")]
     Runtime(#[source] std::io::Error),
 }
 
-/// Runs until SIGTERM or SIGINT. `containerd` is the path of containerd's socket.
+/// Runs until SIGTERM or SIGINT. `containerd` is the path of containerd's socket; figures are served on `listen` too, an
+/// address of this machine alone.
 ///
 /// # Errors
 /// See [`AgentError`]. What goes wrong later is said on standard error, and tried again.
-pub fn run(config: &Config, containerd: &str) -> Result<(), AgentError> {
+pub fn run(config: &Config, containerd: &str, listen: Option<SocketAddr>) -> Result<(), AgentError> {
     let run = StateDir::open(&config.run)?;
     let _lock = run
         .try_lock(LOCK)?
@@ -90,13 +105,19 @@ pub fn run(config: &Config, containerd: &str) -> Result<(), AgentError> {
         retry: None,
         trouble: String::new(),
         voice: Voice::new(),
+        metrics: Arc::new(Metrics::new()),
+        looked: None,
+        is_counting: false,
     };
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .map_err(AgentError::Runtime)?
-        .block_on(agent.run())
+        .block_on(async {
+            agent.metrics.serve(&run, listen).map_err(AgentError::Listen)?;
+            agent.run().await
+        })
 }
 
 #[derive(Debug)]
@@ -117,6 +138,11 @@ struct Agent {
     /// What is wrong, as it was said last.
     trouble: String,
     voice: Voice,
+    metrics: Arc<Metrics>,
+    /// When the caches were looked at.
+    looked: Option<Instant>,
+    /// Whether decisions are counted: those of before the agent are not.
+    is_counting: bool,
 }
 
 /// Why nothing at all could be judged.
@@ -137,19 +163,32 @@ impl Agent {
         self.round(true).await;
         self.voice.ready();
         let mut clock = Drift::new();
+        let mut preparer = Preparer::new();
+        let mut wake = self.wake();
         loop {
             self.voice.alive();
-            let wake = self.wake();
+            preparer.go_on(&self.containerd, self.ground()).await;
+            let first = preparer.due().map_or(wake, |due| due.min(wake));
             let everything = tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 goes_on = changed(watch.as_ref()) => {
-                    if !goes_on {
+                    if !(goes_on && settled(watch.as_ref()).await) {
                         watch = self.watch();
                     }
                     true
                 }
-                () = tokio::time::sleep_until(wake) => {
+                news = preparer.news() => {
+                    if let Some(image) = preparer.take_in(&news) {
+                        let text = format!("image {}/{} is prepared", image.namespace, image.name);
+                        self.voice.note(&printable(&text));
+                    }
+                    continue;
+                }
+                () = tokio::time::sleep_until(first) => {
+                    if Instant::now() < wake {
+                        continue;
+                    }
                     if watch.is_none() {
                         watch = self.watch();
                     }
@@ -157,8 +196,10 @@ impl Agent {
                 }
             };
             self.round(everything).await;
+            wake = self.wake();
         }
         self.voice.stopping();
+        preparer.end();
         Ok(())
     }
 
@@ -186,9 +227,15 @@ impl Agent {
         }
     }
 
+    /// What images are prepared by.
+    fn ground(&self) -> Ground {
+        let policy = self.current.as_ref().map(|(digest, _)| *digest);
+        Ground::new(policy, self.tenants.values())
+    }
+
     /// When there is something to do without a change.
     fn wake(&self) -> Instant {
-        let now = Now::now();
+        let now = Now::read();
         let dues = self.tenants.values().filter_map(|tenant| tenant.due(now));
         let latest = now.instant + self.voice.interval();
         let at = dues.chain(self.retry).fold(latest, Instant::min);
@@ -198,7 +245,7 @@ impl Agent {
 
     /// Whether everything is to be judged again because of the time.
     fn is_due(&self) -> bool {
-        let now = Now::now();
+        let now = Now::read();
         let mut dues = self
             .tenants
             .values()
@@ -214,7 +261,7 @@ impl Agent {
         let is_blind = self.tenants.values().any(Tenant::is_blind);
         self.retry = match (trouble.is_empty(), is_blind) {
             (false, _) => Some(RETRY),
-            (true, true) => Some(INTERVAL),
+            (true, true) => Some(BLIND_RETRY),
             (true, false) => None,
         }
         .map(|after| Instant::now() + after);
@@ -228,6 +275,29 @@ impl Agent {
             self.trouble = trouble;
         }
         self.voice.status(self.tenants.len(), &self.trouble);
+        self.count();
+    }
+
+    /// Brings the figures up to date.
+    fn count(&mut self) {
+        let mut standings = Standings::default();
+        for tenant in self
+            .tenants
+            .values()
+            .filter(|tenant| tenant.is_known || tenant.is_blind())
+        {
+            *match (tenant.is_blind(), tenant.standing.verdict) {
+                (true, _) => &mut standings.not_judged,
+                (false, Verdict::Allow) => &mut standings.allowed,
+                (false, Verdict::Refuse) => &mut standings.refused,
+            } += 1;
+        }
+        self.metrics.stand(standings);
+        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+            self.looked = Some(Instant::now());
+            self.metrics.look(&self.state);
+        }
+        self.is_counting = true;
     }
 
     async fn try_round(&mut self, everything: bool) -> Result<(), Trouble> {
@@ -244,7 +314,7 @@ impl Agent {
         self.read_log(Some((&residents, asked)))?;
         self.tenants
             .retain(|key, tenant| is_there(&residents, asked, key, tenant));
-        let now = Now::now();
+        let now = Now::read();
         self.judge(now, everything, &residents);
         self.act(&node, now).await;
         Ok(())
@@ -252,9 +322,17 @@ impl Agent {
 
     /// Takes in what was decided since the last time.
     fn read_log(&mut self, residents: Option<(&BTreeMap<Key, Resident>, Timestamp)>) -> Result<(), Trouble> {
-        let tenants = &mut self.tenants;
+        let Self {
+            tenants,
+            metrics,
+            is_counting,
+            ..
+        } = self;
         let read = log::follow(&self.state, &mut self.bookmark, |line| match line {
             Line::Decision(entry) => {
+                if *is_counting {
+                    metrics.decided(&entry.decision);
+                }
                 let key = (entry.decision.namespace.clone(), entry.decision.container.clone());
                 match Tenant::new(entry.decision) {
                     Some(tenant)
@@ -280,6 +358,7 @@ impl Agent {
         let unknown = match load_active(&self.state) {
             Ok((active, digest)) => {
                 if self.current.as_ref().is_none_or(|(current, _)| *current != digest) {
+                    self.metrics.in_force(&active);
                     self.previous = self.current.replace((digest, active));
                 }
                 None
@@ -294,6 +373,7 @@ impl Agent {
             current,
             previous,
             voice,
+            metrics,
             ..
         } = self;
         let running = tenants.iter_mut().filter_map(|(key, tenant)| {
@@ -308,7 +388,7 @@ impl Agent {
             let why = unknown.unwrap_or_default();
             for (tenant, is_paused) in running {
                 let records = tenant.judge(Judged::Not(why.clone()), now, is_paused, |_| Vec::new());
-                record_all(state, voice, tenant, &records);
+                record_all(state, voice, metrics, tenant, &records);
             }
             return;
         };
@@ -354,7 +434,7 @@ impl Agent {
                 }
                 causes(tenant.standing.verdict, put_back)
             });
-            record_all(state, voice, tenant, &records);
+            record_all(state, voice, metrics, tenant, &records);
         }
     }
 
@@ -394,6 +474,7 @@ impl Agent {
             self.voice.alive();
             if let Some(record) = record {
                 self.voice.record(&record);
+                self.metrics.recorded(&record);
                 if let Err(error) = log::record(&self.state, &record) {
                     self.voice.warn(&format!("this cannot be recorded: {error}"));
                 }
@@ -403,7 +484,7 @@ impl Agent {
 }
 
 impl Now {
-    fn now() -> Self {
+    fn read() -> Self {
         Self {
             instant: Instant::now(),
             time: Timestamp::now(),
@@ -412,9 +493,10 @@ impl Now {
 }
 
 /// Records what came of judging a container; what cannot be recorded is not announced.
-fn record_all(state: &StateDir, voice: &Voice, tenant: &mut Tenant, records: &[Reevaluation]) {
+fn record_all(state: &StateDir, voice: &Voice, metrics: &Metrics, tenant: &mut Tenant, records: &[Reevaluation]) {
     for record in records {
         voice.record(record);
+        metrics.recorded(record);
         if let Err(error) = log::record(state, record) {
             voice.warn(&format!("this cannot be recorded: {error}"));
             if record.at.is_some() {
@@ -435,20 +517,25 @@ fn is_there(residents: &BTreeMap<Key, Resident>, asked: Timestamp, key: &Key, te
     }
 }
 
-/// Waits until something changed and until it stays as it is.
+/// Waits until something changed. Answers whether the watch goes on.
 async fn changed(watch: Option<&Watch>) -> bool {
-    let Some(watch) = watch else {
-        return std::future::pending().await;
-    };
-    let mut goes_on = watch.changed().await.unwrap_or(false);
+    match watch {
+        Some(watch) => watch.changed().await.unwrap_or(false),
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until what changed stays as it is. Answers whether the watch goes on.
+async fn settled(watch: Option<&Watch>) -> bool {
     let latest = Instant::now() + MAX_QUIET;
-    while goes_on && Instant::now() < latest {
-        match tokio::time::timeout(QUIET, watch.changed()).await {
-            Ok(more) => goes_on = more.unwrap_or(false),
+    while Instant::now() < latest {
+        match tokio::time::timeout(QUIET, changed(watch)).await {
+            Ok(true) => {}
+            Ok(false) => return false,
             Err(_) => break,
         }
     }
-    goes_on
+    true
 }
 
 /// Notices that the clock was set.

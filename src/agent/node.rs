@@ -1,19 +1,23 @@
 //! What the agent asks containerd for: which containers run, and to pause or to end one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use containerd_client::services::v1::containers_client::ContainersClient;
+use containerd_client::services::v1::events_client::EventsClient;
+use containerd_client::services::v1::images_client::ImagesClient;
 use containerd_client::services::v1::namespaces_client::NamespacesClient;
 use containerd_client::services::v1::tasks_client::TasksClient;
 use containerd_client::services::v1::{
-    KillRequest, ListContainersRequest, ListNamespacesRequest, ListTasksRequest, PauseTaskRequest, ResumeTaskRequest,
+    KillRequest, ListContainersRequest, ListImagesRequest, ListNamespacesRequest, ListTasksRequest, PauseTaskRequest,
+    ResumeTaskRequest, SubscribeRequest,
 };
+use containerd_client::types::Envelope;
 use containerd_client::types::v1::Status as State;
 use jiff::Timestamp;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 
 use crate::diagnostic::printable;
 use crate::digest::Digest;
@@ -55,6 +59,15 @@ pub(super) struct Resident {
     pub(super) activity: Activity,
 }
 
+/// An image by a name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Picture {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    /// Digest of its manifest or index.
+    pub(super) target: String,
+}
+
 /// What its processes do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Activity {
@@ -90,17 +103,56 @@ impl Node {
         })
     }
 
-    /// All containers of all namespaces.
-    pub(super) async fn residents(&self) -> Result<BTreeMap<Key, Resident>, NodeError> {
+    async fn namespaces(&self) -> Result<Vec<String>, NodeError> {
         let mut request = Request::new(ListNamespacesRequest::default());
         request.set_timeout(CALL_TIMEOUT);
         let namespaces = NamespacesClient::new(self.channel.clone())
             .list(request)
             .await
             .map_err(|status| failed("Namespaces.List", &status))?;
+        let namespaces = namespaces.into_inner().namespaces.into_iter();
+        Ok(namespaces.map(|namespace| namespace.name).collect())
+    }
+
+    /// Names and targets of the images of all namespaces, but for CRI's own records, by which nothing is started.
+    pub(super) async fn images(&self) -> Result<BTreeSet<Picture>, NodeError> {
+        let mut pictures = BTreeSet::new();
+        for namespace in self.namespaces().await? {
+            let images = ImagesClient::new(self.channel.clone())
+                .list(self.request(&namespace, ListImagesRequest::default())?)
+                .await
+                .map_err(|status| failed("Images.List", &status))?;
+            let images = images.into_inner().images.into_iter();
+            pictures.extend(
+                images
+                    .filter(|image| image.name.parse::<Digest>().is_err())
+                    .map(|image| Picture {
+                        namespace: namespace.clone(),
+                        target: image.target.map(|target| target.digest).unwrap_or_default(),
+                        name: image.name,
+                    }),
+            );
+        }
+        Ok(pictures)
+    }
+
+    /// What happens to images from now on, in all namespaces. containerd answers with the first that does.
+    pub(super) async fn image_events(self) -> Result<Streaming<Envelope>, NodeError> {
+        let request = SubscribeRequest {
+            filters: ["create", "update"]
+                .map(|what| format!("topic==\"/images/{what}\""))
+                .to_vec(),
+        };
+        let stream = EventsClient::new(self.channel.clone()).subscribe(request).await;
+        stream
+            .map(tonic::Response::into_inner)
+            .map_err(|status| failed("Events.Subscribe", &status))
+    }
+
+    /// All containers of all namespaces.
+    pub(super) async fn residents(&self) -> Result<BTreeMap<Key, Resident>, NodeError> {
         let mut residents = BTreeMap::new();
-        for namespace in namespaces.into_inner().namespaces {
-            let name = namespace.name;
+        for name in self.namespaces().await? {
             let containers = ContainersClient::new(self.channel.clone())
                 .list(self.request(&name, ListContainersRequest::default())?)
                 .await

@@ -71,6 +71,9 @@ enum Command {
     Seccomp(cli::seccomp::Args),
     /// Show what a container can reach of its image, in numbers, with the list behind each
     Report(cli::report::Args),
+    /// Do for an image what its first container would have to wait for; the agent starts it
+    #[command(hide = true)]
+    Prepare(cli::prepare::Args),
     /// Watch what a container uses of the files that enforce would hide; the shim starts it and ends it
     #[command(hide = true)]
     Watch(cli::watch::Args),
@@ -166,6 +169,7 @@ fn run(command: Command) -> ExitCode {
         Command::Agent(arguments) => cli::agent::run(&arguments, &config),
         Command::View(arguments) => cli::view::run(&arguments, &config),
         Command::Seccomp(arguments) => cli::seccomp::run(&arguments, &config),
+        Command::Prepare(arguments) => cli::prepare::run(&arguments, &config),
         Command::Watch(arguments) => cli::watch::run(&arguments, &config),
         Command::Report(arguments) => cli::report::run(&arguments, &config),
         Command::Sbom(arguments) => cli::sbom::run(&arguments, &config),

@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod explain;
 pub mod generate;
 pub mod policy;
+pub mod prepare;
 pub mod report;
 pub mod rollout;
 pub mod sbom;

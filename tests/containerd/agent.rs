@@ -1,7 +1,9 @@
 //! `assay agent`: what becomes of running containers when what they were started by changes.
 
 use std::fs;
-use std::os::unix::net::UnixDatagram;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -13,6 +15,7 @@ use containerd_client::types::v1::Status as State;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::container::ContainerBuilder;
+use crate::harness::cri::Pod;
 use crate::harness::daemon::{SIGNED, WANTED_BY_ANOTHER, set_up};
 use crate::harness::{Case, Container, Daemon, Version, eventually, needs_assay};
 use crate::refusals::signed;
@@ -57,6 +60,11 @@ impl Node {
         self.case.daemon.folder.join("assay")
     }
 
+    /// What its agents said.
+    fn said(&self) -> PathBuf {
+        self.case.daemon.folder.join("agent.log")
+    }
+
     fn write_policy(&self, text: &str) {
         fs::write(self.home().join("policy.d/50-tests.toml"), text).unwrap();
         self.assay(&["policy", "apply"]);
@@ -85,6 +93,19 @@ impl Node {
             let script = "trap 'exit 7' TERM; while true; do sleep 0.1; done";
             spec["process"]["args"] = serde_json::json!(["/bin/sh", "-c", script]);
         })
+    }
+
+    fn figures(&self) -> String {
+        let socket = self.home().join("run/agent.sock");
+        assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+        let mut stream = UnixStream::connect(socket).unwrap();
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        answer
     }
 
     fn records(&self, container: &Container) -> Vec<Reevaluation> {
@@ -125,9 +146,11 @@ impl Agent {
         let _ = fs::remove_file(&socket);
         let notified = UnixDatagram::bind(&socket).unwrap();
         notified.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let said = fs::File::options().create(true).append(true).open(node.said()).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_assay"))
             .args(["agent", "--address"])
             .arg(daemon.socket())
+            .stderr(said)
             .env("ASSAY_CONFIG", daemon.folder.join("assay/config.toml"))
             .env("NOTIFY_SOCKET", &socket)
             .stdin(Stdio::null())
@@ -205,6 +228,28 @@ fn a_distrusted_key_reaches_running_containers() {
     // A container that is not Assay's business any more than before.
     assert_eq!(node.records(&bystander), []);
     assert_eq!(bystander.status(), State::Running);
+
+    // Programs and people are told.
+    let figures = node.figures();
+    for line in [
+        "assay_reevaluations_total{trigger=\"trust\",action=\"report\"} 1",
+        "assay_reevaluation_actions_total{action=\"freeze\",result=\"done\"} 1",
+        "assay_reevaluation_actions_total{action=\"stop\",result=\"done\"} 1",
+    ] {
+        assert!(figures.lines().any(|figure| figure == line), "{line}\n{figures}");
+    }
+    let told = node.case.daemon.assay(&["decisions", "--denied"]);
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert_eq!(told.matches("while it runs, by trust").count(), 3, "{told}");
+    assert!(!told.contains("allowed"), "{told}");
+    let told = node.case.daemon.assay(&["decisions", "-o", "json"]);
+    let documents: Vec<serde_json::Value> = String::from_utf8(told.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let kinds = |kind: &str| documents.iter().filter(|document| document["kind"] == kind).count();
+    assert_eq!((kinds("reevaluation"), documents.len()), (5, 9), "{documents:#?}");
 
     // It stays frozen without the agent, until somebody thaws it; another agent does not freeze it again.
     assert_eq!(agent.send(Signal::TERM), Some(0));
@@ -306,4 +351,48 @@ fn trouble_of_the_agents_own_touches_no_container() {
     assert_eq!(records[1].new.code, "digest-denied");
     assert_eq!(records[1].cause, [Cause::Policy]);
     assert_eq!(container.wait(), 7);
+}
+
+#[test]
+fn the_first_container_of_an_image_that_the_agent_has_seen_is_decided_on_as_a_repeated_one() {
+    if !needs_assay("assay agent") {
+        return;
+    }
+    let node = Node::new("prepared", "30s");
+    let daemon = node.case.daemon;
+    const FRESH: &str = "assay.test/fresh/signed:1";
+    let narrows = "[rule.filesystem]\nmode = 'enforce'\nexec = ['/bin/date']\n[rule.seccomp]\nmode = 'enforce'\n";
+    let policy = fs::read_to_string(node.home().join("policy.d/50-tests.toml")).unwrap();
+    node.write_policy(&format!("{}{policy}", rule(FRESH, narrows)));
+    // What every container has mounted is known from one.
+    let pod = Pod::run(daemon, "prepared", "").unwrap();
+    let other = pod.create("other", SIGNED, &["/bin/sleep", "1000"]).unwrap();
+    pod.start(&other).unwrap();
+    let _agent = Agent::start(&node);
+
+    daemon.tag("k8s.io", "assay.test/busybox:latest", FRESH);
+    eventually("the image to be prepared", || {
+        let said = fs::read_to_string(node.said()).unwrap();
+        if said.contains(&format!("image k8s.io/{FRESH} is prepared")) {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+    let known = || {
+        let names = |folder: PathBuf| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut known: Vec<_> = names(daemon.state().join("needs")).collect();
+        known.extend(names(node.home().join("run/memo")));
+        known.sort();
+        known
+    };
+    let before = known();
+    let first = pod.create("first", FRESH, &[]).unwrap();
+    pod.start(&first).unwrap();
+    let decision = daemon.decisions(&first).remove(0);
+    assert!(
+        decision.repeated && decision.view.is_some() && decision.edits.seccomp.is_some(),
+        "{decision:?}"
+    );
+    assert_eq!(known(), before, "{decision:?}");
 }
