@@ -194,6 +194,7 @@ impl Cause {
 pub fn action(action: Action) -> &'static str {
     match action {
         Action::Report => "report",
+        Action::DenyExec => "deny-exec",
         Action::Freeze => "freeze",
         Action::Stop => "stop",
     }

@@ -29,6 +29,7 @@ use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::policy::Active;
 use crate::policy::activate::load_active;
+use crate::shim::bar;
 use crate::store::{self, Bookmark, StateDir};
 use crate::trust::clock::Clock;
 use metrics::{Metrics, Standings};
@@ -95,6 +96,7 @@ pub fn run(config: &Config, containerd: &str, listen: Option<SocketAddr>) -> Res
     let mut agent = Agent {
         evidence: state.subdir(EVIDENCE)?,
         active: state.subdir(ACTIVE)?,
+        run,
         state,
         patience: config.admit_timeout,
         containerd: containerd.to_owned(),
@@ -115,13 +117,14 @@ pub fn run(config: &Config, containerd: &str, listen: Option<SocketAddr>) -> Res
         .build()
         .map_err(AgentError::Runtime)?
         .block_on(async {
-            agent.metrics.serve(&run, listen).map_err(AgentError::Listen)?;
+            agent.metrics.serve(&agent.run, listen).map_err(AgentError::Listen)?;
             agent.run().await
         })
 }
 
 #[derive(Debug)]
 struct Agent {
+    run: StateDir,
     state: StateDir,
     evidence: StateDir,
     active: StateDir,
@@ -212,7 +215,8 @@ impl Agent {
             .and_then(|(evidence, active)| {
                 // They may have been replaced.
                 (self.evidence, self.active) = (evidence, active);
-                Watch::new(&[self.active.path(), self.evidence.path()]).map_err(|error| error.to_string())
+                Watch::new(self.state.path(), &[self.active.path(), self.evidence.path()])
+                    .map_err(|error| error.to_string())
             });
         match watch {
             Ok(watch) => Some(watch),
@@ -440,37 +444,18 @@ impl Agent {
 
     /// Does what is due, to what was just found to be refused.
     async fn act(&mut self, node: &Node, now: Now) {
+        // Without the directory nobody is barred, and nobody can be.
+        let bars = self.run.subdir(bar::FOLDER);
         for (key, tenant) in &mut self.tenants {
             let Some(deed) = tenant.deed(now) else {
+                if let (Ok(bars), true) = (&bars, tenant.is_allowed(now)) {
+                    // Most never had one.
+                    let _ = bars.remove(&bar::name(&key.0, &key.1));
+                }
                 continue;
             };
-            let done = match deed {
-                Deed::Freeze => node.pause(key).await.map(|()| {
-                    format!(
-                        "its processes are paused; to go on with it: ctr --namespace {} tasks resume {}",
-                        key.0, key.1
-                    )
-                }),
-                Deed::End => {
-                    let config = tenant.decision.image.as_ref().map(|image| image.config);
-                    let signal = match config {
-                        Some(config) => node.stop_signal(&key.0, config).await,
-                        None => SIGKILL,
-                    };
-                    node.kill(key, signal, false)
-                        .await
-                        .map(|()| format!("its first process was sent signal {signal}"))
-                }
-                Deed::Kill => {
-                    let killed = node.kill(key, SIGKILL, true).await;
-                    if killed.is_ok() {
-                        // The processes of a paused container die when they go on. Most are not paused, and it fails.
-                        let _ = node.resume(key).await;
-                    }
-                    killed.map(|()| "it did not end, so all of its processes were killed".to_owned())
-                }
-            };
-            let record = tenant.did(deed, done.map_err(|error| error.to_string()), now);
+            let done = perform(node, bars.as_ref(), key, tenant, deed).await;
+            let record = tenant.did(deed, done, now);
             self.voice.alive();
             if let Some(record) = record {
                 self.voice.record(&record);
@@ -488,6 +473,52 @@ impl Now {
         Self {
             instant: Instant::now(),
             time: Timestamp::now(),
+        }
+    }
+}
+
+/// Does something to a container. Answers what was done, or why it was not.
+async fn perform(
+    node: &Node,
+    bars: Result<&StateDir, &store::Error>,
+    key: &Key,
+    tenant: &Tenant,
+    deed: Deed,
+) -> Result<String, String> {
+    let said = |error: NodeError| error.to_string();
+    match deed {
+        Deed::DenyExec => {
+            let why = format!(
+                "{}: {}; see: assay decisions",
+                tenant.standing.code, tenant.standing.reason
+            );
+            let why = why.get(..why.floor_char_boundary(bar::MAX_REASON)).unwrap_or_default();
+            let bars = bars.map_err(ToString::to_string)?;
+            let written = bars.write_volatile(&bar::name(&key.0, &key.1), why.as_bytes());
+            written.map_err(|error| error.to_string())?;
+            Ok("no further process is started in it".to_owned())
+        }
+        Deed::Freeze => {
+            node.pause(key).await.map_err(said)?;
+            Ok(format!(
+                "its processes are paused; to go on with it: ctr --namespace {} tasks resume {}",
+                key.0, key.1
+            ))
+        }
+        Deed::End => {
+            let config = tenant.decision.image.as_ref().map(|image| image.config);
+            let signal = match config {
+                Some(config) => node.stop_signal(&key.0, config).await,
+                None => SIGKILL,
+            };
+            node.kill(key, signal, false).await.map_err(said)?;
+            Ok(format!("its first process was sent signal {signal}"))
+        }
+        Deed::Kill => {
+            node.kill(key, SIGKILL, true).await.map_err(said)?;
+            // The processes of a paused container die when they go on. Most are not paused, and it fails.
+            let _ = node.resume(key).await;
+            Ok("it did not end, so all of its processes were killed".to_owned())
         }
     }
 }

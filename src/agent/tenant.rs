@@ -60,6 +60,8 @@ struct Pending {
 /// What is to be done to a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Deed {
+    /// Let no further process be started in it.
+    DenyExec,
     /// Pause its processes.
     Freeze,
     /// Ask it to end.
@@ -193,7 +195,8 @@ impl Tenant {
         }
         let is_done = match wanted {
             Action::Report => true,
-            Action::Freeze => self.acted.is_some() || is_paused,
+            Action::DenyExec => self.acted.is_some(),
+            Action::Freeze => matches!(self.acted, Some(Action::Freeze | Action::Stop)) || is_paused,
             Action::Stop => self.acted == Some(Action::Stop),
         };
         if is_same || is_done {
@@ -218,6 +221,11 @@ impl Tenant {
         records
     }
 
+    /// Whether it may run, as was found now.
+    pub(super) fn is_allowed(&self, now: Now) -> bool {
+        self.standing.verdict == Verdict::Allow && !self.is_blind && self.judged == now.time
+    }
+
     /// What was announced could not be recorded, so it is not announced, and will be again.
     pub(super) fn unannounce(&mut self) {
         self.pending = None;
@@ -228,6 +236,7 @@ impl Tenant {
         let pending = self.pending.filter(|pending| pending.due <= now.instant)?;
         let is_refused = self.standing.verdict == Verdict::Refuse && !self.is_blind && self.judged == now.time;
         is_refused.then_some(match (pending.action, pending.is_asked) {
+            (Action::DenyExec, _) => Deed::DenyExec,
             (Action::Freeze, _) => Deed::Freeze,
             (Action::Stop, false) => Deed::End,
             (Action::Stop, true) => Deed::Kill,
@@ -490,6 +499,27 @@ mod tests {
         stage.seconds = 100;
         stage.refuse(Action::Stop);
         assert_eq!(stage.deed(), None);
+    }
+
+    #[test]
+    fn a_stricter_action_follows_a_weaker_one_and_not_the_other_way_round() {
+        let mut stage = Stage::new();
+        stage.refuse(Action::DenyExec);
+        for (action, seconds, deed) in [
+            (Action::DenyExec, 30, Deed::DenyExec),
+            (Action::Freeze, 60, Deed::Freeze),
+        ] {
+            stage.refuse(action);
+            stage.seconds = seconds;
+            assert_eq!(stage.refuse(action), []);
+            assert_eq!(stage.deed(), Some(deed));
+            assert_eq!(stage.did(deed, Ok(String::new())), Some(Step::Done));
+        }
+        assert_eq!(stage.refuse(Action::DenyExec), []);
+        assert_eq!(stage.deed(), None);
+        assert_eq!(stage.refuse(Action::Stop), [Step::Announced]);
+        assert_eq!(stage.allow(), [Step::Changed, Step::Dropped]);
+        assert!(stage.tenant.is_allowed(stage.now()));
     }
 
     #[test]

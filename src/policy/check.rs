@@ -701,7 +701,7 @@ mod tests {
           |
         8 | action = 'kill'
           |          ^^^^^^
-         help: one of: report, freeze, stop
+         help: one of: report, deny-exec, freeze, stop
 
         error[invalid-time]: `0s` is no `grace`
          --> /etc/assay/policy.d/50.toml:9:9

@@ -121,6 +121,8 @@ pub enum Action {
     /// It says so.
     #[default]
     Report,
+    /// It lets no further process be started in it.
+    DenyExec,
     /// It pauses all of its processes.
     Freeze,
     /// It ends it.

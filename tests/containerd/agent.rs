@@ -11,19 +11,22 @@ use std::time::Duration;
 use assay::admission::Verdict;
 use assay::admission::again::{Cause, Reevaluation, Step};
 use assay::policy::Action;
+use containerd_client::tonic::Code;
 use containerd_client::types::v1::Status as State;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::container::ContainerBuilder;
 use crate::harness::cri::Pod;
-use crate::harness::daemon::{SIGNED, WANTED_BY_ANOTHER, set_up};
-use crate::harness::{Case, Container, Daemon, Version, eventually, needs_assay};
+use crate::harness::daemon::{NARROWED, SIGNED, WANTED_BY_ANOTHER, set_up};
+use crate::harness::{Case, Container, Daemon, Version, assert_code, eventually, needs_assay};
 use crate::refusals::signed;
 
 /// Names of the signed image under rules that report, freeze and stop.
 const REPORTED: &str = SIGNED;
 const FROZEN: &str = "assay.test/minimized/signed:latest";
 const STOPPED: &str = WANTED_BY_ANOTHER;
+/// And one that lets nothing more be started in it.
+const BARRED: &str = NARROWED;
 
 fn rule(image: &str, reevaluate: &str) -> String {
     format!(
@@ -50,6 +53,7 @@ impl Node {
             rule(REPORTED, ""),
             rule(FROZEN, &act("freeze")),
             rule(STOPPED, &act("stop")),
+            rule(BARRED, &act("deny-exec")),
             "[[rule]]\nname = 'audited'\nmatch = { image = ['**'] }\nmode = 'audit'\n".to_owned(),
         ];
         node.write_policy(&rules.concat());
@@ -196,6 +200,8 @@ fn a_distrusted_key_reaches_running_containers() {
     let node = Node::new("distrusted", "1s");
     let reported = node.start("reported", REPORTED);
     let frozen = node.start("frozen", FROZEN);
+    let barred = node.start("barred", BARRED);
+    assert_eq!(barred.run("before", "exit 5").status, 5);
     let mut agent = Agent::start(&node);
     // One that the agent has not seen yet.
     let stopped = node.start("stopped", STOPPED);
@@ -225,6 +231,11 @@ fn a_distrusted_key_reaches_running_containers() {
     assert_eq!(records[0].cause, [Cause::Trust]);
     assert_eq!(stopped.wait(), 7);
 
+    node.wait_for(&barred, &[Step::Changed, Step::Done]);
+    let refused = assert_code(barred.exec("during", &["/bin/true"]), Code::PermissionDenied);
+    assert!(refused.contains("assay refused exec: key-distrusted"), "{refused}");
+    assert_eq!(barred.status(), State::Running);
+
     // A container that is not Assay's business any more than before.
     assert_eq!(node.records(&bystander), []);
     assert_eq!(bystander.status(), State::Running);
@@ -240,7 +251,7 @@ fn a_distrusted_key_reaches_running_containers() {
     }
     let told = node.case.daemon.assay(&["decisions", "--denied"]);
     let told = String::from_utf8(told.stdout).unwrap();
-    assert_eq!(told.matches("while it runs, by trust").count(), 3, "{told}");
+    assert_eq!(told.matches("while it runs, by trust").count(), 4, "{told}");
     assert!(!told.contains("allowed"), "{told}");
     let told = node.case.daemon.assay(&["decisions", "-o", "json"]);
     let documents: Vec<serde_json::Value> = String::from_utf8(told.stdout)
@@ -249,7 +260,7 @@ fn a_distrusted_key_reaches_running_containers() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     let kinds = |kind: &str| documents.iter().filter(|document| document["kind"] == kind).count();
-    assert_eq!((kinds("reevaluation"), documents.len()), (5, 9), "{documents:#?}");
+    assert_eq!((kinds("reevaluation"), documents.len()), (7, 12), "{documents:#?}");
 
     // It stays frozen without the agent, until somebody thaws it; another agent does not freeze it again.
     assert_eq!(agent.send(Signal::TERM), Some(0));
@@ -266,6 +277,11 @@ fn a_distrusted_key_reaches_running_containers() {
     fs::write(&keys, text.replace("distrusted", "active")).unwrap();
     node.assay(&["policy", "apply"]);
     let records = node.wait_for(&reported, &[Step::Changed, Step::Changed]);
+    eventually("processes to be started again", || {
+        let exec = barred.exec("after", &["/bin/true"]);
+        exec.map(|exec| drop(exec.delete()))
+            .map_err(|status| status.to_string())
+    });
     assert_eq!(
         (records[1].old.verdict, records[1].new.verdict),
         (Verdict::Refuse, Verdict::Allow)

@@ -50,6 +50,7 @@ const PRIVILEGED: &[(&str, Privileged)] = &[("derived", Privileged::Derived), ("
 
 const ACTIONS: &[(&str, Action)] = &[
     ("report", Action::Report),
+    ("deny-exec", Action::DenyExec),
     ("freeze", Action::Freeze),
     ("stop", Action::Stop),
 ];
