@@ -99,6 +99,7 @@ pub fn run(config: &Config, containerd: &str, listen: Option<SocketAddr>) -> Res
         run,
         state,
         patience: config.admit_timeout,
+        pulls: config.pull_evidence,
         containerd: containerd.to_owned(),
         bookmark: Bookmark::default(),
         tenants: BTreeMap::new(),
@@ -129,6 +130,8 @@ struct Agent {
     evidence: StateDir,
     active: StateDir,
     patience: Duration,
+    /// Whether evidence is pulled of images that appear.
+    pulls: bool,
     containerd: String,
     /// How far the decision log was read.
     bookmark: Bookmark,
@@ -166,7 +169,7 @@ impl Agent {
         self.round(true).await;
         self.voice.ready();
         let mut clock = Drift::new();
-        let mut preparer = Preparer::new();
+        let mut preparer = Preparer::new(self.pulls);
         let mut wake = self.wake();
         loop {
             self.voice.alive();

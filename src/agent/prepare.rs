@@ -25,6 +25,10 @@ use crate::policy::Kind;
 const TRIES: u32 = 6;
 /// How long after the first try; each time it is twice as long.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// The same for a registry that did not give what was asked for.
+const FIRST_PULL_WAIT: Duration = Duration::from_secs(30);
+/// How `assay evidence pull` ends where the registry has none.
+const NOTHING: i32 = 4;
 /// How `assay prepare` ends where an image is not unpacked yet.
 const EARLY: i32 = 7;
 /// How long after the news of an image all are listed: a pull makes several records.
@@ -133,9 +137,13 @@ pub(super) enum News {
 }
 
 impl Preparer {
-    pub(super) fn new() -> Self {
+    /// `pulls` says whether evidence is pulled of images that appear.
+    pub(super) fn new(pulls: bool) -> Self {
         Self {
-            queue: Queue::default(),
+            queue: Queue {
+                pulls,
+                ..Queue::default()
+            },
             ground: Ground::default(),
             preparing: None,
             events: Events::None,
@@ -170,7 +178,8 @@ impl Preparer {
             News::Ended => {
                 if let Some(preparing) = self.preparing.take() {
                     let (job, code) = preparing.finish();
-                    let prepared = (code == Some(0)).then(|| job.picture.clone());
+                    let is_done = job.task == Task::Prepare && code == Some(0);
+                    let prepared = is_done.then(|| job.picture.clone());
                     self.queue.ended(job, code, now);
                     return prepared;
                 }
@@ -229,35 +238,64 @@ impl Preparer {
 /// What is to be prepared.
 #[derive(Debug, Default)]
 struct Queue {
-    /// Everything that was ever put in, as long as the node has it.
+    /// Whether evidence is pulled of what appears.
+    pulls: bool,
+    /// What the node had the last time; nothing before the first.
+    seen: Option<BTreeSet<Picture>>,
+    /// What was put in under this policy.
     known: BTreeSet<Picture>,
     waiting: VecDeque<Job>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Job {
+    task: Task,
     picture: Picture,
     not_before: Option<Instant>,
     tries: u32,
+}
+
+/// What is done for an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    /// Its evidence is fetched, and then it is prepared.
+    Pull,
+    Prepare,
+}
+
+impl Job {
+    fn new(task: Task, picture: Picture) -> Self {
+        Self {
+            task,
+            picture,
+            not_before: None,
+            tries: 0,
+        }
+    }
 }
 
 impl Queue {
     /// Takes in what the node has now.
     fn take_in(&mut self, pictures: BTreeSet<Picture>) {
         self.waiting.retain(|job| pictures.contains(&job.picture));
-        let new = pictures.difference(&self.known).cloned();
-        self.waiting.extend(new.map(|picture| Job {
-            picture,
-            not_before: None,
-            tries: 0,
-        }));
+        for picture in pictures.difference(&self.known) {
+            // What was there before the agent has its evidence, or somebody's reason not to.
+            let is_new = |seen: &BTreeSet<Picture>| !seen.contains(picture);
+            let task = if self.pulls && self.seen.as_ref().is_some_and(is_new) {
+                Task::Pull
+            } else {
+                Task::Prepare
+            };
+            self.waiting.push_back(Job::new(task, picture.clone()));
+        }
+        self.seen = Some(pictures.clone());
         self.known = pictures;
     }
 
     /// Begins again: what was prepared was so under another policy.
     fn forget(&mut self) {
         self.known.clear();
-        self.waiting.clear();
+        self.waiting.retain(|job| job.task == Task::Pull);
     }
 
     /// The first that can be prepared now.
@@ -275,9 +313,19 @@ impl Queue {
 
     /// Puts one back that ended with this exit code, where it may go better later.
     fn ended(&mut self, mut job: Job, code: Option<i32>, now: Instant) {
+        if job.task == Task::Pull {
+            // Whatever came of it: there may be evidence already.
+            self.waiting.push_front(Job::new(Task::Prepare, job.picture.clone()));
+        }
         job.tries += 1;
-        if code == Some(EARLY) && job.tries < TRIES {
-            job.not_before = Some(now + FIRST_WAIT * 2_u32.pow(job.tries - 1));
+        let wait = match (job.task, code) {
+            (Task::Prepare, Some(EARLY)) => FIRST_WAIT,
+            // There is nothing to fetch, or it was.
+            (Task::Pull, Some(0 | NOTHING)) | (Task::Prepare, _) => return,
+            (Task::Pull, _) => FIRST_PULL_WAIT,
+        };
+        if job.tries < TRIES {
+            job.not_before = Some(now + wait * 2_u32.pow(job.tries - 1));
             self.waiting.push_back(job);
         }
     }
@@ -295,23 +343,26 @@ impl Preparing {
     /// `like` is a container of the same namespace, `kubernetes` are the Kubernetes namespaces of this node's containers.
     fn start(job: Job, containerd: &str, like: Option<&str>, kubernetes: &BTreeSet<String>) -> io::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
-        command
-            .args([
-                "prepare",
-                "--address",
-                containerd,
-                "--namespace",
-                &job.picture.namespace,
-            ])
-            .args(kubernetes.iter().flat_map(|name| ["--kubernetes-namespace", name]))
-            .args(like.iter().flat_map(|id| ["--like", id]))
-            .args(["--", &job.picture.name])
-            .env_clear()
-            .envs(std::env::vars_os().filter(|(name, _)| name == crate::config::ENVIRONMENT))
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        match job.task {
+            // Its environment says where credentials and proxies are.
+            Task::Pull => command.args(["evidence", "pull"]),
+            Task::Prepare => command
+                .args([
+                    "prepare",
+                    "--address",
+                    containerd,
+                    "--namespace",
+                    &job.picture.namespace,
+                ])
+                .args(kubernetes.iter().flat_map(|name| ["--kubernetes-namespace", name]))
+                .args(like.iter().flat_map(|id| ["--like", id])),
+        }
+        .args(["--", &job.picture.name])
+        .env_remove("NOTIFY_SOCKET")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
         let child = command.spawn()?;
         let ended = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::NONBLOCK)?;
         // SAFETY: an OwnedFd is open and stays the same descriptor until it is dropped, and AsyncFd owns it.
@@ -375,6 +426,46 @@ mod tests {
         queue.forget();
         queue.take_in(node);
         assert_eq!(names(&mut queue, now), ["a", "b"]);
+    }
+
+    #[test]
+    fn evidence_is_pulled_of_what_appears_and_a_registry_is_given_time() {
+        let mut queue = Queue {
+            pulls: true,
+            ..Queue::default()
+        };
+        let mut now = Instant::now();
+        let mut node = BTreeSet::from([picture("old")]);
+        queue.take_in(node.clone());
+        let job = |task, name: &str| Job::new(task, picture(name));
+        assert_eq!(queue.next(now), Some(job(Task::Prepare, "old")));
+        node.insert(picture("new"));
+        queue.take_in(node.clone());
+        let mut waits = Vec::new();
+        while let Some(pull) = queue.next(now) {
+            assert_eq!((pull.task, pull.picture.name.as_str()), (Task::Pull, "new"));
+            queue.ended(pull, Some(1), now);
+            assert_eq!(queue.next(now), Some(job(Task::Prepare, "new")));
+            if let Some(due) = queue.due() {
+                waits.push((due - now).as_secs());
+                now = due;
+            }
+        }
+        assert_eq!(waits, [30, 60, 120, 240, 480]);
+        // Another policy is no reason to ask the registry again.
+        queue.forget();
+        queue.take_in(node.clone());
+        assert_eq!(queue.next(now).map(|job| job.task), Some(Task::Prepare));
+        assert_eq!(queue.next(now).map(|job| job.task), Some(Task::Prepare));
+        for code in [Some(0), Some(NOTHING)] {
+            let name = format!("{code:?}");
+            node.insert(picture(&name));
+            queue.take_in(node.clone());
+            let pull = queue.next(now).unwrap();
+            queue.ended(pull, code, now);
+            assert_eq!(queue.next(now), Some(job(Task::Prepare, &name)));
+            assert_eq!(queue.due(), None);
+        }
     }
 
     #[test]

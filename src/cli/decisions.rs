@@ -173,10 +173,10 @@ mod tests {
             again("3", &record(Step::NotJudged, "parser-timeout: too slow")),
         ];
         insta::assert_snapshot!(lines.join("\n"), @r"
-        0123456789ab  2026-11-22T05:16:20Z  refused  request-invalid       k8s.io/3f2a  example.com/app:1\n
-        1  2026-11-22T05:16:20Z  refused  key-distrusted        k8s.io/3f2a  example.com/app:1\n  while it runs, by policy and trust, stop at 2026-11-22T05:16:50Z
-        2  2026-11-22T05:16:20Z  refused  key-distrusted        k8s.io/3f2a  example.com/app:1\n  stop done: its first process was sent signal 15
-        3  2026-11-22T05:16:20Z  refused                        k8s.io/3f2a  example.com/app:1\n  not judged: parser-timeout: too slow
+        0123456789ab  2026-11-22T05:16:20Z  refused  request-invalid       k8s.io/3f2a  example.com/app:1\u{a}
+        1  2026-11-22T05:16:20Z  refused  key-distrusted        k8s.io/3f2a  example.com/app:1\u{a}  while it runs, by policy and trust, stop at 2026-11-22T05:16:50Z
+        2  2026-11-22T05:16:20Z  refused  key-distrusted        k8s.io/3f2a  example.com/app:1\u{a}  stop done: its first process was sent signal 15
+        3  2026-11-22T05:16:20Z  refused                        k8s.io/3f2a  example.com/app:1\u{a}  not judged: parser-timeout: too slow
         ");
     }
 }
