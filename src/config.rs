@@ -33,6 +33,7 @@ const KEYS: &[&str] = &[
     "seccomp",
     "oci_runtime",
     "admit_timeout",
+    "pull_evidence",
 ];
 
 /// Options of a containerd handler that the shim reads from a file named by the handler's `ConfigPath`, which is this
@@ -70,6 +71,8 @@ pub struct Config {
     pub oci_runtime: String,
     /// How long `assay admit` may take before the container is refused.
     pub admit_timeout: Duration,
+    /// Whether `assay agent` pulls the evidence of images that appear on this node.
+    pub pull_evidence: bool,
 }
 
 impl Default for Config {
@@ -83,6 +86,7 @@ impl Default for Config {
             seccomp: "/etc/assay/seccomp.d".into(),
             oci_runtime: "runc".to_owned(),
             admit_timeout: Duration::from_secs(30),
+            pull_evidence: false,
         }
     }
 }
@@ -152,6 +156,9 @@ impl Config {
         }
         if let Some(timeout) = admit_timeout(&mut reader, &mut table) {
             config.admit_timeout = timeout;
+        }
+        if let Some(pull) = reader.flag(&mut table, "pull_evidence") {
+            config.pull_evidence = pull.into_inner();
         }
         for option in HANDLER_OPTIONS {
             table.discard(option);
@@ -239,6 +246,7 @@ mod tests {
             seccomp = "/srv/seccomp"
             oci_runtime = "/usr/bin/crun"
             admit_timeout = "1m 500ms"
+            pull_evidence = true
         "#;
         assert_eq!(
             parse(text),
@@ -251,6 +259,7 @@ mod tests {
                 seccomp: "/srv/seccomp".into(),
                 oci_runtime: "/usr/bin/crun".to_owned(),
                 admit_timeout: Duration::from_millis(60_500),
+                pull_evidence: true,
             })
         );
     }
@@ -268,7 +277,7 @@ mod tests {
         /etc/assay/config.toml:4:9: `trust` is not an absolute path without `..` (path-not-absolute); start it with / and leave out `..`
         /etc/assay/config.toml:5:15: `oci_runtime` is not an absolute path without `..` (path-not-absolute); start it with / and leave out `..`
         /etc/assay/config.toml:6:17: `0s` is no time for `admit_timeout` (invalid-value); from "100ms" to "10m", "10s" for example
-        /etc/assay/config.toml:7:1: config.toml has no key `stat` (unknown-key); its keys are `state`, `run`, `policy`, `trust`, `closure`, `seccomp`, `oci_runtime` and `admit_timeout`
+        /etc/assay/config.toml:7:1: config.toml has no key `stat` (unknown-key); its keys are `state`, `run`, `policy`, `trust`, `closure`, `seccomp`, `oci_runtime`, `admit_timeout` and `pull_evidence`
         "#);
         for timeout in ["-1s", "1", "soon", "11m", "99999999999999999999s", "1 month"] {
             let Diagnostics(faults) = parse(&format!("admit_timeout = \"{timeout}\"")).unwrap_err();

@@ -524,9 +524,20 @@ pub fn printable(text: &str) -> Cow<'_, str> {
 /// # Errors
 /// When it cannot be written as JSON.
 pub fn json(value: &impl serde::Serialize) -> serde_json::Result<String> {
-    let text = serde_json::to_string_pretty(value)?;
+    serde_json::to_string_pretty(value).map(escaped)
+}
+
+/// As [`json`], on one line.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub fn json_line(value: &impl serde::Serialize) -> serde_json::Result<String> {
+    serde_json::to_string(value).map(escaped)
+}
+
+fn escaped(text: String) -> String {
     if !text.contains(|c| is_treacherous(c) && c != '\n') {
-        return Ok(text);
+        return text;
     }
     let mut escaped = String::with_capacity(text.len() + 64);
     for c in text.chars() {
@@ -539,7 +550,7 @@ pub fn json(value: &impl serde::Serialize) -> serde_json::Result<String> {
             escaped.push(c);
         }
     }
-    Ok(escaped)
+    escaped
 }
 
 /// A source text as it may be drawn: as [`printable`], but every character keeps its length in bytes, so that spans

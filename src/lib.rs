@@ -25,9 +25,11 @@
 //! - [`admission`]: all of the above put together: request in, [`admission::Decision`] out.
 //! - [`runtime`]: the command line of the OCI runtime (runc, crun).
 //! - [`shim`]: the containerd runtime v2 shim.
+//! - [`agent`]: the optional daemon: running containers are judged again.
 //! - [`cli`]: one file per `assay` command.
 
 pub mod admission;
+pub mod agent;
 pub mod attest;
 pub mod cli;
 pub mod closure;

@@ -282,46 +282,69 @@ impl StateDir {
     /// # Errors
     /// A file that is not regular, or a failing system call.
     pub fn lines(&self, name: &str, limit: usize, mut line: impl FnMut(&[u8])) -> Result<usize, Error> {
+        let Some((file, _)) = self.open_log(name)? else {
+            return Ok(0);
+        };
+        Ok(read_lines(file, &self.path.join(name), limit, true, &mut line)?.skipped)
+    }
+
+    /// Hands each whole line that was appended to the log `name` since `at` to `line`, as [`StateDir::lines`] does, also
+    /// where the log was rotated meanwhile, and moves `at` behind the last of them. A new bookmark stands before the
+    /// first line that is left. Answers how many lines were skipped.
+    ///
+    /// # Errors
+    /// A file that is not regular, or a failing system call.
+    pub fn lines_after(
+        &self,
+        name: &str,
+        at: &mut Bookmark,
+        limit: usize,
+        mut line: impl FnMut(&[u8]),
+    ) -> Result<usize, Error> {
+        use std::io::Seek as _;
+        let older = format!("{name}.1");
+        // The current one first: what is rotated away after this is found as the older one next time.
+        let current = self.open_log(name)?;
+        let mut skipped = 0;
+        if !current.as_ref().is_some_and(|(_, stat)| at.is_in(stat))
+            && let Some((mut file, stat)) = self.open_log(&older)?
+            // Nobody writes to it any more, unless it is what was just opened as the current one.
+            && current.as_ref().is_none_or(|(_, current)| current.st_ino != stat.st_ino)
+        {
+            let path = self.path.join(&older);
+            let from = if at.is_in(&stat) { at.offset } else { 0 };
+            file.seek(std::io::SeekFrom::Start(from))
+                .map_err(|e| Error::std("read", &path, &e))?;
+            let read = read_lines(file, &path, limit, true, &mut line)?;
+            skipped += read.skipped;
+            *at = Bookmark::new(&stat, from + read.bytes);
+        }
+        let Some((mut file, stat)) = current else {
+            return Ok(skipped);
+        };
+        let path = self.path.join(name);
+        let from = if at.is_in(&stat) { at.offset } else { 0 };
+        file.seek(std::io::SeekFrom::Start(from))
+            .map_err(|e| Error::std("read", &path, &e))?;
+        let read = read_lines(file, &path, limit, false, &mut line)?;
+        *at = Bookmark::new(&stat, from + read.bytes);
+        Ok(skipped + read.skipped)
+    }
+
+    /// Opens a log for reading; `None` where there is none.
+    fn open_log(&self, name: &str) -> Result<Option<(File, Stat)>, Error> {
         plain(name)?;
         let path = self.path.join(name);
         let fd = match open_beneath(self.as_fd(), &path, Path::new(name), OFlags::NONBLOCK) {
             Ok(fd) => fd,
-            Err(error) if error.is_missing() => return Ok(0),
+            Err(error) if error.is_missing() => return Ok(None),
             Err(error) => return Err(error),
         };
         let stat = rustix::fs::fstat(&fd).map_err(|e| Error::io("read the state of", &path, e))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Error::NotFile { path });
         }
-        let mut reader = BufReader::new(File::from(fd));
-        let (mut bytes, mut skipped, mut too_long) = (Vec::new(), 0, false);
-        loop {
-            let part = reader.fill_buf().map_err(|e| Error::std("read", &path, &e))?;
-            let (used, ends) = match part.iter().position(|byte| *byte == b'\n') {
-                Some(at) => (at + 1, true),
-                None => (part.len(), part.is_empty()),
-            };
-            let text = part.get(..used).unwrap_or_default();
-            let text = text.strip_suffix(b"\n").unwrap_or(text);
-            too_long |= bytes.len() + text.len() > limit;
-            if !too_long {
-                bytes.extend_from_slice(text);
-            }
-            reader.consume(used);
-            if !ends {
-                continue;
-            }
-            if too_long {
-                skipped += 1;
-            } else if !bytes.is_empty() {
-                line(&bytes);
-            }
-            if used == 0 {
-                return Ok(skipped);
-            }
-            bytes.clear();
-            too_long = false;
-        }
+        Ok(Some((File::from(fd), stat)))
     }
 
     /// Size of the file `name` in bytes; 0 when it is not there.
@@ -378,6 +401,20 @@ impl StateDir {
                 Err(Errno::INTR) => {}
                 Err(e) => return Err(Error::io("lock", &self.path.join(name), e)),
             }
+        }
+    }
+
+    /// As [`StateDir::lock`], without waiting: `None` while someone else holds it.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn try_lock(&self, name: &str) -> Result<Option<Lock>, Error> {
+        plain(name)?;
+        let fd = self.open_own(name, OFlags::RDWR)?;
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock { _fd: fd })),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(e) => Err(Error::io("lock", &self.path.join(name), e)),
         }
     }
 
@@ -527,6 +564,28 @@ impl StateDir {
             });
         }
         Ok(())
+    }
+}
+
+/// How far a log was read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bookmark {
+    /// Device and inode of the file that was the log then.
+    file: Option<(u64, u64)>,
+    offset: u64,
+}
+
+impl Bookmark {
+    fn new(stat: &Stat, offset: u64) -> Self {
+        Self {
+            file: Some((stat.st_dev, stat.st_ino)),
+            offset,
+        }
+    }
+
+    /// Whether it is a place in this file. One that is shorter is another, with a number that was free again.
+    fn is_in(&self, stat: &Stat) -> bool {
+        self.file == Some((stat.st_dev, stat.st_ino)) && self.offset <= stat.st_size.unsigned_abs()
     }
 }
 
@@ -695,6 +754,51 @@ pub(crate) fn names(
         },
         Err(e) => Some(Err(Error::io("list", &path, e))),
     }))
+}
+
+/// What [`read_lines`] read.
+struct Lines {
+    skipped: usize,
+    /// Length of all whole lines.
+    bytes: u64,
+}
+
+/// Hands lines to `line`; `half` says whether one without a line break at the end is one.
+fn read_lines(file: File, path: &Path, limit: usize, half: bool, line: &mut dyn FnMut(&[u8])) -> Result<Lines, Error> {
+    let mut reader = BufReader::new(file);
+    let mut lines = Lines { skipped: 0, bytes: 0 };
+    let (mut bytes, mut length, mut too_long) = (Vec::new(), 0, false);
+    loop {
+        let part = reader.fill_buf().map_err(|e| Error::std("read", path, &e))?;
+        let (used, breaks) = match part.iter().position(|byte| *byte == b'\n') {
+            Some(at) => (at + 1, true),
+            None => (part.len(), false),
+        };
+        let text = part.get(..used).unwrap_or_default();
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        too_long |= bytes.len() + text.len() > limit;
+        if !too_long {
+            bytes.extend_from_slice(text);
+        }
+        reader.consume(used);
+        length += used as u64;
+        if !breaks && used > 0 {
+            continue;
+        }
+        if breaks || half {
+            if too_long {
+                lines.skipped += 1;
+            } else if !bytes.is_empty() {
+                line(&bytes);
+            }
+            lines.bytes += length;
+        }
+        if used == 0 {
+            return Ok(lines);
+        }
+        bytes.clear();
+        (length, too_long) = (0, false);
+    }
 }
 
 fn read_fd(fd: OwnedFd, path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
@@ -984,6 +1088,51 @@ mod tests {
         assert!(dir.lines("link", 9, |_| ()).is_err());
         dir.subdir("d").unwrap();
         assert!(dir.lines("d", 9, |_| ()).is_err());
+    }
+
+    #[test]
+    fn a_log_is_followed_through_its_rotations() {
+        let (_keep, dir) = directory();
+        let mut at = Bookmark::default();
+        let read = |at: &mut Bookmark| {
+            let mut lines = Vec::new();
+            let skipped = dir
+                .lines_after("log", at, 20, |line| {
+                    lines.push(String::from_utf8_lossy(line).into_owned())
+                })
+                .unwrap();
+            (lines.join(" "), skipped)
+        };
+        assert_eq!(read(&mut at), (String::new(), 0));
+        let append = |line: &str| dir.append("log", line, 30).unwrap();
+        append("one");
+        append("two");
+        assert_eq!(read(&mut at), ("one two".to_owned(), 0));
+        assert_eq!(read(&mut at), (String::new(), 0));
+        // What is only half there is not read yet.
+        let half = |text: &str| {
+            let mut file = std::fs::File::options()
+                .append(true)
+                .open(dir.path().join("log"))
+                .unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+        };
+        half("thr");
+        assert_eq!(read(&mut at), (String::new(), 0));
+        half("ee\n");
+        assert_eq!(read(&mut at), ("three".to_owned(), 0));
+        append("four");
+        append("five five five five");
+        append("six");
+        assert_eq!(read(&mut at), ("four five five five five six".to_owned(), 0));
+        append("a line of more than twenty bytes");
+        assert_eq!(read(&mut at), (String::new(), 1));
+        // Who comes too late for a log that is gone reads what is left.
+        for number in 0..9 {
+            append(&format!("{number}123456789"));
+        }
+        assert_eq!(read(&mut at).0, "6123456789 7123456789 8123456789");
+        assert_eq!(read(&mut Bookmark::default()).0, "6123456789 7123456789 8123456789");
     }
 
     #[test]

@@ -11,11 +11,12 @@ use tokio::runtime::Runtime;
 
 use super::analysis::Analysis;
 use super::filter::{self, Syscalls};
-use super::log::LOG;
+use super::log::{LOG, MAX_LOG};
 use super::memo::Inputs;
 use super::minimize::{self, Shown};
 use super::needs::Needs;
 use super::parser::{self, ParserFault};
+use super::roots;
 use super::ruling::{self, Case, Ruling};
 use super::trail;
 use super::{Basis, Decision, Edits, Files, InvalidRequest, Request, VERSION, Verdict, Volume};
@@ -32,8 +33,6 @@ use crate::store::{self, StateDir};
 use crate::trust::clock::Clock;
 use crate::verify::TimeSource;
 
-/// Size at which the decision log is rotated, in bytes. One older log is kept.
-const MAX_LOG: u64 = 64 << 20;
 /// Folder of the evidence cache below `state`.
 pub(super) const EVIDENCE: &str = "evidence";
 /// Largest blob of evidence that is read again, in bytes.
@@ -347,6 +346,157 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<Looked, (String, St
         mode,
         calls,
     })
+}
+
+/// An image that will be started.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// Path of containerd's socket.
+    pub containerd: &'a str,
+    /// containerd namespace.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Kubernetes namespaces that its containers may be in; `None` outside of Kubernetes.
+    pub kubernetes: &'a [Option<String>],
+    /// Id of a container that has what every container of this namespace has mounted.
+    pub like: Option<&'a str>,
+}
+
+/// Why an image was not prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum Unprepared {
+    /// Its layers are not there yet.
+    #[error("{0}")]
+    Early(String),
+    /// A container of it would be refused.
+    #[error("{0}")]
+    Refused(String),
+    /// Something stands in the way.
+    #[error("{0}")]
+    Obstacle(String),
+}
+
+/// Does what the first container of an image would have to wait for, so that it is decided on as quickly as the next
+/// one: judges the image, builds the view and derives the system calls of a container that starts what the image says.
+/// Nothing is recorded, and nothing that is made here is believed unseen: it is found by the same keys.
+///
+/// # Errors
+/// See [`Unprepared`].
+pub fn prepare(config: &Config, expected: &Expected<'_>) -> Result<(), Unprepared> {
+    let started = Instant::now();
+    let deadline = started + LOOK_TIME;
+    let Expected {
+        containerd,
+        namespace,
+        name,
+        kubernetes,
+        like,
+    } = *expected;
+    let obstacle = |obstacle: Obstacle| {
+        let text = printable(&obstacle.to_string()).into_owned();
+        match obstacle {
+            Obstacle::Identity(Fault::NotUnpacked(_) | Fault::ContentMissing { .. }) => Unprepared::Early(text),
+            _ => Unprepared::Obstacle(text),
+        }
+    };
+    let desk = Desk::open(config, deadline).map_err(obstacle)?;
+    let image = block_on(deadline, started, identity::image(containerd, namespace, name)).map_err(obstacle)?;
+    let mut workload =
+        block_on(deadline, started, identity::defaults(containerd, namespace, &image)).map_err(obstacle)?;
+    if let Some(like) = like {
+        // It may be gone; then only the kernel's own file systems are missing among the roots.
+        if let Ok((_, other)) = block_on(deadline, started, identity::recorded(containerd, namespace, like)) {
+            workload.mounts = other.mounts.into_iter().filter(roots::is_of_every_container).collect();
+        }
+    }
+    let mut refused = None;
+    let mut narrowed: Vec<(Ruling, Used)> = Vec::new();
+    for kubernetes_namespace in kubernetes {
+        let case = Case {
+            name,
+            kubernetes_namespace: kubernetes_namespace.as_deref(),
+            namespace,
+            kind: Kind::Container,
+            image: Some(&image),
+            fault: None,
+            upper: Upper::Empty,
+            // What it is allowed to be is for its own pod to say.
+            workload: None,
+            seen: &[],
+            clock: desk.clock,
+        };
+        let mut used = Used::default();
+        let ruling = desk.rule(&case, &mut used);
+        let narrows = ruling.filesystem.mode != Mode::Off || ruling.seccomp.mode != SeccompMode::Off;
+        let is_new = || {
+            let alike = |known: &Ruling| {
+                (&known.filesystem, known.seccomp.mode, known.needs_sbom, known.sbom)
+                    == (&ruling.filesystem, ruling.seccomp.mode, ruling.needs_sbom, ruling.sbom)
+            };
+            !narrowed.iter().any(|(known, _)| alike(known))
+        };
+        if ruling.verdict == Verdict::Refuse {
+            refused = Some(format!("{}: {}", ruling.code, ruling.reason));
+        } else if narrows && is_new() {
+            narrowed.push((ruling, used));
+        }
+    }
+    if narrowed.is_empty() {
+        return refused.map_or(Ok(()), |why| Err(Unprepared::Refused(why)));
+    }
+    let runtime = event_loop().map_err(obstacle)?;
+    let unpacking = identity::unpacked(containerd, namespace, &image);
+    let unpacked = block_on_in(&runtime, deadline, started, unpacking).map_err(obstacle)?;
+    let done = desk
+        .minimizing()
+        .map_err(|(reason, _)| Unprepared::Obstacle(reason))
+        .and_then(|minimizing| {
+            narrowed
+                .iter()
+                .try_for_each(|(ruling, used)| ready(&minimizing, &image, &workload, &unpacked.mounts, ruling, used))
+        });
+    // If this fails, the snapshot goes with its lease.
+    let _ = block_on_in(&runtime, deadline, started, async {
+        unpacked.release().await;
+        Ok(())
+    });
+    done
+}
+
+/// Makes what a container under this ruling sees and calls.
+fn ready(
+    desk: &minimize::Desk<'_>,
+    image: &Image,
+    workload: &Workload,
+    rootfs: &[identity::Mount],
+    ruling: &Ruling,
+    used: &Used,
+) -> Result<(), Unprepared> {
+    let blobs: Vec<Digest> = used.blobs.iter().copied().collect();
+    let case = minimize::Case {
+        image,
+        rootfs,
+        workload,
+        filesystem: &ruling.filesystem,
+        everything: ruling.filesystem.mode != Mode::Enforce,
+        calls: ruling.seccomp.mode != SeccompMode::Off,
+        read_only: true,
+        needs_sbom: ruling.needs_sbom,
+        sbom: ruling.sbom,
+        blobs: &blobs,
+    };
+    let unseen = |unseen: minimize::Unseen| Unprepared::Obstacle(printable(&unseen.to_string()).into_owned());
+    if ruling.filesystem.mode == Mode::Audit {
+        minimize::watch(desk, &case).map_err(unseen)?;
+    }
+    if case.everything && !case.calls {
+        return Ok(());
+    }
+    match minimize::show(desk, &case).map_err(unseen)? {
+        Shown::Found(_) => Ok(()),
+        Shown::Refused { code, reason, .. } => Err(Unprepared::Refused(format!("{code}: {reason}"))),
+    }
 }
 
 /// What became of a recorded allow: whether its evidence is still there, and what would be decided now.
@@ -882,6 +1032,7 @@ struct Used {
 fn with_volume(mut ruling: Ruling, destination: &str, name: &str, of_volume: Ruling) -> Ruling {
     ruling.audit.extend(of_volume.audit);
     ruling.evidence.extend(of_volume.evidence);
+    ruling.span = ruling.span.and(of_volume.span);
     if of_volume.verdict == Verdict::Allow {
         return ruling;
     }

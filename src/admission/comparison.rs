@@ -20,10 +20,10 @@ use crate::digest::Digest;
 use crate::evidence;
 use crate::identity::{self, Census, Image, Inhabitant, Upper};
 use crate::oci::{self, Index, Layout, LayoutError, Manifest};
-use crate::policy::{Active, Kind, Mode};
+use crate::policy::{Active, Kind, Mode, Reevaluate};
 use crate::store::{self, StateDir};
 use crate::trust::clock::Clock;
-use crate::verify::{Answer, Problem};
+use crate::verify::{Answer, Problem, Span};
 
 /// containerd namespace that images of the evidence cache are judged in.
 const KUBERNETES: &str = "k8s.io";
@@ -80,6 +80,15 @@ pub struct Word {
     /// What audit rules would say under `enforce`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub audit: Vec<Audit>,
+    /// Whether a refusal is the policy's word, and no trouble with judging.
+    #[serde(skip)]
+    pub policy: bool,
+    /// When an allow holds.
+    #[serde(skip)]
+    pub span: Span,
+    /// What the rule wants done with a running container that it refuses.
+    #[serde(skip)]
+    pub reevaluate: Reevaluate,
 }
 
 /// Why nothing was compared.
@@ -110,6 +119,9 @@ impl From<Ruling> for Word {
             reason: ruling.reason,
             fix: ruling.fix,
             audit: ruling.audit,
+            policy: ruling.policy,
+            span: ruling.span,
+            reevaluate: ruling.reevaluate,
         }
     }
 }
@@ -254,13 +266,14 @@ struct Bench<'a> {
     clock: Clock,
     patience: Duration,
     /// What the evidence says about some digests, to each policy: the same in every namespace.
-    answers: [BTreeMap<Vec<Digest>, Answer>; 2],
+    answers: [Answers; 2],
     /// What is worth telling.
     keep: fn(&Change) -> bool,
 }
 
-/// What both policies are asked about.
-enum About<'a> {
+/// What policies are asked about.
+#[derive(Debug)]
+pub(super) enum About<'a> {
     Case(Case<'a>),
     /// A container as it was decided on.
     Decision(&'a Decision, &'a Basis, &'a Image),
@@ -296,27 +309,19 @@ impl<'a> Bench<'a> {
 
     /// Asks both policies about a case.
     fn words(&mut self, about: &About<'_>) -> [Word; 2] {
-        let Self {
-            policies,
-            evidence,
-            clock,
-            patience,
-            answers,
-            ..
-        } = self;
-        let word = |active: &Active, known: &mut BTreeMap<Vec<Digest>, Answer>| {
-            let mut rule = |case: &Case<'_>| {
-                ruling::rule(active, case, &mut |subjects| {
-                    ask(active, evidence.as_ref(), subjects, *clock, *patience, known)
-                })
+        let evidence = self.evidence.as_ref();
+        let [old, new] = &mut self.answers;
+        let word = |active, answers| {
+            let mut judge = Judge {
+                active,
+                evidence,
+                clock: self.clock,
+                patience: self.patience,
+                answers,
             };
-            Word::from(match about {
-                About::Case(case) => rule(case),
-                About::Decision(decision, basis, image) => rule_again(decision, basis, image, *clock, &mut rule),
-            })
+            judge.word(about)
         };
-        let [old, new] = answers;
-        [word(policies[0], old), word(policies[1], new)]
+        [word(self.policies[0], old), word(self.policies[1], new)]
     }
 
     /// The latest decision about each container that exists, where it says what was decided about.
@@ -489,6 +494,42 @@ impl<'a> Bench<'a> {
     }
 }
 
+/// One policy and what it judges by.
+#[derive(Debug)]
+pub(super) struct Judge<'a> {
+    pub(super) active: &'a Active,
+    /// None where there is no cache.
+    pub(super) evidence: Option<&'a StateDir>,
+    pub(super) clock: Clock,
+    pub(super) patience: Duration,
+    /// What the evidence says about some digests, as far as it was asked.
+    pub(super) answers: &'a mut Answers,
+}
+
+/// What the evidence says about some digests.
+pub(super) type Answers = BTreeMap<Vec<Digest>, Answer>;
+
+impl Judge<'_> {
+    pub(super) fn word(&mut self, about: &About<'_>) -> Word {
+        let Self {
+            active,
+            evidence,
+            clock,
+            patience,
+            answers,
+        } = self;
+        let mut rule = |case: &Case<'_>| {
+            ruling::rule(active, case, &mut |subjects| {
+                ask(active, *evidence, subjects, *clock, *patience, answers)
+            })
+        };
+        Word::from(match about {
+            About::Case(case) => rule(case),
+            About::Decision(decision, basis, image) => rule_again(decision, basis, image, *clock, &mut rule),
+        })
+    }
+}
+
 /// What the evidence says to `active` about `subjects`; asked once.
 fn ask(
     active: &Active,
@@ -496,7 +537,7 @@ fn ask(
     subjects: &[Digest],
     clock: Clock,
     patience: Duration,
-    known: &mut BTreeMap<Vec<Digest>, Answer>,
+    known: &mut Answers,
 ) -> Result<Answer, ParserFault> {
     let mut key = subjects.to_vec();
     key.sort();

@@ -1,4 +1,6 @@
-//! Reading the decision log.
+//! Reading the decision log, and writing to it.
+//!
+//! Beside decisions it holds what became of containers that were judged again while they ran.
 //!
 //! A line is found by its own digest, so that an identifier that someone noted down stands for exactly what was written
 //! then.
@@ -8,12 +10,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::again::Reevaluation;
 use super::{Decision, MAX_DECISION, Verdict};
 use crate::digest::Digest;
-use crate::store::{self, StateDir};
+use crate::store::{self, Bookmark, StateDir};
 
 /// Name of the decision log below `state`.
 pub const LOG: &str = "decisions.jsonl";
+/// Size at which the decision log is rotated, in bytes. One older log is kept.
+pub(super) const MAX_LOG: u64 = 64 << 20;
 /// Name of the older decision log below `state`.
 const OLDER_LOG: &str = "decisions.jsonl.1";
 /// Longest identifier of a decision that is shown, in hexadecimal digits.
@@ -45,6 +50,51 @@ impl Entry {
     }
 }
 
+/// What a line of the log is about.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Line {
+    /// A container that was to be started.
+    Decision(Box<Entry>),
+    /// A container that was judged again while it ran, and the start of the line's digest.
+    Reevaluation(String, Box<Reevaluation>),
+}
+
+impl Line {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let id = || Digest::of(bytes).hex();
+        if let Ok(decision) = serde_json::from_slice(bytes) {
+            return Some(Self::Decision(Box::new(Entry { id: id(), decision })));
+        }
+        let again = serde_json::from_slice(bytes).ok()?;
+        Some(Self::Reevaluation(id().get(..SHOWN_ID)?.to_owned(), Box::new(again)))
+    }
+}
+
+/// Hands every line that was appended since `at` to `line`, and moves `at` behind them; with a new bookmark, every line.
+///
+/// # Errors
+/// A log that cannot be read.
+pub fn follow(state: &StateDir, at: &mut Bookmark, mut line: impl FnMut(Line)) -> Result<Unread, store::Error> {
+    let mut others = 0;
+    let limit = usize::try_from(MAX_DECISION).unwrap_or(usize::MAX);
+    let skipped = state.lines_after(LOG, at, limit, |bytes| match Line::parse(bytes) {
+        Some(read) => line(read),
+        None => others += 1,
+    })?;
+    Ok(Unread {
+        lines: others + skipped,
+    })
+}
+
+/// Writes what became of a container that was judged again.
+///
+/// # Errors
+/// A log that cannot be written.
+pub fn record(state: &StateDir, again: &Reevaluation) -> Result<(), store::Error> {
+    // Strings, numbers and lists only: there is always a JSON form.
+    state.append(LOG, &serde_json::to_string(again).unwrap_or_default(), MAX_LOG)
+}
+
 /// Hands every line that is a `T` to `line`, with its bytes, the oldest first.
 fn lines<T: DeserializeOwned>(state: &StateDir, mut line: impl FnMut(&[u8], T)) -> Result<Unread, store::Error> {
     let mut unread = Unread::default();
@@ -65,11 +115,10 @@ fn lines<T: DeserializeOwned>(state: &StateDir, mut line: impl FnMut(&[u8], T)) 
 /// # Errors
 /// A log that cannot be read.
 pub fn read(state: &StateDir, mut entry: impl FnMut(Entry)) -> Result<Unread, store::Error> {
-    lines(state, |bytes, decision| {
-        entry(Entry {
-            id: Digest::of(bytes).hex(),
-            decision,
-        });
+    follow(state, &mut Bookmark::default(), |line| {
+        if let Line::Decision(decision) = line {
+            entry(*decision);
+        }
     })
 }
 

@@ -17,6 +17,7 @@
 //! An image that could not be bound cannot be compared with the deny list. What is not known at all (no containerd, no
 //! record, no configuration, no active policy, no room for the record) refuses in every mode.
 
+pub mod again;
 pub mod analysis;
 mod broker;
 pub(crate) mod child;
@@ -47,7 +48,7 @@ use crate::view::View;
 
 pub use crate::identity::{Image, Mount};
 pub use analysis::{Analysis, Route, Step};
-pub use broker::{Looked, Recheck, Subject, admit, look, recheck, reject, verify};
+pub use broker::{Expected, Looked, Recheck, Subject, Unprepared, admit, look, prepare, recheck, reject, verify};
 pub use filter::Syscalls;
 pub use log::LOG;
 pub use needs::{Accounted, Counts, Elf, Needs, Unlisted};

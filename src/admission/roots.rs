@@ -201,6 +201,12 @@ fn is_configuration_of_the_pod(mount: &SpecMount) -> bool {
         .any(|path| Path::new(&mount.destination).starts_with(path))
 }
 
+/// Whether every container of a node has it: a file system of the kernel, or what the kubelet and containerd mount.
+pub(super) fn is_of_every_container(mount: &SpecMount) -> bool {
+    let is_shared_memory = Path::new(&mount.destination).starts_with(SHARED_MEMORY);
+    !is_bound(mount) || is_configuration_of_the_pod(mount) || is_shared_memory
+}
+
 /// What a bind mount brings, with the descriptor through which it is read. Whatever cannot be looked at brings nothing
 /// that is known.
 fn content(mount: &SpecMount) -> Option<(Content, OwnedFd)> {

@@ -10,11 +10,11 @@ use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::identity::{Fault, Image, Upper, Workload};
 use crate::policy::{
-    self, Active, Attributes, Filesystem, ImageName, Kind, Mode, Outcome, Restart, Rule, Runtime, Seccomp, SeccompMode,
-    Tuning,
+    self, Active, Attributes, Filesystem, ImageName, Kind, Mode, Outcome, Reevaluate, Restart, Rule, Runtime, Seccomp,
+    SeccompMode, Tuning,
 };
 use crate::trust::clock::Clock;
-use crate::verify::{Answer, Fact};
+use crate::verify::{Answer, Fact, Span};
 
 /// What is ruled on.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +62,10 @@ pub(super) struct Ruling {
     pub(super) sbom: Option<Digest>,
     /// Name of the rule whose `filesystem` that is.
     pub(super) files_rule: String,
+    /// When an allow holds.
+    pub(super) span: Span,
+    /// What the rule that applies wants done with a running container that it refuses.
+    pub(super) reevaluate: Reevaluate,
 }
 
 impl Ruling {
@@ -88,6 +92,8 @@ impl Ruling {
             needs_sbom: false,
             sbom: None,
             files_rule: String::new(),
+            span: Span::default(),
+            reevaluate: Reevaluate::default(),
         }
     }
 
@@ -164,6 +170,7 @@ impl From<Outcome> for Ruling {
         Self {
             verdict: if outcome.allow { Verdict::Allow } else { Verdict::Refuse },
             evidence: outcome.used,
+            span: outcome.span,
             code: outcome.code,
             reason: outcome.reason,
             fix: outcome.fix,
@@ -177,6 +184,7 @@ impl From<Outcome> for Ruling {
             needs_sbom: false,
             sbom: None,
             files_rule: String::new(),
+            reevaluate: Reevaluate::default(),
         }
     }
 }
@@ -205,10 +213,6 @@ pub(super) fn rule(
     } else {
         case.seen.to_vec()
     };
-    // What is revoked is revoked whatever else there is to say, and needs no evidence.
-    if let Some(outcome) = active.denied(&known, &[]) {
-        return outcome.into();
-    }
     let selection = active.select(&Attributes {
         image: (!case.name.is_empty()).then_some(case.name),
         kubernetes_namespace: case.kubernetes_namespace,
@@ -216,6 +220,15 @@ pub(super) fn rule(
         kind: case.kind,
         digests: &digests,
     });
+    let reevaluate = selection.decisive.map(|rule| rule.reevaluate).unwrap_or_default();
+    let denied = |outcome: Outcome| Ruling {
+        reevaluate,
+        ..outcome.into()
+    };
+    // What is revoked is revoked whatever else there is to say, and needs no evidence.
+    if let Some(outcome) = active.denied(&known, &[]) {
+        return denied(outcome);
+    }
     let enforced = selection.decisive.filter(|rule| rule.mode == Mode::Enforce);
     if selection.audits.is_empty() && selection.decisive.is_none() {
         return no_rule(case);
@@ -236,7 +249,7 @@ pub(super) fn rule(
         match &answer {
             Ok(answer) => {
                 if let Some(outcome) = active.denied(&known, &answer.facts) {
-                    return outcome.into();
+                    return denied(outcome);
                 }
                 if answer.is_cut_short() {
                     return Ruling::refuse(
@@ -312,6 +325,7 @@ pub(super) fn rule(
     Ruling {
         audit,
         tunings: tunings.cloned().collect(),
+        reevaluate,
         ..ruling
     }
 }
@@ -464,6 +478,7 @@ mod tests {
             runtime: policy::Runtime::default(),
             filesystem: policy::Filesystem::default(),
             seccomp: policy::Seccomp::default(),
+            reevaluate: policy::Reevaluate::default(),
         }
     }
 

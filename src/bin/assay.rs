@@ -39,6 +39,8 @@ enum Command {
     Evidence(cli::evidence::Args),
     /// Show the packages of an image, the files that they own, and how these stand against the attested SBOM
     Sbom(cli::sbom::Args),
+    /// Show what was decided on this node, a line for each decision, and what became of running containers
+    Decisions(cli::decisions::Args),
     /// Explain a decision, the latest decision about a container, or a code
     Explain(cli::explain::Args),
     /// Show and change whom this node trusts
@@ -52,6 +54,11 @@ enum Command {
     /// Nothing is started or recorded. Exit codes: 0 nothing would be refused, 3 something would, 1 something could not
     /// be judged.
     Rollout(cli::rollout::Args),
+    /// Judge running containers again when policy, trust, evidence or the time changes, until it is told to end
+    ///
+    /// Meant to be started by systemd (assay-agent.service). What changed is in the decision log: assay decisions. What
+    /// is done about it says [rule.reevaluate] of the container's rule: nothing, unless it says otherwise.
+    Agent(cli::agent::Args),
     /// Say which files of an image a container sees, and why
     View(cli::view::Args),
     /// Write manual pages and completions for shells
@@ -64,6 +71,9 @@ enum Command {
     Seccomp(cli::seccomp::Args),
     /// Show what a container can reach of its image, in numbers, with the list behind each
     Report(cli::report::Args),
+    /// Do for an image what its first container would have to wait for; the agent starts it
+    #[command(hide = true)]
+    Prepare(cli::prepare::Args),
     /// Watch what a container uses of the files that enforce would hide; the shim starts it and ends it
     #[command(hide = true)]
     Watch(cli::watch::Args),
@@ -156,12 +166,15 @@ fn run(command: Command) -> ExitCode {
         Command::Configure(arguments) => cli::configure::run(&arguments, &config),
         Command::Rollout(arguments) => cli::rollout::run(&arguments, &config),
         Command::Doctor(arguments) => cli::doctor::run(&arguments, &config),
+        Command::Agent(arguments) => cli::agent::run(&arguments, &config),
         Command::View(arguments) => cli::view::run(&arguments, &config),
         Command::Seccomp(arguments) => cli::seccomp::run(&arguments, &config),
+        Command::Prepare(arguments) => cli::prepare::run(&arguments, &config),
         Command::Watch(arguments) => cli::watch::run(&arguments, &config),
         Command::Report(arguments) => cli::report::run(&arguments, &config),
         Command::Sbom(arguments) => cli::sbom::run(&arguments, &config),
         Command::Evidence(arguments) => cli::evidence::run(&arguments, &config),
+        Command::Decisions(arguments) => cli::decisions::run(&arguments, &config),
         Command::Explain(arguments) => cli::explain::run(&arguments, &config),
         Command::Trust(arguments) => cli::trust::run(&arguments, &config),
         Command::Policy(Policy::Apply) => cli::policy::apply(&config),

@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
+use super::decisions::decided;
 use super::{Exit, Output, complain, print};
+use crate::admission::again::word;
 use crate::admission::log::{self, Entry, MIN_PREFIX};
 use crate::admission::{self, Basis, Decision, Recheck, Verdict};
 use crate::config::Config;
@@ -80,10 +82,10 @@ pub fn run(args: &Args, config: &Config) -> Exit {
     }
 }
 
-fn unreadable(error: &crate::store::Error) -> Exit {
+pub(super) fn unreadable(error: &crate::store::Error) -> Exit {
     complain(printable(&format!("error: {error}")));
     if !rustix::process::geteuid().is_root() {
-        complain("the decision log belongs to root: run assay explain as root");
+        complain("the decision log belongs to root: run this as root");
     }
     Exit::Failed
 }
@@ -114,7 +116,7 @@ fn explain(what: &str, output: Output, state: &StateDir, config: &Config) -> Exi
     write(output, &explained, || text(&entry, recheck.as_ref()))
 }
 
-fn note(unread: log::Unread) {
+pub(super) fn note(unread: log::Unread) {
     if unread.lines > 0 {
         complain(format_args!(
             "note: {} of the decision log are no decisions of this version and were skipped",
@@ -148,21 +150,13 @@ fn list(output: Output, state: &StateDir) -> Exit {
         })
         .collect();
     write(output, &lines, || {
-        let row = |line: &Listed<'_>| {
-            let time = line.time.get(..19).unwrap_or(line.time);
-            let place = format!("{}/{}", line.namespace, line.container);
-            let line = format!(
-                "{}  {time}Z  {:<7}  {:<20}  {place}  {}",
-                line.id,
-                word(line.verdict),
-                line.code,
-                line.name
-            );
-            printable(&line).trim_end().to_owned()
-        };
-        match lines.as_slice() {
+        let rows: Vec<String> = latest
+            .iter()
+            .map(|entry| decided(entry.id(), &entry.decision))
+            .collect();
+        match rows.as_slice() {
             [] => "nothing was decided on this node yet".to_owned(),
-            lines => lines.iter().map(row).collect::<Vec<_>>().join("\n"),
+            rows => rows.join("\n"),
         }
     })
 }
@@ -179,13 +173,6 @@ fn write(output: Output, value: &impl Serialize, text: impl FnOnce() -> String) 
         },
     }
     Exit::Done
-}
-
-fn word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Allow => "allowed",
-        Verdict::Refuse => "refused",
-    }
 }
 
 /// Lines of a name and what it is, without anything in them that could command a terminal.

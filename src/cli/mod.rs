@@ -2,12 +2,15 @@
 //! came of it; results go to standard output, everything else to standard error.
 
 pub mod admit;
+pub mod agent;
 pub mod configure;
+pub mod decisions;
 pub mod doctor;
 pub mod evidence;
 pub mod explain;
 pub mod generate;
 pub mod policy;
+pub mod prepare;
 pub mod report;
 pub mod rollout;
 pub mod sbom;

@@ -163,6 +163,8 @@ mod tests {
     use crate::admission::Verdict;
     use crate::admission::comparison::Word;
     use crate::digest::Digest;
+    use crate::policy::Reevaluate;
+    use crate::verify::Span;
 
     fn change(container: Option<&str>, image: &str, code: &str) -> Change {
         let word = |verdict, code: &str| Word {
@@ -172,6 +174,9 @@ mod tests {
             reason: "nobody signed it".to_owned(),
             fix: format!("run: assay evidence pull {image}"),
             audit: Vec::new(),
+            policy: true,
+            span: Span::default(),
+            reevaluate: Reevaluate::default(),
         };
         Change {
             container: container.map(str::to_owned),

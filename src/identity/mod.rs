@@ -341,6 +341,16 @@ pub async fn defaults(socket: &str, namespace: &str, image: &Image) -> Result<Wo
     })
 }
 
+/// The signal that asks containers of the image with this configuration to end, as its author wrote it; empty where they
+/// did not.
+///
+/// # Errors
+/// A configuration that is missing or was edited.
+pub async fn stop_signal(socket: &str, namespace: &str, config: Digest) -> Result<String, Fault> {
+    let containerd = Containerd::connect(socket, namespace).await?;
+    Ok(image::config(&containerd, config).await?.defaults.stop_signal)
+}
+
 /// What a container starts, by its record.
 ///
 /// # Errors

@@ -220,6 +220,9 @@ pub struct Defaults {
     /// Working directory; empty for `/`.
     #[serde(deserialize_with = "json::or_default")]
     pub working_dir: String,
+    /// Name or number of the signal that asks it to end; empty for SIGTERM.
+    #[serde(deserialize_with = "json::or_default")]
+    pub stop_signal: String,
 }
 
 impl ImageConfig {

@@ -198,6 +198,7 @@ mod tests {
 
     use super::*;
     use crate::diagnostic::Code;
+    use crate::policy::{Action, Reevaluate};
 
     const TRUST: &str = r#"
         [[key]]
@@ -489,7 +490,7 @@ mod tests {
           |
         5 | mood = "calm"
           | ^^^^ not a key of it
-         help: its keys are `name`, `match`, `mode`, `signature`, `provenance`, `vsa`, `sbom`, `vex`, `digest`, `runtime`, `filesystem` and `seccomp`
+         help: its keys are `name`, `match`, `mode`, `signature`, `provenance`, `vsa`, `sbom`, `vex`, `digest`, `runtime`, `filesystem`, `seccomp` and `reevaluate`
 
         error[unknown-key]: [[rule.signature]] has no key `keys`
          --> /etc/assay/policy.d/50.toml:8:1
@@ -677,6 +678,44 @@ mod tests {
         11 | levels = 1
            | ^^^^^^ not a key of it
          help: its keys are `mode`, `level`, `keep`, `exec`, `exec_annotation`, `unattested` and `unavailable`
+        "#);
+    }
+
+    #[test]
+    fn what_becomes_of_a_container_that_is_refused_while_it_runs_is_read() {
+        let read = |table: &str| {
+            let checked = check_files(&[("50.toml", &rule(&format!("{SIGNED}\n{table}")))]).unwrap();
+            checked.rules[0].reevaluate
+        };
+        let reevaluate = |action, grace| Reevaluate { action, grace };
+        assert_eq!(read(""), reevaluate(Action::Report, 30));
+        assert_eq!(read("[rule.reevaluate]\naction = 'stop'"), reevaluate(Action::Stop, 30));
+        assert_eq!(
+            read("[rule.reevaluate]\naction = 'freeze'\ngrace = '5m'"),
+            reevaluate(Action::Freeze, 300)
+        );
+        let wrong = "[rule.reevaluate]\naction = 'kill'\ngrace = '0s'\nafter = 1";
+        insta::assert_snapshot!(said(&rule(&format!("{SIGNED}\n{wrong}"))), @r#"
+        error[invalid-value]: `kill` is no value of `action`
+         --> /etc/assay/policy.d/50.toml:8:10
+          |
+        8 | action = 'kill'
+          |          ^^^^^^
+         help: one of: report, deny-exec, freeze, stop
+
+        error[invalid-time]: `0s` is no `grace`
+         --> /etc/assay/policy.d/50.toml:9:9
+          |
+        9 | grace = '0s'
+          |         ^^^^
+         help: weeks, days, hours, minutes or seconds: "90d", "12h", "1w 2d"
+
+        error[unknown-key]: [rule.reevaluate] has no key `after`
+          --> /etc/assay/policy.d/50.toml:10:1
+           |
+        10 | after = 1
+           | ^^^^^ not a key of it
+         help: its keys are `action` and `grace`
         "#);
     }
 

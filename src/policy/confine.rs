@@ -1,4 +1,5 @@
-//! What a rule takes away from a container that it allows: files, system calls, parts of its specification.
+//! What a rule takes away from a container that it allows: files, system calls, parts of its specification; and what
+//! becomes of one that it allows no more.
 
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +102,40 @@ pub struct Seccomp {
     /// Names of calls that are never allowed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
+}
+
+/// `[rule.reevaluate]`: what the agent does with a running container that would not be started any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reevaluate {
+    /// What it does.
+    pub action: Action,
+    /// How long after it was announced, in seconds.
+    pub grace: i64,
+}
+
+/// What the agent does with a container that would not be started any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// It says so.
+    #[default]
+    Report,
+    /// It lets no further process be started in it.
+    DenyExec,
+    /// It pauses all of its processes.
+    Freeze,
+    /// It ends it.
+    Stop,
+}
+
+impl Default for Reevaluate {
+    fn default() -> Self {
+        Self {
+            action: Action::default(),
+            grace: 30,
+        }
+    }
 }
 
 /// What `[rule.seccomp]` does.

@@ -811,6 +811,7 @@ mod tests {
             runtime: Runtime::default(),
             filesystem: Filesystem::default(),
             seccomp: crate::policy::Seccomp::default(),
+            reevaluate: crate::policy::Reevaluate::default(),
         }
     }
 
@@ -1707,6 +1708,7 @@ mod tests {
                 runtime: Runtime::default(),
                 filesystem: Filesystem::default(),
                 seccomp: crate::policy::Seccomp::default(),
+                reevaluate: crate::policy::Reevaluate::default(),
             })
     }
 

@@ -26,7 +26,10 @@ use crate::evidence::{Certifier, Denied, DeniedEntry, Question};
 use crate::trust::{Builder, BuilderSigner, Key, Root, SourceFile, TextPattern, TrustStore};
 
 pub use check::{Checked, check};
-pub use confine::{Filesystem, Incomplete, Level, Privileged, Runtime, Seccomp, SeccompMode, Unattested, Unavailable};
+pub use confine::{
+    Action, Filesystem, Incomplete, Level, Privileged, Reevaluate, Runtime, Seccomp, SeccompMode, Unattested,
+    Unavailable,
+};
 pub use evaluate::{Image, Outcome};
 pub use mirror::Mirror;
 pub use pattern::{ImageName, ImagePattern, InvalidPattern, NamespacePattern};
@@ -130,6 +133,9 @@ pub struct Rule {
     /// Which system calls it can make.
     #[serde(default, skip_serializing_if = "is_default")]
     pub seccomp: Seccomp,
+    /// What becomes of a running container that it would not start any more.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reevaluate: Reevaluate,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -30,6 +30,7 @@ const RULE_KEYS: &[&str] = &[
     "runtime",
     "filesystem",
     "seccomp",
+    "reevaluate",
 ];
 const MATCH_KEYS: &[&str] = &["image", "namespace", "containerd_namespace", "kind", "digest"];
 const DENY_KEYS: &[&str] = &["digest", "key", "identity", "email", "log"];
@@ -152,6 +153,7 @@ fn parse_rule<'s>(reader: &mut Reader<'s>, table: &mut Table<'s>) -> Option<Sour
     let runtime = confine::runtime(reader, table);
     let filesystem = confine::filesystem(reader, table);
     let seccomp = confine::seccomp(reader, table);
+    let reevaluate = confine::reevaluate(reader, table);
     let (name, r#match, mode) = (name?, r#match?, mode?);
     let name_at = reader.at(name.span());
     let rule = Rule {
@@ -163,6 +165,7 @@ fn parse_rule<'s>(reader: &mut Reader<'s>, table: &mut Table<'s>) -> Option<Sour
         runtime,
         filesystem,
         seccomp,
+        reevaluate,
     };
     match rule.mode {
         Mode::Enforce if !asks => diags::requires_nothing(reader, table, &rule),

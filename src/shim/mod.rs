@@ -4,6 +4,7 @@
 //! written in `task/` and `events` and go no further.
 
 pub mod admit;
+pub mod bar;
 pub mod bootstrap;
 pub mod bundle;
 pub mod child;

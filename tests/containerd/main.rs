@@ -10,6 +10,7 @@
 )]
 
 mod admission;
+mod agent;
 mod harness;
 
 mod checkpoint;

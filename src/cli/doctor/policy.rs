@@ -260,6 +260,9 @@ mod tests {
             reason: String::new(),
             fix: String::new(),
             audit: Vec::new(),
+            policy: true,
+            span: crate::verify::Span::default(),
+            reevaluate: crate::policy::Reevaluate::default(),
         }
     }
 

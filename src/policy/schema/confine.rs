@@ -1,10 +1,10 @@
-//! `[rule.runtime]`, `[rule.filesystem]` and `[rule.seccomp]`.
+//! `[rule.runtime]`, `[rule.filesystem]`, `[rule.seccomp]` and `[rule.reevaluate]`.
 
 use toml::Spanned;
 
 use super::super::{
-    Filesystem, Incomplete, Level, Mode, Privileged, Restart, Runtime, Seccomp, SeccompMode, Unattested, Unavailable,
-    diags,
+    Action, Filesystem, Incomplete, Level, Mode, Privileged, Reevaluate, Restart, Runtime, Seccomp, SeccompMode,
+    Unattested, Unavailable, diags,
 };
 use super::MODES;
 use crate::diagnostic::strict::{Reader, Table};
@@ -29,6 +29,8 @@ const FILESYSTEM_KEYS: &[&str] = &[
 
 const SECCOMP_KEYS: &[&str] = &["mode", "incomplete", "privileged", "allow", "deny"];
 
+const REEVALUATE_KEYS: &[&str] = &["action", "grace"];
+
 const RESTARTS: &[(&str, Restart)] = &[("refuse", Restart::Refuse), ("allow", Restart::Allow)];
 const USERS: &[(&str, bool)] = &[("non-root", true), ("any", false)];
 const LEVELS: &[(&str, Level)] = &[
@@ -45,6 +47,13 @@ const SECCOMP_MODES: &[(&str, SeccompMode)] = &[
 ];
 const INCOMPLETE: &[(&str, Incomplete)] = &[("fallback", Incomplete::Fallback), ("refuse", Incomplete::Refuse)];
 const PRIVILEGED: &[(&str, Privileged)] = &[("derived", Privileged::Derived), ("unconfined", Privileged::Unconfined)];
+
+const ACTIONS: &[(&str, Action)] = &[
+    ("report", Action::Report),
+    ("deny-exec", Action::DenyExec),
+    ("freeze", Action::Freeze),
+    ("stop", Action::Stop),
+];
 
 /// Longest path or pattern of a path, in bytes, as in Linux.
 const MAX_PATH: usize = 4096;
@@ -129,6 +138,23 @@ pub(super) fn seccomp<'s>(reader: &mut Reader<'s>, rule: &mut Table<'s>) -> Secc
         allow,
         deny,
     }
+}
+
+pub(super) fn reevaluate<'s>(reader: &mut Reader<'s>, rule: &mut Table<'s>) -> Reevaluate {
+    let default = Reevaluate::default();
+    let Some(mut table) = reader.table(rule, "reevaluate", "[rule.reevaluate]") else {
+        return default;
+    };
+    if table.is_empty() {
+        let help = "write action = \"report\", or remove its header";
+        diags::empty_table(reader, &table, "[rule.reevaluate]", help);
+    }
+    let reevaluate = Reevaluate {
+        action: reader.choice(&mut table, "action", ACTIONS).unwrap_or_default(),
+        grace: reader.age(&mut table, "grace").unwrap_or(default.grace),
+    };
+    reader.finish(&table, REEVALUATE_KEYS, &[]);
+    reevaluate
 }
 
 /// Names of system calls of some machine, none of which is among `other`.

@@ -22,7 +22,7 @@ use crate::shim::io::{Pending, Stdio};
 use crate::shim::options::Options;
 use crate::shim::process::Process;
 use crate::shim::watch::{Watched, Watcher};
-use crate::shim::{config, edit, events, mount, program};
+use crate::shim::{bar, config, edit, events, mount, program};
 use crate::view::View;
 
 impl Tasks {
@@ -87,6 +87,7 @@ impl Tasks {
             Arc::clone(&self.services),
         ));
 
+        container.barred_at(bar::path(&config.run, &self.services.namespace, &container.id));
         let rootfs = Mounted::new(&mounts, decision.view.as_ref(), bundle::rootfs(&container.bundle))?;
         if let (Some(_), Some(rule)) = (decision.view, decision.rule) {
             container.narrowed_by(rule);

@@ -29,6 +29,9 @@ impl Tasks {
             }
             _ => return Err(Error::Precondition(format!("container {} does not run", container.id))),
         }
+        if let Some(reason) = container.barred() {
+            return Err(Error::Barred(reason));
+        }
         let stdio = Stdio {
             stdin: request.stdin,
             stdout: request.stdout,

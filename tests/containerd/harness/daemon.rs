@@ -12,6 +12,7 @@ use std::time::Duration;
 use std::{env, fmt, process};
 
 use assay::admission::Decision;
+use assay::admission::again::Reevaluation;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::Client;
@@ -282,8 +283,18 @@ impl Daemon {
     pub fn decisions(&self, container: &str) -> Vec<Decision> {
         let log = fs::read_to_string(self.state().join("decisions.jsonl")).unwrap_or_default();
         log.lines()
+            .filter(|line| serde_json::from_str::<Reevaluation>(line).is_err())
             .map(|line| serde_json::from_str::<Decision>(line).expect("a line that is not a decision"))
             .filter(|decision| decision.container == container)
+            .collect()
+    }
+
+    /// What became of a container that was judged again, latest last.
+    pub fn reevaluations(&self, container: &str) -> Vec<Reevaluation> {
+        let log = fs::read_to_string(self.state().join("decisions.jsonl")).unwrap_or_default();
+        log.lines()
+            .filter_map(|line| serde_json::from_str::<Reevaluation>(line).ok())
+            .filter(|record| record.container == container)
             .collect()
     }
 
