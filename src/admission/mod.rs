@@ -47,7 +47,7 @@ use crate::view::View;
 
 pub use crate::identity::{Image, Mount};
 pub use analysis::{Analysis, Route, Step};
-pub use broker::{Looked, Recheck, Subject, admit, look, recheck, reject, verify};
+pub use broker::{Looked, Recheck, Subject, admit, look, processes, recheck, reject, verify};
 pub use filter::Syscalls;
 pub use log::LOG;
 pub use needs::{Accounted, Counts, Elf, Needs, Unlisted};

@@ -341,6 +341,15 @@ pub async fn defaults(socket: &str, namespace: &str, image: &Image) -> Result<Wo
     })
 }
 
+/// The processes of a container that runs, as the node numbers them.
+///
+/// # Errors
+/// No such container, or one that does not run.
+pub async fn processes(socket: &str, namespace: &str, container: &str) -> Result<Vec<u32>, Fault> {
+    let containerd = Containerd::connect(socket, namespace).await?;
+    containerd.processes(container).await
+}
+
 /// What a container starts, by its record.
 ///
 /// # Errors
