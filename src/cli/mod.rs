@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod evidence;
 pub mod explain;
 pub mod generate;
+mod page;
 pub mod policy;
 pub mod report;
 pub mod rollout;

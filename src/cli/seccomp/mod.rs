@@ -1,11 +1,13 @@
 //! `assay seccomp`: which system calls containers can make, and why.
 
 mod base;
+pub(in crate::cli) mod cves;
 mod diff;
 mod explain;
 mod lint;
 mod merge;
 mod operand;
+mod page;
 mod record;
 mod show;
 mod suggest;
