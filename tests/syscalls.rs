@@ -504,11 +504,17 @@ fn adding_an_object_never_removes_a_call() {
     }
 }
 
-/// A 64-bit Arm program of a few instructions: headers, one segment, code.
+/// A 64-bit Arm program of a few instructions.
 fn arm(code: &[u32]) -> Vec<u8> {
-    let size = 0x78 + code.len() as u64 * 4;
+    let code: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
+    program(183, &code)
+}
+
+/// A program: headers, one segment, code, which is entered at its beginning.
+fn program(machine: u16, code: &[u8]) -> Vec<u8> {
+    let size = 0x78 + code.len() as u64;
     let mut file = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    file.extend([2u16, 183].iter().flat_map(|half| half.to_le_bytes()));
+    file.extend([2u16, machine].iter().flat_map(|half| half.to_le_bytes()));
     file.extend(1u32.to_le_bytes());
     file.extend([0x40_0078u64, 0x40, 0].iter().flat_map(|word| word.to_le_bytes()));
     file.extend(0u32.to_le_bytes());
@@ -519,7 +525,7 @@ fn arm(code: &[u32]) -> Vec<u8> {
             .iter()
             .flat_map(|word| word.to_le_bytes()),
     );
-    file.extend(code.iter().flat_map(|word| word.to_le_bytes()));
+    file.extend(code);
     file
 }
 
@@ -548,6 +554,65 @@ fn arm_programs_are_understood_as_well() {
     let names: Vec<_> = own.map(|(number, _)| name(Machine::Aarch64, *number)).collect();
     assert_eq!(names, [Some("sync_file_range"), Some("exit")]);
     assert_eq!(calls.unknown, []);
+}
+
+/// Code made to cost more than it looks: each kind ends at a limit that counts what has to be done, never at a clock, so
+/// that the same file gets the same answer everywhere.
+#[test]
+fn code_that_costs_too_much_ends_at_a_limit_with_a_name() {
+    // Calls of the next instruction, addresses of instructions, entries into the kernel.
+    let refused = [
+        ([0xe8, 0, 0, 0, 0].repeat((6 << 20) + 2), "references"),
+        (
+            [0x48, 0x8d, 0x05, 0xf9, 0xff, 0xff, 0xff].repeat((1 << 19) + 2),
+            "functions",
+        ),
+        ([0x0f, 0x05].repeat((1 << 14) + 1), "places that enter the kernel"),
+    ];
+    for (code, limit) in refused {
+        let error = summarise(&program(62, &code)).unwrap_err().to_string();
+        assert!(error.contains(limit), "{limit}: {error}");
+    }
+}
+
+#[test]
+fn a_number_that_too_many_ways_lead_to_is_not_known() {
+    // A million jumps to the one instruction behind them.
+    const JUMPS: i32 = 1 << 20;
+    let mut code: Vec<u8> = Vec::new();
+    for jump in 0..JUMPS {
+        code.extend([0x0f, 0x84]);
+        code.extend(((JUMPS - jump - 1) * 6).to_le_bytes());
+    }
+    code.extend([0x0f, 0x05, 0xc3]);
+    let summary = summarise(&program(62, &code)).unwrap();
+    assert_eq!(summary.sites.len(), 1);
+    assert_eq!(summary.sites[0].slice.unknown, [(0, Why::TooComplex)]);
+    let calls = close(&[Object {
+        path: "program",
+        summary: &summary,
+        role: Role::Program,
+    }]);
+    assert_eq!(calls.unknown.len(), 1, "the calls are not said to be all");
+}
+
+/// A large interpreter is one function with a table and thousands of jumps through it.
+#[test]
+fn jumps_through_one_table_are_followed_at_the_cost_of_one() {
+    let source = r#"__asm__(
+        ".globl _start\n .type _start, @function\n"
+        "_start: mov $39, %eax\n first: lea table(%rip), %rdx\n"
+        "jumps: .rept 2600\n add %rcx, %rdx\n jmp *%rdx\n .endr\n"
+        "last: syscall\n ud2\n .size _start, . - _start\n"
+        ".section .rodata\n .balign 4\n table:\n"
+        ".rept 2600\n .long jumps - table + (. - table) / 4 * 5\n .endr\n .long last - table\n");"#;
+    let built = build("gcc", &["-nostdlib", "-static-pie"], "c", source);
+    let summary = summarise(&std::fs::read(&built.path).unwrap()).unwrap();
+    let [site] = &summary.sites[..] else {
+        panic!("{:?}", summary.sites)
+    };
+    let numbers: BTreeSet<u32> = site.slice.numbers.iter().map(|(number, _)| *number).collect();
+    assert_eq!((numbers, &site.slice.unknown[..]), (BTreeSet::from([39]), &[][..]));
 }
 
 fn bounded(bytes: &[u8]) -> Duration {

@@ -251,6 +251,17 @@ pub struct Looked {
     pub calls: Option<filter::Shown>,
 }
 
+/// The processes of a container that runs, as the node numbers them.
+///
+/// # Errors
+/// In words, with what to do next.
+pub fn processes(containerd: &str, namespace: &str, container: &str) -> Result<Vec<u32>, (String, String)> {
+    let started = Instant::now();
+    let asked = identity::processes(containerd, namespace, container);
+    block_on(started + LOOK_TIME, started, asked)
+        .map_err(|obstacle| (printable(&obstacle.to_string()).into_owned(), obstacle.fix()))
+}
+
 /// Finds out what a container, or one of an image that nobody changes anything about, needs of its image: by the SBOM on
 /// which its verdict rests, else by the package databases in the image. The decision says how it was judged; a refusal
 /// does not keep anybody from looking.

@@ -48,7 +48,9 @@ use crate::view::View;
 
 pub use crate::identity::{Image, Mount};
 pub use analysis::{Analysis, Route, Step};
-pub use broker::{Expected, Looked, Recheck, Subject, Unprepared, admit, look, prepare, recheck, reject, verify};
+pub use broker::{
+    Expected, Looked, Recheck, Subject, Unprepared, admit, look, prepare, processes, recheck, reject, verify,
+};
 pub use filter::Syscalls;
 pub use log::LOG;
 pub use needs::{Accounted, Counts, Elf, Needs, Unlisted};

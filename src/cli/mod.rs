@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod evidence;
 pub mod explain;
 pub mod generate;
+mod page;
 pub mod policy;
 pub mod prepare;
 pub mod report;

@@ -76,6 +76,11 @@ impl Of {
 }
 
 impl At {
+    /// containerd's namespace.
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// The question about an image or a container.
     pub(super) fn subject<'a>(&'a self, name: &'a str) -> Subject<'a> {
         Subject {

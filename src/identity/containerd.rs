@@ -7,8 +7,9 @@ use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::images_client::ImagesClient;
 use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
 use containerd_client::services::v1::snapshots::{MountsRequest, StatSnapshotRequest};
+use containerd_client::services::v1::tasks_client::TasksClient;
 use containerd_client::services::v1::{
-    Container, GetContainerRequest, GetImageRequest, ListContentRequest, ReadContentRequest,
+    Container, GetContainerRequest, GetImageRequest, ListContentRequest, ListPidsRequest, ReadContentRequest,
 };
 use containerd_client::types::Descriptor;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -156,6 +157,21 @@ impl Containerd {
         match ContainersClient::new(self.channel.clone()).get(request).await {
             Ok(answer) => Ok(answer.into_inner().container),
             Err(status) => self.failed("Containers.Get", &status).map_or(Ok(None), Err),
+        }
+    }
+
+    /// The processes of a container that runs.
+    pub(super) async fn processes(&self, id: &str) -> Result<Vec<u32>, Fault> {
+        let container_id = id.to_owned();
+        let request = self.request(ListPidsRequest { container_id });
+        match TasksClient::new(self.channel.clone()).list_pids(request).await {
+            Ok(answer) => Ok(answer
+                .into_inner()
+                .processes
+                .iter()
+                .map(|process| process.pid)
+                .collect()),
+            Err(status) => Err(self.fault("Tasks.ListPids", &status)),
         }
     }
 

@@ -351,6 +351,15 @@ pub async fn stop_signal(socket: &str, namespace: &str, config: Digest) -> Resul
     Ok(image::config(&containerd, config).await?.defaults.stop_signal)
 }
 
+/// The processes of a container that runs, as the node numbers them.
+///
+/// # Errors
+/// No such container, or one that does not run.
+pub async fn processes(socket: &str, namespace: &str, container: &str) -> Result<Vec<u32>, Fault> {
+    let containerd = Containerd::connect(socket, namespace).await?;
+    containerd.processes(container).await
+}
+
 /// What a container starts, by its record.
 ///
 /// # Errors

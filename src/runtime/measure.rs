@@ -6,17 +6,17 @@
 //! filter to where a program is started, each call of the process and its threads is noted. A runtime in Go makes some
 //! calls only when its scheduler or collector happens to run then, so this is done several times.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::trace::{Event, Trace};
 use crate::syscalls::{self, Machine};
 
 /// How often each way is measured.
@@ -97,7 +97,7 @@ pub fn measure(runtime: &Path) -> Result<Measured, MeasureError> {
 /// One container: created, entered, started.
 fn once(runtime: &Path, round: usize, no_new_privileges: bool, user: u32) -> Result<BTreeSet<String>, MeasureError> {
     let bundle = Bundle::new(runtime, round, no_new_privileges, user)?;
-    let mut tracer = Tracer::default();
+    let mut tracer = Tracer::new();
     let id = bundle.id.as_str();
     let folder = bundle.folder.display().to_string();
     tracer.run(bundle.command(&["create", "--bundle", &folder, id]))?;
@@ -236,62 +236,48 @@ fn program_of_one_call() -> Vec<u8> {
 }
 
 /// Follows processes and notes what those with a filter call until they start a program.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Tracer {
-    /// Process of each traced thread.
-    threads: HashMap<i32, i32>,
+    trace: Trace,
     /// Processes with a filter that have not started a program yet.
     filtered: HashSet<i32>,
     /// What they called.
     calls: BTreeSet<u32>,
     /// How many have started one.
     started: usize,
-    /// Call that each thread is in, if it is one that can load a filter.
-    loading: HashMap<i32, bool>,
-    /// How each traced process ended.
-    ended: BTreeMap<i32, i32>,
+    /// Threads that are in a call which can load a filter.
+    loading: HashSet<i32>,
 }
 
-const SYSCALL_STOP: i32 = libc::SIGTRAP | 0x80;
-const OPTIONS: i32 = libc::PTRACE_O_TRACESYSGOOD
-    | libc::PTRACE_O_TRACEFORK
-    | libc::PTRACE_O_TRACEVFORK
-    | libc::PTRACE_O_TRACECLONE
-    | libc::PTRACE_O_TRACEEXEC
-    | libc::PTRACE_O_EXITKILL;
-
 impl Tracer {
+    fn new() -> Self {
+        Self {
+            trace: Trace::holding(),
+            filtered: HashSet::new(),
+            calls: BTreeSet::new(),
+            started: 0,
+            loading: HashSet::new(),
+        }
+    }
+
     /// Runs a command of the runtime to its end. Processes that it leaves behind stay traced.
     fn run(&mut self, mut command: Command) -> Result<(), MeasureError> {
         let shown = format!("{command:?}");
         let said = tempfile_for_output().map_err(system("make a file in memory"))?;
         let copy = said.try_clone().map_err(system("make a file in memory"))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(copy);
-        // SAFETY: between fork and exec only one system call is made, which touches no memory.
-        unsafe {
-            command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            });
-        }
-        // The tracer's own wait collects it.
-        let child = command.spawn().map_err(system("start the OCI runtime"))?;
-        let pid = child.id().cast_signed();
-        self.threads.insert(pid, pid);
+        let process = self
+            .trace
+            .start(&mut command)
+            .map_err(system("start the OCI runtime"))?;
         let deadline = Instant::now() + PATIENCE;
-        while !self.ended.contains_key(&pid) {
-            if Instant::now() > deadline {
-                self.kill();
-                return Err(MeasureError::Late(shown));
-            }
-            if !self.step()? {
-                std::thread::sleep(GLANCE);
-            }
+        while self.trace.ended(process).is_none() {
+            self.step(deadline, &shown)?;
         }
-        match self.ended.get(&pid).copied().unwrap_or_default() {
+        match self.trace.ended(process).unwrap_or_default() {
             0 => Ok(()),
             status => {
-                self.kill();
+                self.trace.kill();
                 Err(MeasureError::Runtime {
                     command: shown,
                     status,
@@ -304,138 +290,59 @@ impl Tracer {
     /// Waits until every traced process has ended.
     fn finish(&mut self) -> Result<(), MeasureError> {
         let deadline = Instant::now() + PATIENCE;
-        while !self.threads.is_empty() {
-            if Instant::now() > deadline {
-                self.kill();
-                return Err(MeasureError::Late("the container".to_owned()));
-            }
-            if !self.step()? {
-                std::thread::sleep(GLANCE);
-            }
+        while !self.trace.is_empty() {
+            self.step(deadline, "the container")?;
         }
         Ok(())
     }
 
-    fn kill(&self) {
-        for pid in self.threads.keys() {
-            // SAFETY: takes numbers; a thread that is traced cannot be another one by now.
-            unsafe { libc::kill(*pid, libc::SIGKILL) };
-        }
-    }
-
     /// Handles one stop of one thread, if there is one.
-    fn step(&mut self) -> Result<bool, MeasureError> {
-        let mut status = 0;
-        // SAFETY: the status lives through the call.
-        let thread = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD | libc::WNOHANG) };
-        if thread == 0 {
-            return Ok(false);
+    fn step(&mut self, deadline: Instant, what: &str) -> Result<(), MeasureError> {
+        if Instant::now() > deadline {
+            self.trace.kill();
+            return Err(MeasureError::Late(what.to_owned()));
         }
-        if thread < 0 {
-            let error = io::Error::last_os_error();
-            if error.raw_os_error() == Some(libc::ECHILD) {
-                self.threads.clear();
-                return Ok(true);
-            }
-            return Err(MeasureError::System("wait for the OCI runtime", error));
-        }
-        if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
-            self.threads.remove(&thread);
-            let status = if libc::WIFEXITED(status) {
-                libc::WEXITSTATUS(status)
-            } else {
-                128 + libc::WTERMSIG(status)
-            };
-            self.ended.insert(thread, status);
-            return Ok(true);
-        }
-        if !libc::WIFSTOPPED(status) {
-            return Ok(true);
-        }
-        let signal = libc::WSTOPSIG(status);
-        let event = status >> 16;
-        let mut delivered = 0;
-        let is_new = !self.threads.contains_key(&thread);
-        let process = *self.threads.entry(thread).or_insert_with(|| process_of(thread));
-        if signal == SYSCALL_STOP {
-            self.call(thread, process);
-        } else if event == libc::PTRACE_EVENT_EXEC {
-            // Its other threads are gone, and it has the first one's number.
-            self.threads.retain(|other, of| *of != process || *other == thread);
-        } else if event != 0 {
-            let child = message(thread);
-            let of = process_of(child);
-            self.threads.insert(child, of);
-            if self.filtered.contains(&process) {
-                self.filtered.insert(of);
-            }
-        } else if signal == libc::SIGTRAP && self.is_first(thread) {
-            // It was started by this process, and stops at its program.
-            // SAFETY: takes numbers.
-            unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, thread, 0, OPTIONS) };
-        } else if signal != libc::SIGSTOP || !(is_new || self.is_first(thread)) {
-            delivered = signal;
-        }
-        // SAFETY: takes numbers. A thread that was killed meanwhile is waited for next.
-        unsafe { libc::ptrace(libc::PTRACE_SYSCALL, thread, 0, delivered) };
-        Ok(true)
-    }
-
-    /// Whether a thread was never seen in a call.
-    fn is_first(&self, thread: i32) -> bool {
-        !self.loading.contains_key(&thread)
-    }
-
-    fn call(&mut self, thread: i32, process: i32) {
-        // SAFETY: a structure of numbers, for which all zeroes are a value.
-        let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
-        let size = size_of::<libc::ptrace_syscall_info>();
-        // SAFETY: the structure lives through the call and has the size that is passed.
-        let got = unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, thread, size, &raw mut info) };
-        if got <= 0 {
-            return;
-        }
-        if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
-            // SAFETY: this is what the kernel fills for this kind of stop.
-            let entry = unsafe { info.u.entry };
-            let is = |call: libc::c_long| i64::try_from(entry.nr) == Ok(call);
-            let loads = (is(libc::SYS_seccomp) && entry.args[0] == u64::from(libc::SECCOMP_SET_MODE_FILTER))
-                || (is(libc::SYS_prctl)
-                    && entry.args[0] == u64::from(libc::PR_SET_SECCOMP.unsigned_abs())
-                    && entry.args[1] == u64::from(libc::SECCOMP_MODE_FILTER));
-            self.loading.insert(thread, loads);
-            if self.filtered.contains(&process) {
-                self.calls.extend(u32::try_from(entry.nr));
-                if is(libc::SYS_execve) || is(libc::SYS_execveat) {
-                    self.filtered.remove(&process);
-                    self.started += 1;
+        match self.trace.step().map_err(system("wait for the OCI runtime"))? {
+            None => std::thread::sleep(GLANCE),
+            Some(Event::New { process, of }) => {
+                if self.filtered.contains(&process) {
+                    self.filtered.insert(of);
                 }
             }
-        } else if info.op == libc::PTRACE_SYSCALL_INFO_EXIT && self.loading.insert(thread, false) == Some(true) {
-            // SAFETY: as above.
-            let exit = unsafe { info.u.exit };
-            if exit.sval == 0 {
-                self.filtered.insert(process);
+            Some(Event::Call {
+                thread,
+                process,
+                number,
+                arguments,
+                ..
+            }) => self.call(thread, process, number, arguments),
+            Some(Event::Return { thread, process, value }) => {
+                if self.loading.remove(&thread) && value == 0 {
+                    self.filtered.insert(process);
+                }
+            }
+            Some(Event::Other) => {}
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, thread: i32, process: i32, number: u64, arguments: [u64; 6]) {
+        let is = |call: libc::c_long| i64::try_from(number) == Ok(call);
+        let loads = (is(libc::SYS_seccomp) && arguments[0] == u64::from(libc::SECCOMP_SET_MODE_FILTER))
+            || (is(libc::SYS_prctl)
+                && arguments[0] == u64::from(libc::PR_SET_SECCOMP.unsigned_abs())
+                && arguments[1] == u64::from(libc::SECCOMP_MODE_FILTER));
+        if loads {
+            self.loading.insert(thread);
+        }
+        if self.filtered.contains(&process) {
+            self.calls.extend(u32::try_from(number));
+            if is(libc::SYS_execve) || is(libc::SYS_execveat) {
+                self.filtered.remove(&process);
+                self.started += 1;
             }
         }
     }
-}
-
-/// The number that comes with an event: that of a new thread.
-fn message(thread: i32) -> i32 {
-    let mut message: libc::c_ulong = 0;
-    // SAFETY: the number lives through the call.
-    unsafe { libc::ptrace(libc::PTRACE_GETEVENTMSG, thread, 0, &raw mut message) };
-    i32::try_from(message).unwrap_or_default()
-}
-
-/// The process that a thread belongs to.
-fn process_of(thread: i32) -> i32 {
-    let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
-        .unwrap_or(thread)
 }
 
 fn tempfile_for_output() -> io::Result<fs::File> {

@@ -2,10 +2,12 @@
 //!
 //! This file runs no process: the resident shim runs these commands asynchronously, the short-lived `delete`
 //! synchronously, and both build them here. What a runtime needs of the kernel itself is in `base`, and `measure` finds it
-//! out.
+//! out; `record` notes what any program calls.
 
 mod base;
 mod measure;
+mod record;
+mod trace;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -17,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use base::{Base, base, keep, known, measured};
 pub use measure::{MeasureError, Measured, measure};
+pub use record::{Recorder, Recording, Wake};
 
 /// Where runc-compatible runtimes keep their state unless the `Root` option says otherwise.
 const DEFAULT_ROOT: &str = "/run/containerd/runc";

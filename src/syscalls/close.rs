@@ -5,13 +5,22 @@
 //! Pointers come from code that computes them, which makes their target live when that code is, or from data, where
 //! every one is live. A number counts when the function that sets it is live, and it cannot reach the site otherwise.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use super::facts::Facts;
 use super::link::{Function, Scope};
 use super::name;
 use super::slice::{Place, Why};
-use super::summary::{LOOKUPS, Reach, Summary, hash};
+use super::summary::{LOOKUPS, Reach, Site, Summary, hash};
+
+/// Most entries of slices that are looked at for the sites of all objects.
+const MAX_ENTRIES: usize = 4 << 20;
+/// Most places whose number is not known that are listed.
+const MAX_UNKNOWN: usize = 1 << 12;
+/// How far explanations are followed: references between functions, and functions of paths, which count as many.
+const MAX_EXPLAINED: usize = 16 << 20;
+const STEP: usize = 16;
 
 /// What a file is to the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -144,6 +153,12 @@ struct Closure<'a> {
     withheld: Vec<(Function, Option<u32>, bool)>,
     /// Places in which functions take the number of a call from a caller.
     wrappers: HashMap<Function, Vec<Place>>,
+    /// Objects, their imports and the places of these whose numbers were searched for.
+    feeds: HashSet<(usize, u32, Place)>,
+    /// How many more entries of slices are looked at.
+    entries: usize,
+    /// How much further explanations are followed.
+    explained: Cell<usize>,
 }
 
 impl<'a> Closure<'a> {
@@ -162,6 +177,11 @@ impl<'a> Closure<'a> {
             for (function, place) in sites.chain(feeds).flat_map(|slice| &slice.open) {
                 wrappers.entry((index, *function)).or_default().push(*place);
             }
+        }
+        let mut feeds = HashSet::new();
+        for (index, object) in objects.iter().enumerate() {
+            let fed = object.summary.feeds.iter();
+            feeds.extend(fed.map(|feed| (index, feed.import, argument(object.summary, feed.argument))));
         }
         let mut cuts = HashMap::new();
         for (index, object) in objects.iter().enumerate() {
@@ -188,6 +208,9 @@ impl<'a> Closure<'a> {
             cuts,
             withheld: Vec::new(),
             wrappers,
+            feeds,
+            entries: MAX_ENTRIES,
+            explained: Cell::new(MAX_EXPLAINED),
         }
     }
 
@@ -396,16 +419,9 @@ impl<'a> Closure<'a> {
         let Some(places) = self.wrappers.get(&target) else {
             return true;
         };
-        let Some(object) = self.objects.get(object) else {
-            return false;
-        };
-        places.iter().all(|place| {
-            object
-                .summary
-                .feeds
-                .iter()
-                .any(|feed| feed.import == import && argument(object.summary, feed.argument) == *place)
-        })
+        places
+            .iter()
+            .all(|place| self.feeds.contains(&(object, import, *place)))
     }
 
     fn calls(mut self) -> Calls {
@@ -426,7 +442,7 @@ impl<'a> Closure<'a> {
         for (index, object) in self.objects.iter().enumerate() {
             for site in &object.summary.sites {
                 if self.is_live((index, site.function)) {
-                    self.site(index, site.function, site.address, &fed, &mut calls);
+                    self.site(index, site, &fed, &mut calls);
                 }
             }
         }
@@ -455,49 +471,54 @@ impl<'a> Closure<'a> {
     }
 
     fn site(
-        &self,
+        &mut self,
         index: usize,
-        function: u32,
-        address: u32,
+        from: &Site,
         fed: &HashMap<(Function, Place), Vec<(usize, usize)>>,
         calls: &mut Calls,
     ) {
         let Some(object) = self.objects.get(index) else { return };
         let machine = object.summary.machine;
+        let function = from.function;
         let end = (index, function);
-        let site = object.summary.base + u64::from(address);
-        let Some(own) = object
-            .summary
-            .sites
-            .iter()
-            .find(|site| site.address == address)
-            .map(|site| &site.slice)
-        else {
-            return;
-        };
+        let site = object.summary.base + u64::from(from.address);
+        let own = &from.slice;
         let mut slices = vec![(index, own)];
         let mut seen: HashSet<(Function, Place)> = HashSet::new();
         let mut reasons: BTreeSet<(Function, Why)> = BTreeSet::new();
         while let Some((holder, slice)) = slices.pop() {
+            let entries = 1 + slice.numbers.len() + slice.unknown.len() + slice.open.len();
+            let Some(left) = self.entries.checked_sub(entries) else {
+                self.entries = 0;
+                // No fact says anything about what was not looked at.
+                calls.unknown.push(UnknownSite {
+                    object: index,
+                    function: object.summary.name(function),
+                    address: site,
+                    why: Why::TooComplex,
+                    path: Vec::new(),
+                });
+                break;
+            };
+            self.entries = left;
             for (number, at) in &slice.numbers {
                 // A number that no system call has is refused by the kernel itself.
                 if name::name(machine, *number).is_none() || !self.is_live((holder, *at)) {
                     continue;
                 }
-                let path = || self.path((holder, *at), end);
-                let shorter = calls
-                    .calls
-                    .get(number)
-                    .is_none_or(|known| known.steps.len() > path().len());
-                if shorter {
-                    calls.calls.insert(
-                        *number,
-                        Path {
-                            steps: path(),
-                            site,
-                            fact: None,
-                        },
-                    );
+                let known = calls.calls.get(number).map(|known| known.steps.len());
+                // No path is shorter than one function.
+                if known.is_some_and(|known| known <= 1 || self.explained.get() == 0) {
+                    continue;
+                }
+                let steps = self.path((holder, *at), end);
+                if known.is_none_or(|known| known > steps.len() && self.explained.get() > 0) {
+                    let path = Path {
+                        steps,
+                        site,
+                        fact: None,
+                    };
+                    calls.calls.insert(*number, path);
                 }
             }
             for (at, why) in &slice.unknown {
@@ -517,7 +538,8 @@ impl<'a> Closure<'a> {
                 if opaque {
                     reasons.insert((target, Why::Caller));
                 }
-                for (feeder, feed) in fed.get(&(target, *place)).into_iter().flatten() {
+                let feeders = fed.get(&(target, *place)).into_iter().flatten();
+                for (feeder, feed) in feeders.take(self.entries.saturating_add(1)) {
                     let feed = self
                         .objects
                         .get(*feeder)
@@ -550,6 +572,9 @@ impl<'a> Closure<'a> {
                 }
                 continue;
             }
+            if calls.unknown.len() >= MAX_UNKNOWN {
+                continue;
+            }
             calls.unknown.push(UnknownSite {
                 object: index,
                 function: object.summary.name(function),
@@ -570,11 +595,19 @@ impl<'a> Closure<'a> {
         })
     }
 
-    /// The shortest way from outside to the function that sets a number, and on to the one that has the site.
+    /// Whether an explanation may go on, at a price.
+    fn may_explain(&self, price: usize) -> bool {
+        let left = self.explained.get().checked_sub(price);
+        self.explained.set(left.unwrap_or_default());
+        left.is_some()
+    }
+
+    /// The shortest way from outside to the function that sets a number, and on to the one that has the site;
+    /// only its end once [`MAX_EXPLAINED`] is reached.
     fn path(&self, via: Function, site: Function) -> Vec<Step> {
         let mut steps = Vec::new();
         let mut at = Some(self.node(via));
-        while let Some(node) = at {
+        while let Some(node) = at.filter(|_| self.may_explain(STEP)) {
             steps.extend(self.step(self.function(node)));
             at = self
                 .nodes
@@ -604,7 +637,7 @@ impl<'a> Closure<'a> {
             };
             let count = u32::try_from(object.summary.functions.len()).unwrap_or(u32::MAX);
             for edge in object.summary.edges_of(function) {
-                if edge.reach == Reach::Taken {
+                if edge.reach == Reach::Taken || !self.may_explain(1) {
                     continue;
                 }
                 let targets = match edge.to.checked_sub(count) {
@@ -623,6 +656,7 @@ impl<'a> Closure<'a> {
         let mut steps = Vec::new();
         let mut at = end;
         while at != start {
+            self.may_explain(STEP);
             steps.extend(self.step(self.function(at)));
             match parents.get(&at) {
                 Some(parent) => at = *parent,

@@ -4,17 +4,26 @@
 //! which only a jump table or the unwinder reaches are seen. Bytes outside of them are code only where control flow
 //! leads: tables among the code of hand-written assembly would decode as anything.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use super::Error;
 use super::elf::{Elf, Written};
 use super::slice::Step;
 use super::unwind::Frame;
 
-/// Most instructions that are decoded in one file.
+/// Most instructions that are decoded in one file. LLVM as one library has 25 million.
 const MAX_INSTRUCTIONS: u32 = 32 << 20;
-/// Most references of the instructions of one file.
+/// Most references of the instructions of one file, and most of its instructions that are padding. A Go program of
+/// 120 megabytes has 4 million.
 const MAX_EVENTS: usize = 6 << 20;
-/// Most functions of one file.
-const MAX_STARTS: usize = 1 << 20;
+/// Most functions of one file. LLVM has 160 thousand.
+const MAX_STARTS: usize = 3 << 17;
+/// Most places where one file enters the kernel.
+const MAX_SITES: usize = 1 << 14;
+/// Most that is read to find out where jumps through tables, and words that may be addresses, lead: references sorted,
+/// bytes searched, entries read.
+const MAX_SEARCHED: u32 = 16 << 20;
 /// Most entries of a jump table.
 const MAX_TABLE: u32 = 4096;
 /// Most functions with jump tables and without bounds.
@@ -324,6 +333,8 @@ pub(super) fn decode(elf: &Elf<'_>, decoder: &mut dyn Decode, seeds: Seeds) -> R
         pending: Vec::new(),
         seen: 0,
         left: MAX_INSTRUCTIONS,
+        searched: MAX_SEARCHED,
+        sites: 0,
         extra: MAX_UNBOUNDED,
         padding: Vec::new(),
     };
@@ -346,6 +357,7 @@ pub(super) fn decode(elf: &Elf<'_>, decoder: &mut dyn Decode, seeds: Seeds) -> R
                 .filter(|event| event.kind == Kind::Word)
                 .map(|event| event.target),
         );
+        scan.search(words.len())?;
         words.sort_unstable();
         words.dedup();
         let before = scan.found.len();
@@ -397,11 +409,8 @@ fn disjoint(elf: &Elf<'_>, mut frames: Vec<Frame>) -> Vec<Range> {
         });
     }
     for range in &mut ranges {
-        let end = elf
-            .code
-            .iter()
-            .find(|(start, end)| *start <= range.start && range.start < *end);
-        range.end = range.end.min(end.map_or(range.start, |(_, end)| *end));
+        let code = elf.code_around(range.start);
+        range.end = range.end.min(code.map_or(range.start, |(_, end)| end));
     }
     ranges
 }
@@ -415,7 +424,11 @@ struct Scan<'a, 'b> {
     pending: Vec<u32>,
     /// Events up to here have been followed.
     seen: usize,
+    /// How many more instructions are decoded.
     left: u32,
+    /// How much more is searched.
+    searched: u32,
+    sites: usize,
     extra: usize,
     /// What does nothing behind an instruction that ends a path, and what comes after it.
     padding: Vec<(u32, u32)>,
@@ -434,14 +447,23 @@ impl Scan<'_, '_> {
 
     /// Counts an instruction, and what the ones before it refer to.
     fn count(&mut self) -> Result<(), Error> {
-        if self.code.events.len() > MAX_EVENTS {
-            return Err(Error::TooMany("references", MAX_EVENTS));
-        }
-        if self.found.len() > MAX_STARTS {
-            return Err(Error::TooMany("functions", MAX_STARTS));
+        if self.code.events.len() + self.padding.len() > MAX_EVENTS {
+            return Err(Error::TooMany("references and padding", MAX_EVENTS));
         }
         let left = self.left.checked_sub(1);
         self.left = left.ok_or(Error::TooMany("instructions", MAX_INSTRUCTIONS as usize))?;
+        Ok(())
+    }
+
+    /// Counts what is searched.
+    fn search(&mut self, count: usize) -> Result<(), Error> {
+        let left = u32::try_from(count)
+            .ok()
+            .and_then(|count| self.searched.checked_sub(count));
+        self.searched = left.ok_or(Error::TooMany(
+            "references to follow through jump tables",
+            MAX_SEARCHED as usize,
+        ))?;
         Ok(())
     }
 
@@ -500,7 +522,14 @@ impl Scan<'_, '_> {
             while self.seen < self.code.events.len() || !self.pending.is_empty() {
                 while let Some(event) = self.code.events.get(self.seen).copied() {
                     self.seen += 1;
+                    self.sites += usize::from(matches!(event.kind, Kind::Site | Kind::Gate32));
+                    if self.sites > MAX_SITES {
+                        return Err(Error::TooMany("places that enter the kernel", MAX_SITES));
+                    }
                     self.follow(event);
+                    if self.found.len() > MAX_STARTS {
+                        return Err(Error::TooMany("functions", MAX_STARTS));
+                    }
                 }
                 while let Some(address) = self.pending.pop() {
                     self.path(address)?;
@@ -563,11 +592,15 @@ impl Scan<'_, '_> {
             .filter(|event| event.kind == Kind::Data)
             .map(|event| (event.at, event.target))
             .collect();
+        // Each is sorted twice.
+        self.search(2 * data.len())?;
         data.sort();
         // A table ends where something else begins that code refers to.
         let mut ends: Vec<u32> = data.iter().map(|(_, target)| *target).collect();
         ends.sort_unstable();
         ends.dedup();
+        // The first jump of each function through tables that are not told apart: all of them lead to the same places.
+        let mut firsts: HashMap<u32, u32> = HashMap::new();
         for jump in jumps {
             let after = self.code.ranges.partition_point(|range| range.start <= jump.at);
             let known = after
@@ -579,7 +612,9 @@ impl Scan<'_, '_> {
                     .extra
                     .checked_sub(1)
                     .ok_or(Error::TooMany("functions without bounds", MAX_UNBOUNDED))?;
-                let (start, end) = self.unbounded(jump.at);
+                let (start, end) = self.unbounded(jump.at)?;
+                // Ranges behind it make room.
+                self.search((self.code.ranges.len() - index) / 64)?;
                 self.code.ranges.insert(
                     index,
                     Range {
@@ -592,10 +627,22 @@ impl Scan<'_, '_> {
             }
             let (first, last) = (self.code.ranges[index].start, self.code.ranges[index].end);
             let found = if jump.target == 0 {
-                self.relative_tables(&data, &ends, first, last)
+                match firsts.entry(first) {
+                    // As good as a jump to the first one: that jumps on, and does nothing else.
+                    Entry::Occupied(one) => vec![*one.get()],
+                    Entry::Vacant(place) => {
+                        place.insert(jump.at);
+                        let near =
+                            data.partition_point(|(at, _)| *at < first)..data.partition_point(|(at, _)| *at < last);
+                        let near = data.get(near).unwrap_or_default();
+                        self.search(near.len())?;
+                        self.relative_tables(near, &ends, first, last)
+                    }
+                }
             } else {
                 self.absolute_table(jump.target, first, last)
             };
+            self.search(found.len())?;
             for target in &found {
                 self.code.events.push(Event {
                     at: jump.at,
@@ -615,16 +662,24 @@ impl Scan<'_, '_> {
     }
 
     /// From the last start before an address to the next start, range or end of code after it.
-    fn unbounded(&self, address: u32) -> (u32, u32) {
+    fn unbounded(&mut self, address: u32) -> Result<(u32, u32), Error> {
+        let (lowest, highest) = self.elf.code_around(address).unwrap_or((address, address + 1));
         let mut first = address;
-        while !self.starts.get(first) && self.elf.is_code(first.wrapping_sub(1)) {
+        while !self.starts.get(first) && first > lowest {
             first -= 1;
         }
+        let next = self.code.ranges.partition_point(|range| range.start <= address);
+        let highest = self
+            .code
+            .ranges
+            .get(next)
+            .map_or(highest, |next| next.start.min(highest));
         let mut last = address + 1;
-        while self.elf.is_code(last) && !self.starts.get(last) && find(&self.code.ranges, last).is_none() {
+        while last < highest && !self.starts.get(last) {
             last += 1;
         }
-        (first, last)
+        self.search((last - first) as usize)?;
+        Ok((first, last))
     }
 
     fn lands(&self, target: u32, first: u32, last: u32) -> bool {
@@ -633,10 +688,8 @@ impl Scan<'_, '_> {
 
     /// Tables of 32-bit offsets from their own start: every table whose address the same function computes.
     fn relative_tables(&self, data: &[(u32, u32)], ends: &[u32], first: u32, last: u32) -> Vec<u32> {
-        let near = data.partition_point(|(at, _)| *at < first);
-        let mut tables: Vec<u32> = data[near..]
+        let mut tables: Vec<u32> = data
             .iter()
-            .take_while(|(at, _)| *at < last)
             .map(|(_, target)| *target)
             .filter(|target| target % 4 == 0)
             .collect();

@@ -3,6 +3,8 @@
 //! The file is untrusted. Every table is a bounded slice of it, every address is checked against the segments, and
 //! section headers are only hints: a file without them is read through its program headers alone.
 
+use std::ffi::CStr;
+
 use object::elf::{self, FileHeader64, ProgramHeader64, Rela64, SectionHeader64, Sym64};
 use object::pod::{Pod, from_bytes, slice_from_bytes};
 use object::{LittleEndian as LE, U16, U32, U64};
@@ -25,6 +27,8 @@ const MAX_RELOCATIONS: usize = 2 << 20;
 const MAX_NEEDED: usize = 512;
 /// Longest name of a symbol, library or version.
 const MAX_NAME: usize = 4096;
+/// Most bytes of the names of all symbols.
+const MAX_NAMES: usize = 96 << 20;
 
 /// A part of the file as it lies in memory. Addresses count from the file's lowest one.
 #[derive(Debug, Clone, Copy)]
@@ -125,6 +129,8 @@ pub(super) struct Elf<'a> {
     pub called_arrays: Vec<(u32, u32)>,
     /// Where the file's and the programs' headers end, when they lie at the lowest address.
     pub headers: u32,
+    /// How many more bytes of names of symbols are read.
+    names: usize,
     file: &'a [u8],
 }
 
@@ -139,8 +145,7 @@ fn many<T: Pod>(data: &[u8], offset: u64, count: usize) -> Option<&[T]> {
 
 fn text(data: &[u8]) -> Option<&[u8]> {
     let data = data.get(..data.len().min(MAX_NAME))?;
-    let end = data.iter().position(|byte| *byte == 0)?;
-    data.get(..end)
+    CStr::from_bytes_until_nul(data).ok().map(CStr::to_bytes)
 }
 
 impl<'a> Elf<'a> {
@@ -203,6 +208,7 @@ impl<'a> Elf<'a> {
                 .and_then(|start| start.checked_add(u32::try_from(size_of_val(headers)).ok()?))
                 .filter(|end| *end < MAX_HEADERS)
                 .unwrap_or_default(),
+            names: MAX_NAMES,
             file,
         };
         this.entry = this
@@ -261,9 +267,9 @@ impl<'a> Elf<'a> {
 
     /// The segment that holds an address.
     pub fn segment(&self, address: u32) -> Option<&Segment<'a>> {
-        self.segments
-            .iter()
-            .find(|segment| segment.start <= address && address < segment.end)
+        let after = self.segments.partition_point(|segment| segment.start <= address);
+        let segment = self.segments.get(after.checked_sub(1)?)?;
+        (address < segment.end).then_some(segment)
     }
 
     /// An address of the file, counted from its base; none outside of all segments.
@@ -274,7 +280,14 @@ impl<'a> Elf<'a> {
 
     /// Whether machine code may lie at an address.
     pub fn is_code(&self, address: u32) -> bool {
-        self.code.iter().any(|(start, end)| *start <= address && address < *end)
+        self.code_around(address).is_some()
+    }
+
+    /// The part of the machine code that holds an address.
+    pub fn code_around(&self, address: u32) -> Option<(u32, u32)> {
+        let after = self.code.partition_point(|(start, _)| *start <= address);
+        let code = self.code.get(after.checked_sub(1)?).copied()?;
+        (address < code.1).then_some(code)
     }
 
     /// The section of a name.
@@ -517,15 +530,18 @@ impl<'a> Elf<'a> {
         index.saturating_add(1)
     }
 
-    fn symbol(&self, symbol: &Sym64<LE>, strings: &'a [u8]) -> Symbol<'a> {
+    fn symbol(&mut self, symbol: &Sym64<LE>, strings: &'a [u8]) -> Result<Symbol<'a>, Error> {
+        let name = strings
+            .get(symbol.st_name.get(LE) as usize..)
+            .and_then(text)
+            .unwrap_or_default();
+        let left = self.names.checked_sub(name.len());
+        self.names = left.ok_or(Error::TooMany("bytes of names of symbols", MAX_NAMES))?;
         let kind = symbol.st_type();
         let defined = symbol.st_shndx.get(LE) != elf::SHN_UNDEF;
         let address = self.address(symbol.st_value.get(LE));
-        Symbol {
-            name: strings
-                .get(symbol.st_name.get(LE) as usize..)
-                .and_then(text)
-                .unwrap_or_default(),
+        Ok(Symbol {
+            name,
             version: None,
             is_default: true,
             address: address.unwrap_or_default(),
@@ -535,7 +551,7 @@ impl<'a> Elf<'a> {
             is_function: matches!(kind, elf::STT_FUNC | elf::STT_GNU_IFUNC),
             is_object: kind == elf::STT_OBJECT,
             weak: symbol.st_bind() == elf::STB_WEAK,
-        }
+        })
     }
 
     fn read_dynamic_symbols(&mut self, tables: &Dynamic) -> Result<(), Error> {
@@ -557,7 +573,7 @@ impl<'a> Elf<'a> {
             .unwrap_or_default();
         let mut read = Vec::with_capacity(count);
         for (index, symbol) in symbols.iter().enumerate() {
-            let mut symbol = self.symbol(symbol, strings);
+            let mut symbol = self.symbol(symbol, strings)?;
             if let Some(version) = versions.get(index) {
                 let version = version.get(LE);
                 symbol.is_default = version & 0x8000 == 0;
@@ -589,11 +605,12 @@ impl<'a> Elf<'a> {
         let Some(symbols) = many::<Sym64<LE>>(self.file, table.offset, count) else {
             return Ok(());
         };
-        self.static_symbols = symbols
-            .iter()
-            .map(|symbol| self.symbol(symbol, strings))
-            .filter(|symbol| symbol.defined && (symbol.is_function || symbol.is_object))
-            .collect();
+        for symbol in symbols {
+            let symbol = self.symbol(symbol, strings)?;
+            if symbol.defined && (symbol.is_function || symbol.is_object) {
+                self.static_symbols.push(symbol);
+            }
+        }
         Ok(())
     }
 

@@ -2,10 +2,12 @@
 //!
 //! Layouts: `runtime.pcHeader` of Go 1.2, 1.16, 1.18 and 1.20.
 
+use super::Error;
 use super::elf::Elf;
 
-/// Most functions of one table.
-const MAX_FUNCTIONS: u64 = 1 << 20;
+/// Most functions of one file, with what looked like the beginning of a table and was none. A Go program of 120 megabytes has
+/// 140 thousand.
+const MAX_FUNCTIONS: u64 = 1 << 19;
 /// Longest name that is kept.
 const MAX_NAME: usize = 256;
 
@@ -16,30 +18,50 @@ pub(super) struct GoFunction<'a> {
     pub name: &'a [u8],
 }
 
-/// The functions of a Go program sorted by address, and the place of the table; none when there is no table.
-pub(super) fn functions<'a>(elf: &Elf<'a>) -> Option<(Vec<GoFunction<'a>>, (u32, u32))> {
+/// The functions of a Go program.
+#[derive(Debug)]
+pub(super) struct Table<'a> {
+    /// Sorted by address.
+    pub functions: Vec<GoFunction<'a>>,
+    /// Where the table lies.
+    pub place: (u32, u32),
+}
+
+/// The table of a Go program; none in other files.
+///
+/// # Errors
+/// More than [`MAX_FUNCTIONS`].
+pub(super) fn find<'a>(elf: &Elf<'a>) -> Result<Option<Table<'a>>, Error> {
+    let mut left = MAX_FUNCTIONS;
+    let mut read = |place: u32| -> Result<Option<Vec<GoFunction<'a>>>, Error> {
+        let Some(layout) = layout(elf, place) else {
+            return Ok(None);
+        };
+        let rest = left.checked_sub(layout.count);
+        let most = usize::try_from(MAX_FUNCTIONS).unwrap_or(usize::MAX);
+        left = rest.ok_or(Error::TooMany("functions of Go", most))?;
+        Ok(functions(elf, &layout))
+    };
     if let Some(section) = elf
         .section(b".gopclntab")
         .or_else(|| elf.section(b".data.rel.ro.gopclntab"))
     {
-        let functions = table(elf, section.start)?;
-        return Some((functions, (section.start, section.start.saturating_add(section.size))));
+        let place = (section.start, section.start.saturating_add(section.size));
+        return Ok(read(section.start)?.map(|functions| Table { functions, place }));
     }
     // Without section headers: the header's fixed bytes, at an aligned address of read-only data.
     for segment in elf.segments.iter().filter(|segment| !segment.executable) {
         for (index, word) in segment.bytes.chunks_exact(8).enumerate() {
             if matches!(word, [0xfa | 0xfb | 0xf0 | 0xf1, 0xff, 0xff, 0xff, 0, 0, 1 | 4, 8]) {
-                let place = segment.start + u32::try_from(index * 8).ok()?;
-                if let Some(functions) = table(elf, place).filter(|functions| functions.len() > 16) {
-                    return Some((
-                        functions,
-                        (place, segment.start + u32::try_from(segment.bytes.len()).ok()?),
-                    ));
+                let place = segment.start + u32::try_from(index * 8).unwrap_or_default();
+                if let Some(functions) = read(place)?.filter(|functions| functions.len() > 16) {
+                    let place = (place, segment.end);
+                    return Ok(Some(Table { functions, place }));
                 }
             }
         }
     }
-    None
+    Ok(None)
 }
 
 /// Whether a function of Go's runtime never comes back to its caller. Compilers put its calls at the end of a function,
@@ -60,7 +82,19 @@ pub(super) fn never_returns(name: &[u8]) -> bool {
     NAMES.contains(&name) || STARTS.iter().any(|start| name.starts_with(start))
 }
 
-fn table<'a>(elf: &Elf<'a>, place: u32) -> Option<Vec<GoFunction<'a>>> {
+/// What the header of a table says.
+struct Layout<'a> {
+    data: &'a [u8],
+    magic: u32,
+    count: u64,
+    text: u64,
+    names: u64,
+    entries: u64,
+    /// Fields of the table of functions are addresses, not offsets.
+    wide: bool,
+}
+
+fn layout<'a>(elf: &Elf<'a>, place: u32) -> Option<Layout<'a>> {
     let data = elf.rest(place)?;
     let word = |index: usize| -> Option<u64> {
         let at = 8 + index * 8;
@@ -74,9 +108,27 @@ fn table<'a>(elf: &Elf<'a>, place: u32) -> Option<Vec<GoFunction<'a>>> {
         0xffff_fff0 | 0xffff_fff1 => (word(0)?, word(2)?, word(3)?, word(7)?, false),
         _ => return None,
     };
-    if count > MAX_FUNCTIONS {
-        return None;
-    }
+    Some(Layout {
+        data,
+        magic,
+        count,
+        text,
+        names,
+        entries,
+        wide,
+    })
+}
+
+fn functions<'a>(elf: &Elf<'a>, layout: &Layout<'a>) -> Option<Vec<GoFunction<'a>>> {
+    let Layout {
+        data,
+        magic,
+        count,
+        text,
+        names,
+        entries,
+        wide,
+    } = *layout;
     // The linker writes the text start with a relocation, or leaves it to the loader in later versions.
     let text = if text == 0 && !wide {
         let section = elf.section(b".text")?;

@@ -9,6 +9,7 @@
 //! changed by nothing but stores through the same base register.
 
 use std::collections::HashSet;
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,8 +18,10 @@ use super::elf::{Elf, Written};
 
 /// Most states of one slice.
 const MAX_STATES: usize = 1 << 13;
-/// Most states of all slices of one file.
+/// Most ways between states of all slices of one file.
 const MAX_ALL_STATES: usize = 1 << 18;
+/// References that are looked at as fast as one way is followed.
+const NEAR: usize = 64;
 
 /// What a slice needs to know of a machine and its calling convention.
 #[derive(Debug)]
@@ -240,8 +243,8 @@ pub(super) struct Slicer<'a, 'b> {
     decoder: &'a mut dyn Decode,
     abi: &'static Abi,
     /// Jumps and calls by target.
-    jumps: Vec<(u32, u32)>,
-    calls: Vec<(u32, u32)>,
+    jumps: Rc<Vec<(u32, u32)>>,
+    calls: Rc<Vec<(u32, u32)>>,
     /// Jumps whose targets are not known, by place.
     unknown_jumps: Vec<u32>,
     /// Addresses that code outside of the file, or a pointer, can enter; sorted.
@@ -282,8 +285,8 @@ impl<'a, 'b> Slicer<'a, 'b> {
             code,
             decoder,
             abi,
-            jumps: by_target(Kind::Jump),
-            calls: by_target(Kind::Call),
+            jumps: Rc::new(by_target(Kind::Jump)),
+            calls: Rc::new(by_target(Kind::Call)),
             unknown_jumps: code
                 .events
                 .iter()
@@ -309,8 +312,10 @@ impl<'a, 'b> Slicer<'a, 'b> {
     /// Whether every instruction that refers to data only loads it.
     fn is_only_loaded(&mut self, address: u32) -> bool {
         let Some(uses) = &self.uses else { return false };
-        sources(uses, address).into_iter().all(|at| {
-            let moves = self.decoder.step(at).map(|step| step.moves);
+        let uses = sources(uses, address);
+        self.left = self.left.saturating_sub(uses.len());
+        uses.iter().all(|(_, at)| {
+            let moves = self.decoder.step(*at).map(|step| step.moves);
             matches!(moves, Some([Some(Move { to: Place::Register(_), from: Source::Global(from), .. }), None, None]) if from == address)
         })
     }
@@ -348,9 +353,12 @@ impl<'a, 'b> Slicer<'a, 'b> {
                 slice.unknown.push((self.function(state.at), Why::TooComplex));
                 break;
             }
-            self.left -= 1;
             let mut next = Vec::new();
-            self.back(state, &mut slice, &mut next);
+            if !self.back(state, &mut slice, &mut next) {
+                slice.unknown.push((self.function(state.at), Why::TooComplex));
+                break;
+            }
+            self.left = self.left.saturating_sub(next.len().max(1));
             work.extend(next.into_iter().filter(|state| seen.insert(*state)));
         }
         slice.numbers.sort_unstable();
@@ -366,8 +374,8 @@ impl<'a, 'b> Slicer<'a, 'b> {
         self.code.start_of(at).unwrap_or(at)
     }
 
-    /// Follows a state to everything that can come before it.
-    fn back(&mut self, state: State, slice: &mut Slice, next: &mut Vec<State>) {
+    /// Follows a state to everything that can come before it; false where that is more than a slice may have.
+    fn back(&mut self, state: State, slice: &mut Slice, next: &mut Vec<State>) -> bool {
         let mut found = false;
         for before in self.before(state.at) {
             found = true;
@@ -379,15 +387,22 @@ impl<'a, 'b> Slicer<'a, 'b> {
                 self.undo(state, before, step, slice, next);
             }
         }
-        for source in sources(&self.jumps, state.at) {
+        let (jumps, calls) = (self.jumps.clone(), self.calls.clone());
+        let (jumps, calls) = (sources(&jumps, state.at), sources(&calls, state.at));
+        if jumps.len() + calls.len() > MAX_STATES {
+            return false;
+        }
+        for (_, source) in jumps {
             found = true;
-            match self.fixed(source, true, state.place) {
-                Some(value) => slice.add(state.how.of(value), self.function(source)),
-                None => next.push(State { at: source, ..state }),
+            match self.fixed(*source, true, state.place) {
+                Some(value) => slice.add(state.how.of(value), self.function(*source)),
+                None => next.push(State { at: *source, ..state }),
             }
         }
         found |= self.unknown(state, slice, next);
-        let calls = sources(&self.calls, state.at);
+        if next.len() > MAX_STATES {
+            return false;
+        }
         let open = self.open.binary_search(&state.at).is_ok();
         if open || !calls.is_empty() {
             found = true;
@@ -410,7 +425,11 @@ impl<'a, 'b> Slicer<'a, 'b> {
                         },
                         place => place,
                     };
-                    next.extend(calls.into_iter().map(|at| State { at, place, ..state }));
+                    next.extend(calls.iter().map(|(_, at)| State {
+                        at: *at,
+                        place,
+                        ..state
+                    }));
                 }
             }
         }
@@ -418,6 +437,7 @@ impl<'a, 'b> Slicer<'a, 'b> {
         if !found && !self.is_behind_endless(state.at) {
             slice.unknown.push((self.function(state.at), Why::Unreached));
         }
+        true
     }
 
     /// The value that a comparison gives a register on one side of the jump behind it: compilers use a register that has
@@ -449,7 +469,7 @@ impl<'a, 'b> Slicer<'a, 'b> {
         if range.has_unknown_jumps {
             let from = self.unknown_jumps.partition_point(|at| *at < range.start);
             for at in self.unknown_jumps.get(from..).unwrap_or_default() {
-                if *at >= range.end {
+                if *at >= range.end || next.len() > MAX_STATES {
                     break;
                 }
                 found = true;
@@ -492,17 +512,12 @@ impl<'a, 'b> Slicer<'a, 'b> {
             .code
             .events
             .partition_point(|event| event.at < at.saturating_sub(5));
-        let calls = self
-            .code
-            .events
-            .get(from..)
-            .unwrap_or_default()
-            .iter()
-            .take_while(|event| event.at < at);
-        let calls: Vec<u32> = calls
-            .filter(|event| event.kind == Kind::Call)
-            .map(|event| event.at)
-            .collect();
+        let to = self.code.events.partition_point(|event| event.at < at);
+        let events = self.code.events.get(from..to).unwrap_or_default();
+        // One jump through a table is as many references as the table has entries.
+        self.left = self.left.saturating_sub(events.len() / NEAR);
+        let calls = events.iter().filter(|event| event.kind == Kind::Call);
+        let calls: Vec<u32> = calls.map(|event| event.at).collect();
         calls.into_iter().any(|call| {
             let next = self.decoder.step(call).and_then(|step| call.checked_add(step.length));
             next == Some(at) && self.code.calls_endless(call)
@@ -658,13 +673,8 @@ impl<'a, 'b> Slicer<'a, 'b> {
     }
 }
 
-fn sources(sorted: &[(u32, u32)], target: u32) -> Vec<u32> {
+fn sources(sorted: &[(u32, u32)], target: u32) -> &[(u32, u32)] {
     let from = sorted.partition_point(|(to, _)| *to < target);
-    sorted
-        .get(from..)
-        .unwrap_or_default()
-        .iter()
-        .take_while(|(to, _)| *to == target)
-        .map(|(_, at)| *at)
-        .collect()
+    let to = sorted.partition_point(|(to, _)| *to <= target);
+    sorted.get(from..to).unwrap_or_default()
 }

@@ -17,13 +17,17 @@ use super::x86::{self, X86};
 use super::{Error, Machine};
 
 /// Changes whenever the same file would get another summary: part of the key under which summaries are kept.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Most bytes of function names that are kept.
 const MAX_NAMES: usize = 16 << 20;
 /// Longest name that is looked for among the strings of a file that calls `dlsym`.
 const MAX_LOOKED_UP: usize = 65;
-/// Most places where one file enters the kernel.
-const MAX_SITES: usize = 1 << 14;
+/// Most references between functions of one file, repeated ones included. A Go program of 120 megabytes has 1.2 million.
+const MAX_EDGES: usize = 5 << 19;
+/// Most functions that one file offers under one name.
+const MAX_NAMESAKES: usize = 16;
+/// Most bytes of strings that may be names of symbols.
+const MAX_STRINGS: usize = 64 << 20;
 
 /// How a function reaches another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -265,21 +269,18 @@ fn build(
     decoder: &mut dyn Decode,
     abi: &'static super::slice::Abi,
 ) -> Result<Summary, Error> {
-    let go = pclntab::functions(elf);
-    let pointed = pointed(elf, go.as_ref().map(|(_, table)| *table));
-    let code = code::decode(
-        elf,
-        decoder,
-        seeds(elf, go.as_ref().map(|(functions, _)| functions.as_slice()), &pointed),
-    )?;
+    let go = pclntab::find(elf)?;
+    let pointed = pointed(elf, go.as_ref().map(|table| table.place));
+    let functions = go.as_ref().map(|table| table.functions.as_slice());
+    let code = code::decode(elf, decoder, seeds(elf, functions, &pointed))?;
     let mut builder = Builder::new(elf, &code);
     builder.imports(elf, &code, slots);
-    builder.edges(elf, &code, slots);
+    builder.edges(elf, &code, slots)?;
     builder.roots(elf, &pointed);
-    builder.exports(elf);
-    builder.names(elf, go.as_ref().map(|(functions, _)| functions.as_slice()));
-    builder.sites(elf, &code, decoder, abi, slots)?;
-    builder.strings(elf, &code);
+    builder.exports(elf)?;
+    builder.names(elf, functions);
+    builder.sites(elf, &code, decoder, abi, slots);
+    builder.strings(elf, &code)?;
     Ok(builder.summary)
 }
 
@@ -396,10 +397,11 @@ fn seeds(elf: &Elf<'_>, go: Option<&[pclntab::GoFunction<'_>]>, pointed: &Pointe
     seeds
 }
 
-struct Builder {
+struct Builder<'a> {
     summary: Summary,
-    /// Import by index of the dynamic symbol.
+    /// Import by index of the dynamic symbol, and by name and version.
     import_of: HashMap<u32, u32>,
+    imports: HashMap<(&'a [u8], Option<&'a [u8]>), u32>,
     /// Functions that a caller outside of the file, or a pointer, can enter.
     open: Vec<u32>,
     /// Objects whose bounds are known, sorted by address.
@@ -410,8 +412,8 @@ struct Builder {
 /// compiler takes a constant off the index of an array into the array's address.
 const FOLDED: u32 = 64;
 
-impl Builder {
-    fn new(elf: &Elf<'_>, code: &Code) -> Self {
+impl<'a> Builder<'a> {
+    fn new(elf: &Elf<'a>, code: &Code) -> Self {
         let build_id = elf.build_id.map(hex::encode);
         // Objects that hold pointers are functions that refer to what their pointers point to.
         let objects = build_id.as_deref().map_or(&[][..], facts::objects);
@@ -457,6 +459,7 @@ impl Builder {
                 strings: Vec::new(),
             },
             import_of: HashMap::new(),
+            imports: HashMap::new(),
             open: Vec::new(),
             objects,
         }
@@ -474,7 +477,7 @@ impl Builder {
         u32::try_from(index).ok()
     }
 
-    fn import(&mut self, elf: &Elf<'_>, symbol: u32) -> Option<u32> {
+    fn import(&mut self, elf: &Elf<'a>, symbol: u32) -> Option<u32> {
         if let Some(import) = self.import_of.get(&symbol) {
             return Some(*import);
         }
@@ -482,7 +485,14 @@ impl Builder {
         if named.is_object && (!named.defined || !elf.is_code(named.address)) {
             return None;
         }
+        if let Some(import) = self.imports.get(&(named.name, named.version)) {
+            self.import_of.insert(symbol, *import);
+            let known = self.summary.imports.get_mut(*import as usize)?;
+            known.weak &= named.weak;
+            return Some(*import);
+        }
         let import = u32::try_from(self.summary.imports.len()).ok()?;
+        self.imports.insert((named.name, named.version), import);
         self.summary.imports.push(Import {
             name: String::from_utf8_lossy(named.name).into_owned(),
             version: named
@@ -496,7 +506,7 @@ impl Builder {
 
     /// Imports whose address is in data live always. So does one whose slot no instruction was seen to use: whoever
     /// uses it does so in a way that was not understood.
-    fn imports(&mut self, elf: &Elf<'_>, code: &Code, slots: &Slots) {
+    fn imports(&mut self, elf: &Elf<'a>, code: &Code, slots: &Slots) {
         let mut used: Vec<u32> = code
             .events
             .iter()
@@ -547,7 +557,7 @@ impl Builder {
             .collect()
     }
 
-    fn edges(&mut self, elf: &Elf<'_>, code: &Code, slots: &Slots) {
+    fn edges(&mut self, elf: &Elf<'_>, code: &Code, slots: &Slots) -> Result<(), Error> {
         let count = u32::try_from(self.summary.functions.len()).unwrap_or(u32::MAX);
         let mut edges: Vec<(u32, Edge)> = Vec::with_capacity(code.events.len() / 4);
         for event in &code.events {
@@ -633,6 +643,9 @@ impl Builder {
                 ));
             }
         }
+        if edges.len() > MAX_EDGES {
+            return Err(Error::TooMany("references between functions", MAX_EDGES));
+        }
         edges.sort_unstable();
         edges.dedup();
         let mut spans = Vec::with_capacity(self.summary.functions.len() + 1);
@@ -653,6 +666,7 @@ impl Builder {
             .collect();
         self.summary.edges = edges.into_iter().map(|(_, edge)| edge).collect();
         self.summary.spans = spans;
+        Ok(())
     }
 
     fn roots(&mut self, elf: &Elf<'_>, pointed: &Pointed) {
@@ -692,7 +706,7 @@ impl Builder {
         self.open.extend(words);
     }
 
-    fn exports(&mut self, elf: &Elf<'_>) {
+    fn exports(&mut self, elf: &Elf<'_>) -> Result<(), Error> {
         for symbol in &elf.dynamic_symbols {
             if !symbol.defined || symbol.local || !elf.is_code(symbol.address) {
                 continue;
@@ -710,6 +724,15 @@ impl Builder {
                 function,
             });
         }
+        let mut names: Vec<&str> = self.summary.exports.iter().map(|export| export.name.as_str()).collect();
+        names.sort_unstable();
+        if names
+            .chunk_by(|one, other| one == other)
+            .any(|same| same.len() > MAX_NAMESAKES)
+        {
+            return Err(Error::TooMany("functions of one name for other files", MAX_NAMESAKES));
+        }
+        Ok(())
     }
 
     fn names(&mut self, elf: &Elf<'_>, go: Option<&[pclntab::GoFunction<'_>]>) {
@@ -760,7 +783,7 @@ impl Builder {
         decoder: &mut dyn Decode,
         abi: &'static super::slice::Abi,
         slots: &Slots,
-    ) -> Result<(), Error> {
+    ) {
         self.open.sort_unstable();
         self.open.dedup();
         let open = std::mem::take(&mut self.open);
@@ -774,9 +797,6 @@ impl Builder {
             .filter(|event| matches!(event.kind, Kind::Site | Kind::Gate32))
             .copied()
             .collect();
-        if sites.len() > MAX_SITES {
-            return Err(Error::TooMany("places that enter the kernel", MAX_SITES));
-        }
         for event in sites {
             let Some(function) = self.holding(event.at) else {
                 continue;
@@ -828,7 +848,6 @@ impl Builder {
                 slice,
             });
         }
-        Ok(())
     }
 
     /// The names that reach a call of `dlsym`.
@@ -864,7 +883,7 @@ impl Builder {
     }
 
     /// Every string that can be a symbol's name.
-    fn strings(&mut self, elf: &Elf<'_>, code: &Code) {
+    fn strings(&mut self, elf: &Elf<'_>, code: &Code) -> Result<(), Error> {
         // A string is passed by its address, which code computes or a relocation writes; the linker may have made it
         // the end of a longer one, so the strings themselves say too little.
         let computed = code
@@ -879,12 +898,19 @@ impl Builder {
                 Written::Address(address) => Some(address),
                 _ => None,
             });
+        let mut addresses: Vec<u32> = computed.chain(written).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
         let mut hashes = Vec::new();
-        for address in computed.chain(written) {
-            hashes.extend(name_at(elf, address).map(hash));
+        let mut left = MAX_STRINGS;
+        for name in addresses.into_iter().filter_map(|address| name_at(elf, address)) {
+            hashes.push(hash(name));
+            let rest = left.checked_sub(name.len());
+            left = rest.ok_or(Error::TooMany("bytes of strings that code refers to", MAX_STRINGS))?;
         }
         hashes.sort_unstable();
         hashes.dedup();
         self.summary.strings = hashes;
+        Ok(())
     }
 }

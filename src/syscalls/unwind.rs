@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use super::elf::Elf;
 
-/// Most frame entries of one file.
-const MAX_ENTRIES: usize = 1 << 20;
+/// Most frame entries of one file. LLVM as one library has 160 thousand.
+const MAX_ENTRIES: usize = 1 << 19;
 
 /// A function's code according to its frame entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,7 +113,8 @@ fn place(elf: &Elf<'_>) -> Option<(u32, u32)> {
 fn read(elf: &Elf<'_>, place: u32, bytes: &[u8], frames: &mut Vec<Frame>) -> Option<()> {
     let mut commons: HashMap<usize, Option<Common>> = HashMap::new();
     let mut reader = Reader { bytes, at: 0 };
-    while frames.len() < MAX_ENTRIES {
+    // Entries of either kind.
+    for _ in 0..2 * MAX_ENTRIES {
         let start = reader.at;
         let length = reader.u32()?;
         if length == 0 {

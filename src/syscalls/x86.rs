@@ -66,7 +66,11 @@ impl<'a, 'b> X86<'a, 'b> {
     fn read(&mut self, at: u32) -> bool {
         let holds = |range: &(u32, u32, Decoder<'_>)| range.0 <= at && at < range.1;
         if !self.ranges.get(self.current).is_some_and(holds) {
-            match self.ranges.iter().position(holds) {
+            let after = self.ranges.partition_point(|range| range.0 <= at);
+            match after
+                .checked_sub(1)
+                .filter(|index| self.ranges.get(*index).is_some_and(holds))
+            {
                 Some(index) => self.current = index,
                 None => return false,
             }

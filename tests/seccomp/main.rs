@@ -12,3 +12,4 @@ mod container;
 mod library;
 mod loaded;
 mod properties;
+mod record;

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::admission::filter::{Origin, Shown};
+use crate::cli::seccomp::cves::{self, Cve};
 use crate::seccomp::runtime_default;
 use crate::syscalls::{Machine, all};
 
@@ -28,6 +29,10 @@ pub(super) struct Calls {
     pub(super) refused: Vec<String>,
     /// Those that attacks are made of and that its profile lets through.
     pub(super) sensitive: Vec<String>,
+    /// Vulnerabilities of the kernel that the default leaves in reach and its profile does not.
+    pub(super) cves: Vec<&'static Cve>,
+    /// The day of what is known of these.
+    pub(super) cves_as_of: &'static str,
 }
 
 impl Calls {
@@ -44,6 +49,8 @@ impl Calls {
             default: default.len(),
             refused: refused.map(ToString::to_string).collect(),
             sensitive: sensitive.map(ToString::to_string).collect(),
+            cves: cves::out_of_reach(shown),
+            cves_as_of: cves::as_of(),
         }
     }
 

@@ -1,14 +1,11 @@
 //! The report as one page for a browser: it loads nothing and runs nothing.
 
-use std::fmt::Write as _;
-
 use super::Report;
 use super::figures::{self, Figure, Unit};
 use super::text::{amount, source, standing};
-use crate::diagnostic::printable;
+use crate::cli::page::{self, escaped, put};
 use crate::digest::Digest;
 
-const STYLE: &str = include_str!("page.css");
 /// Most entries of one list; JSON has all.
 const MAX_ENTRIES: usize = 5000;
 /// Figures at the top of the page.
@@ -19,17 +16,8 @@ const BAR: usize = 190;
 const LENGTH: u64 = 500;
 
 pub(super) fn page(report: &Report) -> String {
-    let mut page = String::from("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
-    // Nothing that a path in an image says can make the page load or run anything.
-    page.push_str(
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n",
-    );
-    page.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
     let name = escaped(&report.name);
-    put(
-        &mut page,
-        format_args!("<title>{name}: image against view</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"),
-    );
+    let mut page = page::begin(&format!("{}: image against view", report.name), None);
     head(&mut page, report, &name);
     chart(&mut page, &report.figures);
     page.push_str("<h2>What is behind the numbers</h2>\n");
@@ -66,6 +54,12 @@ pub(super) fn page(report: &Report) -> String {
             "what attacks are made of, allowed",
             &calls.sensitive,
         );
+        let cves: Vec<String> = calls.cves.iter().map(|cve| cve.line()).collect();
+        let meaning = format!(
+            "it refuses every call that leads there and containerd's default profile does not, as known on {}",
+            calls.cves_as_of
+        );
+        entries(&mut page, "kernel vulnerabilities out of reach", &meaning, &cves);
     }
     let remarks = [
         (
@@ -205,27 +199,6 @@ fn entries(page: &mut String, title: &str, meaning: &str, list: &[String]) {
         );
     }
     page.push_str("</details>\n");
-}
-
-fn put(page: &mut String, text: std::fmt::Arguments<'_>) {
-    // A string takes everything.
-    let _ = page.write_fmt(text);
-}
-
-/// A text from an image, as text.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in printable(text).chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

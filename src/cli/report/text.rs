@@ -32,6 +32,12 @@ pub(super) fn text(report: &Report) -> String {
             "security-sensitive system calls that it can make",
             &calls.sensitive,
         ));
+        let cves: Vec<String> = calls.cves.iter().map(|cve| cve.line()).collect();
+        let title = format!(
+            "kernel vulnerabilities that the default leaves in reach and it does not, as known on {}",
+            calls.cves_as_of
+        );
+        parts.extend(list(&title, &cves));
     }
     parts.extend(list("needed executables that no package owns", &report.unattested));
     parts.extend(list("could not be followed", &report.unfollowed));

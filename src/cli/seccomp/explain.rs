@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::super::view::Of;
-use super::super::{Exit, Output, print};
-use super::{Found, look};
+use super::super::{Exit, print};
+use super::{Found, look, page};
 use crate::admission::filter::{By, Origin, Reason};
 use crate::admission::{Accounted, Elf};
 use crate::config::Config;
@@ -17,10 +17,22 @@ pub(super) struct Args {
     of: Of,
     /// What the result is written as
     #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
+    output: Form,
     /// Names of system calls; without one, every call that is allowed
     #[arg(value_name = "CALL", value_parser = call)]
     calls: Vec<String>,
+}
+
+/// What is explained is written as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+    /// One page for a browser, by package, that loads nothing and can be searched
+    Html,
 }
 
 fn call(name: &str) -> Result<String, &'static str> {
@@ -44,14 +56,15 @@ pub(super) fn run(args: &Args, config: &Config) -> Exit {
         args.calls.iter().collect()
     };
     match args.output {
-        Output::Text => {
+        Form::Text => {
             let explained: Vec<String> = names.iter().map(|name| text(&found, name)).collect();
             print(explained.join("\n"));
         }
-        Output::Json => {
+        Form::Json => {
             let explained: Vec<Value> = names.iter().map(|name| document(&found, name)).collect();
             print(json!({ "image": found.decision.name, "calls": explained }));
         }
+        Form::Html => print(page::page(&found, &names)),
     }
     Exit::Done
 }
@@ -87,11 +100,12 @@ fn text(found: &Found, name: &str) -> String {
     lines.join("\n")
 }
 
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn sentence(found: &Found, reason: &Reason) -> String {
+/// Why a call is allowed, or why it is not.
+pub(super) fn sentence(found: &Found, reason: &Reason) -> String {
     let rule = found.decision.rule.as_deref().unwrap_or("none");
     match reason {
         Reason::Files => "allowed, since a file of the container makes it".to_owned(),
@@ -123,7 +137,7 @@ fn tuning(by: &By) -> String {
 }
 
 /// A file, and what accounts for it.
-fn file(elf: &Elf) -> String {
+pub(super) fn file(elf: &Elf) -> String {
     let standing = match elf.standing {
         Accounted::Sbom => "in the SBOM",
         Accounted::Database => "in the image's package database",

@@ -1,11 +1,14 @@
 //! `assay seccomp`: which system calls containers can make, and why.
 
 mod base;
+pub(in crate::cli) mod cves;
 mod diff;
 mod explain;
 mod lint;
 mod merge;
 mod operand;
+mod page;
+mod record;
 mod show;
 mod suggest;
 
@@ -28,6 +31,8 @@ enum Command {
     Show(show::Args),
     /// Say why a container can make a system call, from the program to the instruction, or why it cannot
     Explain(explain::Args),
+    /// Note which system calls a program or a running container makes, and add them to a profile
+    Record(record::Args),
     /// Turn what a container did in complain mode that enforcing would refuse into a policy fragment, with the evidence
     Suggest(suggest::Args),
     /// Say which system calls one profile lets through and another does not
@@ -46,6 +51,7 @@ pub fn run(args: &Args, config: &Config) -> Exit {
     match &args.command {
         Command::Show(args) => show::run(args, config),
         Command::Explain(args) => explain::run(args, config),
+        Command::Record(args) => record::run(args),
         Command::Suggest(args) => suggest::run(args, config),
         Command::Diff(args) => diff::run(args, config),
         Command::Merge(args) => merge::run(args, config),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::view::Of;
 use super::super::{Exit, complain, print};
-use super::look;
+use super::{cves, look};
 use crate::admission::Decision;
 use crate::admission::filter::{Origin, Reason, Shown};
 use crate::config::Config;
@@ -64,6 +64,7 @@ pub(super) fn run(args: &Args, config: &Config) -> Exit {
                 "counts": shown.syscalls.counts,
                 "files": shown.analysis.objects,
                 "unknown": shown.syscalls.unknown,
+                "cves": { "as_of": cves::as_of(), "out_of_reach": cves::out_of_reach(shown) },
                 "digest": shown.syscalls.profile,
                 "allowed": allowed,
                 "profile": shown.profile,
@@ -159,6 +160,17 @@ fn text(decision: &Decision, shown: &Shown) -> String {
             .collect();
         if !names.is_empty() {
             let _ = write!(text, "\n  {what}: {}", names.join(" "));
+        }
+    }
+    let cves = cves::out_of_reach(shown);
+    if !cves.is_empty() {
+        let _ = write!(
+            text,
+            "\n  kernel vulnerabilities that containerd's default profile leaves in reach and this does not, as known on {}:",
+            cves::as_of()
+        );
+        for cve in cves {
+            let _ = write!(text, "\n    {}", cve.line());
         }
     }
     text

@@ -1,15 +1,18 @@
 //! `assay seccomp suggest`: what a container did in complain mode that enforcing would refuse, as a policy fragment.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use clap::builder::NonEmptyStringValueParser;
 
+use super::super::view::At;
+use super::operand;
 use crate::cli::{Exit, complain, print};
 use crate::config::Config;
 use crate::diagnostic::printable;
-use crate::seccomp::{Call, MAX_SEEN, SEEN_DIRECTORY, SEEN_VERSION, Seen};
+use crate::seccomp::{Call, MAX_SEEN, Permission, SEEN_DIRECTORY, SEEN_VERSION, Seen};
 use crate::store::{self, StateDir};
-use crate::syscalls::Machine;
+use crate::syscalls::{Machine, all};
 
 /// Most programs that are named for one call.
 const MAX_PROGRAMS: usize = 4;
@@ -17,17 +20,22 @@ const MAX_PROGRAMS: usize = 4;
 /// Arguments of `assay seccomp suggest`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A container by its id; it may have ended
+    /// A container by its id, which may have ended; with --recording an image as well
     #[arg(value_name = "CONTAINER", value_parser = NonEmptyStringValueParser::new())]
     container: String,
-    /// containerd namespace that holds it
-    #[arg(long, default_value = "k8s.io", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
-    namespace: String,
+    /// Instead of what was seen in complain mode, a profile that `assay seccomp record` has written
+    #[arg(long, value_name = "FILE")]
+    recording: Option<PathBuf>,
+    #[command(flatten)]
+    at: At,
 }
 
 /// Reads the record and suggests.
 pub(super) fn run(args: &Args, config: &Config) -> Exit {
-    match seen(config, &args.namespace, &args.container) {
+    if let Some(file) = &args.recording {
+        return from_recording(args, file, config);
+    }
+    match seen(config, args.at.namespace(), &args.container) {
         Ok(Some(seen)) => {
             print(fragment(&seen));
             Exit::Done
@@ -47,6 +55,40 @@ pub(super) fn run(args: &Args, config: &Config) -> Exit {
             Exit::Failed
         }
     }
+}
+
+/// Suggests by a recording: what it lets through and the profile under enforce does not.
+fn from_recording(args: &Args, file: &Path, config: &Config) -> Exit {
+    let profiles = operand::file(file)
+        .map_err(|(why, exit)| {
+            complain(printable(&format!("{}: {why}", file.display())));
+            exit
+        })
+        .and_then(|recorded| Ok((recorded, operand::profile_of(&args.container, &args.at, config)?)));
+    let (recorded, enforced) = match profiles {
+        Ok((recorded, enforced)) => (recorded.rules(), enforced.rules()),
+        Err(exit) => return exit,
+    };
+    let names: Vec<&str> = all(Machine::native())
+        .map(|(_, name)| name)
+        .filter(|name| recorded.permission(name) != Permission::Never && enforced.permission(name) == Permission::Never)
+        .collect();
+    print(recorded_fragment(&args.container, file, names));
+    Exit::Done
+}
+
+fn recorded_fragment(name: &str, file: &Path, mut names: Vec<&str>) -> String {
+    let (name, file) = (printable(name), file.display().to_string());
+    let file = printable(&file);
+    if names.is_empty() {
+        return format!("# {name} is allowed all that {file} has.");
+    }
+    names.sort_unstable();
+    let calls: Vec<String> = names.iter().map(|name| format!("  \"{name}\",")).collect();
+    format!(
+        "# What {file} has and enforce would refuse {name}.\n[rule.seccomp]\nallow = [\n{}\n]",
+        calls.join("\n")
+    )
 }
 
 /// Why a record cannot be used.
@@ -202,5 +244,19 @@ mod tests {
         }
         seen.calls.clear();
         assert!(!fragment(&seen).contains("[rule"));
+    }
+
+    #[test]
+    fn what_was_recorded_becomes_a_fragment_of_policy() {
+        let file = Path::new("./seen.json");
+        insta::assert_snapshot!(recorded_fragment("registry.example/app", file, vec!["ptrace", "bpf"]), @r#"
+        # What ./seen.json has and enforce would refuse registry.example/app.
+        [rule.seccomp]
+        allow = [
+          "bpf",
+          "ptrace",
+        ]
+        "#);
+        assert!(!recorded_fragment("app", file, Vec::new()).contains("[rule"));
     }
 }
