@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::ops::Bound;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
@@ -218,9 +219,23 @@ impl Tree {
 
     /// Every name directly in a directory.
     pub fn children<'t>(&'t self, directory: &str) -> impl Iterator<Item = (&'t str, &'t Node)> {
-        let skipped = join(directory, "").len();
-        self.below(directory)
-            .filter(move |(path, _)| path.get(skipped..).is_some_and(|rest| !rest.contains('/')))
+        let prefix = join(directory, "");
+        let mut from = Bound::Included(prefix.clone());
+        std::iter::from_fn(move || {
+            loop {
+                let (path, node) = self.nodes.range((from.clone(), Bound::Unbounded)).next()?;
+                let rest = path.strip_prefix(&prefix)?;
+                // What lies deeper is passed over at once: `0` comes behind the slash.
+                if let Some((name, _)) = rest.split_once('/') {
+                    from = Bound::Included(format!("{prefix}{name}0"));
+                    continue;
+                }
+                from = Bound::Excluded(path.clone());
+                if !rest.is_empty() {
+                    return Some((path.as_str(), node));
+                }
+            }
+        })
     }
 
     /// Follows every link of `path`, the last one included, as the kernel would with the image as root; a relative path
@@ -349,7 +364,11 @@ fn components(path: &str) -> Vec<String> {
 #[must_use]
 pub fn join(directory: &str, name: &str) -> String {
     let directory = directory.strip_suffix('/').unwrap_or(directory);
-    format!("{directory}/{name}")
+    let mut path = String::with_capacity(directory.len() + 1 + name.len());
+    path.push_str(directory);
+    path.push('/');
+    path.push_str(name);
+    path
 }
 
 fn node(stat: &Stat, kind: Kind) -> Node {
@@ -439,6 +458,9 @@ mod tests {
             ["/usr/bin/awk", "/usr/bin/mawk", "/usr/bin/out"]
         );
         assert_eq!(names(tree.children("/").collect()), ["/bin", "/etc", "/usr"]);
+        // `-` comes before the slash, `0` behind it.
+        assert_eq!(names(tree.children("/usr").collect()), ["/usr/bin", "/usr/bin-other"]);
+        assert_eq!(names(tree.children("/usr/bin-other").collect()), <[&str; 0]>::default());
     }
 
     #[test]

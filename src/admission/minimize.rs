@@ -241,7 +241,9 @@ fn calls(desk: &Desk<'_>, root: &OwnedFd, prepared: &roots::Prepared, needs: &Ne
         });
     let (mut analysis, lasting) = found.unwrap_or_else(|fault| (Analysis::incomplete(&fault.to_string()), false));
     let unfollowed = needs.unfollowed.iter().map(|what| format!("not followed: {what}"));
-    analysis.unknown.splice(0..0, unfollowed);
+    analysis
+        .unknown
+        .splice(0..0, unfollowed.chain(needs.foreign.iter().cloned()));
     (analysis, lasting)
 }
 

@@ -98,6 +98,9 @@ pub struct Needs {
     pub unattested: Vec<String>,
     /// What could not be followed, and why.
     pub unfollowed: Vec<String>,
+    /// Why the system calls of `objects` are not all that the container makes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign: Vec<String>,
     /// What is wrong with the image.
     pub findings: Vec<String>,
     /// Image against view.
@@ -313,6 +316,7 @@ fn accept(reply: &[u8]) -> Result<Needs, NeedsFault> {
     let lists = [
         &needs.unattested,
         &needs.unfollowed,
+        &needs.foreign,
         &needs.findings,
         &needs.explanation,
     ];
@@ -557,6 +561,7 @@ fn can_run(tree: &Tree, inventory: &Inventory, standings: &Standings<'_>, closur
             }
         })
         .collect();
+    needs.foreign = closure.foreign.iter().take(MAX_LISTED).map(|why| text(why)).collect();
     needs.unfollowed = (closure.unfollowed.iter())
         .take(MAX_LISTED)
         .map(|unfollowed| text(&format!("{} {}", unfollowed.what, unfollowed.why)))

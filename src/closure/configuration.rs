@@ -18,6 +18,9 @@ const MAX_MOUNTED_BYTES: u64 = 8 << 20;
 /// Most programs and scripts of the image's own in one directory.
 const MAX_PROGRAMS: usize = 2000;
 
+/// Most files of configuration of which each includes the next.
+const MAX_DEPTH: usize = 4;
+
 /// Files and directories in `/etc` that say nothing about what the package's own program starts.
 const OTHERS: &[&str] = &[
     "/etc/*.d/**",
@@ -28,11 +31,9 @@ const OTHERS: &[&str] = &[
     "/etc/security/**",
     "/etc/skel/**",
     "/etc/ssl/**",
+    "/etc/systemd/**",
     "/etc/X11/**",
 ];
-
-/// What comes before a directory that a server hands out: all of it is asked for, even one that is everybody's.
-const HANDED_OUT: &[&str] = &["root", "alias", "documentroot", "server.document-root"];
 
 /// What was searched so far.
 #[derive(Debug, Default)]
@@ -86,7 +87,7 @@ impl Trace<'_> {
             let mut tokens = line.split(is_between).filter(|token| !token.is_empty());
             let is_handed_out = tokens
                 .next()
-                .is_some_and(|word| HANDED_OUT.iter().any(|known| known.eq_ignore_ascii_case(word)));
+                .is_some_and(|word| self.rules.served.contains(&word.to_ascii_lowercase()));
             for token in line.split(is_between) {
                 // `exec:/usr/bin/program`, as servers write it; `https://host` names no file.
                 let token = match token.split_once(":/") {
@@ -112,6 +113,15 @@ impl Trace<'_> {
         }
     }
 
+    /// Whether a path is a file that would be searched and has not been.
+    fn is_searched(&self, path: &str) -> bool {
+        self.space.resolve(path).is_some_and(|found| {
+            matches!(self.space.what(&found.path), Some(What::File { size, .. }) if size <= MAX_FILE)
+                && self.class(&found.path) == Class::Data
+                && !self.configured.files.contains(&found.path)
+        })
+    }
+
     fn hand_out(&mut self, directory: &str, rule: &str, origin: &Origin) {
         if let Some(found) = self.space.resolve(directory)
             && self.space.what(&found.path) == Some(What::Directory)
@@ -125,10 +135,19 @@ impl Trace<'_> {
     fn configures(&mut self, path: &str, rule: &str, origin: &Origin) {
         self.named(path, rule, origin, By::Rule, "/");
         self.own_programs(path, rule, origin);
-        if self.configured.depth < 4 {
+        if self.configured.depth < MAX_DEPTH {
             self.configured.depth += 1;
             self.search_configuration(path, rule);
             self.configured.depth -= 1;
+        } else if self.is_searched(path) {
+            self.closure.note(format!(
+                "{}, which {} includes, was not searched for programs that it names: files of configuration are \
+                 followed through {MAX_DEPTH} of them",
+                printable(path),
+                match origin {
+                    Origin::Path(from) | Origin::Root(from) => printable(from),
+                }
+            ));
         }
     }
 
@@ -145,9 +164,16 @@ impl Trace<'_> {
             return;
         }
         let below = self.space.below(&found.path);
+        if below.len() > MAX_PROGRAMS {
+            self.closure.note(format!(
+                "{} has {} names, of which the first {MAX_PROGRAMS} were looked at for programs of the image's own",
+                printable(&found.path),
+                below.len()
+            ));
+        }
         for path in below.into_iter().take(MAX_PROGRAMS) {
-            // What git puts beside the hooks that it starts.
-            let is_example = path.ends_with(".sample");
+            // What git and Subversion put beside the hooks that they start.
+            let is_example = path.ends_with(".sample") || path.ends_with(".tmpl");
             if !is_example
                 && self.inventory.owner(&path).is_none()
                 && let Some(end) = self.space.resolve(&path)

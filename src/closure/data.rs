@@ -28,17 +28,18 @@ const COMMON: &[&str] = &[
 impl Trace<'_> {
     /// Adds the data and gives every other path its reason.
     pub(super) fn finish(mut self) -> Closure {
-        let paths: Vec<String> = self.space.tree.nodes().map(|(path, _)| path.to_owned()).collect();
+        let tree = self.space.tree;
+        let paths: Vec<&str> = tree.nodes().map(|(path, _)| path).collect();
         let users = self.users();
         for path in &paths {
-            if !self.closure.kept.contains_key(path) {
+            if !self.closure.kept.contains_key(*path) {
                 self.data(path, &users);
             }
         }
         self.settle();
         self.directories(&paths);
         for path in &paths {
-            if !self.closure.kept.contains_key(path) {
+            if !self.closure.kept.contains_key(*path) {
                 let why = self.why_hidden(path);
                 self.hide(path, why);
             }
@@ -137,7 +138,7 @@ impl Trace<'_> {
     }
 
     /// Every directory on the way to what is kept, and those in which nothing is hidden: programs expect to find them.
-    fn directories(&mut self, paths: &[String]) {
+    fn directories(&mut self, paths: &[&str]) {
         let rule = "a directory on the way";
         let kept: Vec<String> = self.closure.kept.keys().cloned().collect();
         for path in kept {
@@ -155,7 +156,7 @@ impl Trace<'_> {
         let mut holds: BTreeSet<&str> = BTreeSet::new();
         for path in paths {
             let is_directory = self.space.tree.node(path).is_some_and(crate::tree::Node::is_directory);
-            let mut at = path.as_str();
+            let mut at = *path;
             while let Some((parent, _)) = at.rsplit_once('/') {
                 let set = if is_directory { &mut holds } else { &mut hides };
                 if !set.insert(parent) {
@@ -164,14 +165,15 @@ impl Trace<'_> {
                 at = parent;
             }
         }
-        let empty: Vec<&String> = paths
+        let empty: Vec<&str> = paths
             .iter()
+            .copied()
             .filter(|path| self.space.tree.node(path).is_some_and(crate::tree::Node::is_directory))
-            .filter(|path| !hides.contains(path.as_str()) || is_state(path))
-            .filter(|path| self.is_left_out(path).is_none() && !self.closure.kept.contains_key(path.as_str()))
+            .filter(|path| !hides.contains(path) || is_state(path))
+            .filter(|path| self.is_left_out(path).is_none() && !self.closure.kept.contains_key(*path))
             .collect();
         for path in empty {
-            let mut at = path.as_str();
+            let mut at = path;
             let origin = Origin::Root("convention: directories that are empty, or hold state".to_owned());
             while self.insert(at, "an empty directory, which a program may expect", &origin) {
                 at = match at.rsplit_once('/') {

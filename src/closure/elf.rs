@@ -54,6 +54,24 @@ const STARTS: &[&str] = &[
 /// Functions that start a shell.
 const SHELLS: &[&str] = &["popen", "system", "wordexp"];
 
+/// Functions that find the program in `PATH`, those of the libraries that wrap them included.
+const SEARCHES: &[&str] = &[
+    "apr_proc_create",
+    "execlp",
+    "execvp",
+    "execvpe",
+    "g_find_program_in_path",
+    "g_spawn_async",
+    "g_spawn_async_with_pipes",
+    "g_spawn_command_line_async",
+    "g_spawn_command_line_sync",
+    "g_spawn_sync",
+    "g_subprocess_new",
+    "g_subprocess_newv",
+    "posix_spawnp",
+    "uv_spawn",
+];
+
 /// Functions that load a library of the caller's choice.
 const LOADS: &[&str] = &["dlopen", "dlmopen"];
 
@@ -89,7 +107,9 @@ pub(super) struct Elf {
     pub(super) starts: bool,
     /// It starts a shell through the C library.
     pub(super) starts_shell: bool,
-    /// Bytes of it that are loaded, as ranges of the file.
+    /// It starts programs that are found in `PATH`.
+    pub(super) searches: bool,
+    /// Bytes of it that are loaded and may hold texts, as ranges of the file.
     loaded: Vec<(u64, u64)>,
 }
 
@@ -118,6 +138,17 @@ pub(super) struct Texts {
 /// Whether these are the first bytes of an ELF file.
 pub(super) fn is_elf(head: &[u8]) -> bool {
     head.starts_with(b"\x7fELF")
+}
+
+/// Whether an ELF file with these first bytes is neither started nor loaded: an object file, which is for a linker, or
+/// one without machine, which is for an interpreter.
+pub(super) fn is_data(head: &[u8]) -> bool {
+    let half = |at: usize| match (head.get(5), head.get(at..at + 2)) {
+        (Some(2), Some(&[high, low])) => Some(u16::from_be_bytes([high, low])),
+        (_, Some(&[low, high])) => Some(u16::from_le_bytes([low, high])),
+        _ => None,
+    };
+    half(16) == Some(elf::ET_REL.0) || half(18) == Some(elf::EM_NONE.0)
 }
 
 /// Whether the kernel could start an ELF file: it is no object that is only ever loaded. `None` where its headers are
@@ -192,6 +223,7 @@ fn parse_as<H: FileHeader<Endian = Endianness>>(
         loads: false,
         starts: false,
         starts_shell: false,
+        searches: false,
         loaded: Vec::new(),
     };
     if kind != elf::ET_EXEC && kind != elf::ET_DYN {
@@ -200,6 +232,7 @@ fn parse_as<H: FileHeader<Endian = Endianness>>(
     }
     let mut dynamic = None;
     let mut segments = Vec::new();
+    let (mut code, mut has_constants) = (Vec::new(), false);
     for part in &headers {
         let (offset, size): (u64, u64) = (part.p_offset(endian).into(), part.p_filesz(endian).into());
         match part.p_type(endian) {
@@ -219,10 +252,21 @@ fn parse_as<H: FileHeader<Endian = Endianness>>(
             elf::PT_DYNAMIC => dynamic = Some((offset, size)),
             elf::PT_LOAD => {
                 segments.push((part.p_vaddr(endian).into(), offset, size));
-                elf.loaded.push((offset, offset.saturating_add(size).min(reader.len())));
+                let flags = part.p_flags(endian);
+                let range = (offset, offset.saturating_add(size).min(reader.len()));
+                if (flags & elf::PF_X).0 == 0 {
+                    elf.loaded.push(range);
+                    has_constants |= (flags & elf::PF_W).0 == 0;
+                } else {
+                    code.push(range);
+                }
             }
             _ => {}
         }
+    }
+    // Where a linker keeps constants away from the code, there are no texts in the code.
+    if !has_constants {
+        elf.loaded.append(&mut code);
     }
     merge(&mut elf.loaded);
     match dynamic {
@@ -347,11 +391,12 @@ fn read_dynamic<H: FileHeader<Endian = Endianness>>(
         let Some(name) = text(symbol.st_name(endian).into()) else {
             continue;
         };
-        if STARTS.contains(&name) || LOADS.contains(&name) || asked.contains(name) {
+        if STARTS.contains(&name) || SEARCHES.contains(&name) || LOADS.contains(&name) || asked.contains(name) {
             elf.imports.insert(name.to_owned());
             elf.loads |= LOADS.contains(&name);
             elf.starts |= STARTS.contains(&name);
             elf.starts_shell |= SHELLS.contains(&name);
+            elf.searches |= SEARCHES.contains(&name);
         }
     }
     Ok(())
@@ -410,19 +455,19 @@ pub(super) fn texts(
             let Some(bytes) = reader.read(at, length) else { break };
             at += length as u64;
             searched += length as u64;
-            for byte in bytes {
-                if (b' '..=b'~').contains(&byte) && run.len() < MAX_TEXT {
-                    run.push(byte);
-                } else {
-                    take(&run, space, top, names, &mut found);
-                    run.clear();
-                    if (b' '..=b'~').contains(&byte) {
-                        run.push(byte);
-                    }
+            // Only what a piece ends with is copied.
+            let mut texts = bytes.split(|byte| !(b' '..=b'~').contains(byte));
+            run.extend_from_slice(texts.next().unwrap_or_default());
+            let mut last = None;
+            for text in texts {
+                match last.replace(text) {
+                    Some(whole) => take_all(whole, space, top, names, &mut found),
+                    None => take_all(&std::mem::take(&mut run), space, top, names, &mut found),
                 }
             }
+            run.extend_from_slice(last.unwrap_or_default());
         }
-        take(&run, space, top, names, &mut found);
+        take_all(&run, space, top, names, &mut found);
     }
     found
 }
@@ -434,6 +479,15 @@ fn is_path_byte(byte: u8) -> bool {
 fn insert(set: &mut BTreeSet<String>, text: &str) {
     if set.len() < MAX_FOUND && !set.contains(text) {
         set.insert(text.to_owned());
+    }
+}
+
+/// A text, in parts where it is too long to be looked at as a whole.
+fn take_all(run: &[u8], space: &Space<'_>, top: &BTreeSet<String>, names: &BTreeSet<String>, found: &mut Texts) {
+    if run.len() > 1 {
+        for part in run.chunks(MAX_TEXT) {
+            take(part, space, top, names, found);
+        }
     }
 }
 

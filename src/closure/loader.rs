@@ -1,6 +1,8 @@
 //! Where the dynamic loader finds a library: `ld.so(8)` of glibc and the loader of musl.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use super::elf::{Abi, Elf};
 use super::space::{Space, What};
@@ -12,6 +14,8 @@ const MAX_CACHE: u64 = 16 << 20;
 const MAX_CONFIGURATION: u64 = 1 << 20;
 /// Most files that `ld.so.conf` may include, and most directories of one search.
 const MAX_INCLUDED: usize = 256;
+/// Most directories of which it is kept what lies below them for some processors only.
+const MAX_VARIANTS: usize = 10_000;
 /// First bytes of `ld.so.cache` since glibc 2.32, and of the part behind the older one.
 const CACHE_MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
 /// Bytes of that header, and of one entry.
@@ -34,6 +38,12 @@ pub(super) struct Loader {
     pub(super) environment: Vec<String>,
     /// Files that the loader reads.
     pub(super) files: BTreeSet<String>,
+    /// Debian's directories of every architecture.
+    architectures: Vec<String>,
+    /// Where musl looks.
+    musl: Vec<String>,
+    /// Directories for some processors only, by the directory that they are below.
+    variants: RefCell<BTreeMap<String, Rc<Vec<String>>>>,
 }
 
 /// In which process a library is looked for.
@@ -50,7 +60,14 @@ pub(super) struct Search<'e> {
 
 impl Loader {
     pub(super) fn read(space: &Space<'_>) -> Self {
-        let mut loader = Self::default();
+        let mut loader = Self {
+            architectures: ["/lib", "/usr/lib"]
+                .iter()
+                .flat_map(|base| space.expand(&format!("{base}/*-linux-gnu*")))
+                .collect(),
+            musl: musl_directories(space),
+            ..Self::default()
+        };
         if let Some(bytes) = space
             .resolve("/etc/ld.so.cache")
             .and_then(|found| space.bytes(&found.path, MAX_CACHE))
@@ -110,12 +127,12 @@ impl Loader {
         }
         let mut found = Vec::new();
         let mut seen = BTreeSet::new();
-        for directory in self.directories(search, space) {
+        for directory in self.directories(search) {
             if !seen.insert(directory.clone()) {
                 continue;
             }
-            for variant in variants(&directory, space) {
-                let path = join(&variant, name);
+            for variant in self.variants(&directory, space).iter() {
+                let path = join(variant, name);
                 if fits(&path) {
                     found.push(path);
                 }
@@ -134,7 +151,20 @@ impl Loader {
         found
     }
 
-    fn directories(&self, search: &Search<'_>, space: &Space<'_>) -> Vec<String> {
+    fn variants(&self, directory: &str, space: &Space<'_>) -> Rc<Vec<String>> {
+        if let Some(known) = self.variants.borrow().get(directory) {
+            return Rc::clone(known);
+        }
+        let found = Rc::new(variants(directory, space));
+        if self.variants.borrow().len() < MAX_VARIANTS {
+            self.variants
+                .borrow_mut()
+                .insert(directory.to_owned(), Rc::clone(&found));
+        }
+        found
+    }
+
+    fn directories(&self, search: &Search<'_>) -> Vec<String> {
         let mut list = Vec::new();
         let add = |list: &mut Vec<String>, directories: &[String], from: &str| {
             for directory in directories.iter().take(MAX_INCLUDED) {
@@ -150,38 +180,35 @@ impl Loader {
         add(&mut list, &self.environment, search.from);
         add(&mut list, &search.elf.runpath, search.from);
         if search.is_musl {
-            list.extend(musl_directories(space));
+            list.extend(self.musl.iter().cloned());
             return list;
         }
         list.push(CACHE.to_owned());
         list.extend(self.configured.iter().cloned());
         if !search.elf.no_default {
-            list.extend(default_directories(space, search.abi));
+            list.extend(self.default_directories(search.abi));
         }
+        list
+    }
+
+    /// The directories that glibc has built in: Debian's multi-architecture ones, those of 64 bits, and the plain ones.
+    fn default_directories(&self, abi: Abi) -> Vec<String> {
+        let mut list = self.architectures.clone();
+        if abi.wide {
+            list.extend(["/lib64".to_owned(), "/usr/lib64".to_owned()]);
+        }
+        list.extend([
+            "/lib".to_owned(),
+            "/usr/lib".to_owned(),
+            "/lib32".to_owned(),
+            "/usr/lib32".to_owned(),
+        ]);
         list
     }
 }
 
 /// Stands for the cache in a list of directories.
 const CACHE: &str = "";
-
-/// The directories that glibc has built in: Debian's multi-architecture ones, those of 64 bits, and the plain ones.
-fn default_directories(space: &Space<'_>, abi: Abi) -> Vec<String> {
-    let mut list = Vec::new();
-    for base in ["/lib", "/usr/lib"] {
-        list.extend(space.expand(&format!("{base}/*-linux-gnu*")));
-    }
-    if abi.wide {
-        list.extend(["/lib64".to_owned(), "/usr/lib64".to_owned()]);
-    }
-    list.extend([
-        "/lib".to_owned(),
-        "/usr/lib".to_owned(),
-        "/lib32".to_owned(),
-        "/usr/lib32".to_owned(),
-    ]);
-    list
-}
 
 fn musl_directories(space: &Space<'_>) -> Vec<String> {
     let mut list = Vec::new();

@@ -20,6 +20,7 @@ mod scripts;
 mod shell;
 mod space;
 mod trace;
+mod values;
 
 #[cfg(test)]
 mod tests;
@@ -188,6 +189,8 @@ pub struct Closure {
     places: BTreeMap<String, (usize, String)>,
     /// What could not be followed. When there is any, every executable of eligible packages is kept.
     pub unfollowed: Vec<Unfollowed>,
+    /// Why the system calls of kept ELF files are not all that the container makes.
+    pub foreign: Vec<String>,
     /// What is wrong in the image: damaged files, libraries that are missing.
     pub findings: Vec<String>,
     /// What kind of file each regular file of the image is, data left out.
@@ -210,8 +213,18 @@ pub fn close(
     let mut trace = trace::Trace::new(tree, inventory, rules, roots, level);
     trace.roots();
     trace.settle();
+    trace
+        .closure
+        .unfollowed
+        .retain(|unfollowed| !rules.know(&unfollowed.what));
     if !trace.closure.unfollowed.is_empty() {
+        // What stays for safety says nothing new.
+        let unfollowed = trace.closure.unfollowed.clone();
         trace.keep_everything(eligible);
+        return Closure {
+            unfollowed,
+            ..trace.finish()
+        };
     }
     trace.finish()
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::pattern;
 use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{self, Code, Diagnostic, Severity, Source};
 
@@ -34,7 +35,7 @@ const BUILTIN: &[(&str, &str)] = &[
     ),
 ];
 
-const TOP_KEYS: &[&str] = &["rule", "language", "wrapper", "shell", "hide"];
+const TOP_KEYS: &[&str] = &["rule", "language", "wrapper", "shell", "served", "hide"];
 const RULE_KEYS: &[&str] = &[
     "name",
     "reason",
@@ -45,6 +46,8 @@ const RULE_KEYS: &[&str] = &[
     "run",
     "libraries",
     "configuration",
+    "commanded",
+    "known",
 ];
 const LANGUAGE_KEYS: &[&str] = &[
     "name",
@@ -55,6 +58,7 @@ const LANGUAGE_KEYS: &[&str] = &[
     "sources",
     "calls",
     "shell",
+    "foreign",
 ];
 const HIDE_KEYS: &[&str] = &["name", "reason", "paths", "packages_too"];
 
@@ -77,6 +81,10 @@ pub(super) struct Rule {
     pub(super) libraries: Vec<String>,
     /// Patterns of files that are searched for names of programs.
     pub(super) configuration: Vec<String>,
+    /// Nobody starts `reached` but an argument, a script or the policy: that a text in a program names it says nothing.
+    pub(super) commanded: bool,
+    /// `reached` starts nothing beside what is found in it and what the rule names, whatever could not be followed.
+    pub(super) known: bool,
 }
 
 /// An interpreter.
@@ -91,6 +99,8 @@ pub(super) struct Language {
     pub(super) sources: Vec<String>,
     pub(super) calls: Vec<String>,
     pub(super) shell: Vec<String>,
+    /// Its code calls functions of libraries by names that lie in files that are no ELF files.
+    pub(super) foreign: bool,
 }
 
 /// Data that is left out unless something names it.
@@ -110,6 +120,8 @@ pub struct Rules {
     pub(super) languages: Vec<Language>,
     pub(super) wrappers: BTreeSet<String>,
     pub(super) shells: BTreeSet<String>,
+    /// Words before a directory that a server hands out.
+    pub(super) served: BTreeSet<String>,
     pub(super) hide: Vec<Hide>,
     /// Functions that some rule asks for.
     pub(super) imports: BTreeSet<String>,
@@ -167,6 +179,12 @@ impl Rules {
         rules.complete(faults)
     }
 
+    /// Whether a rule says all that a script starts which could not be followed.
+    pub(super) fn know(&self, script: &str) -> bool {
+        let mut rules = self.rules.iter().filter(|rule| rule.known);
+        rules.any(|rule| rule.reached.iter().any(|wanted| pattern::path(wanted, script)))
+    }
+
     fn complete(mut self, faults: Vec<Diagnostic>) -> Result<Self, Vec<Diagnostic>> {
         if faults.iter().any(|fault| fault.severity == Severity::Error) {
             return Err(faults);
@@ -206,6 +224,10 @@ impl Rules {
         for mut table in reader.tables(&mut top, "shell", "[[shell]]") {
             self.shells.extend(texts(&mut reader, &mut table, "commands"));
             reader.finish(&table, &["commands"], &[]);
+        }
+        for mut table in reader.tables(&mut top, "served", "[[served]]") {
+            self.served.extend(texts(&mut reader, &mut table, "words"));
+            reader.finish(&table, &["words"], &[]);
         }
         reader.finish(&top, TOP_KEYS, &[]);
         faults.extend(reader.into_faults());
@@ -257,6 +279,8 @@ fn parse_rule(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Rule {
         run: texts(reader, table, "run"),
         libraries: texts(reader, table, "libraries"),
         configuration: paths(reader, table, "configuration"),
+        commanded: reader.flag(table, "commanded").is_some_and(|flag| *flag.get_ref()),
+        known: reader.flag(table, "known").is_some_and(|flag| *flag.get_ref()),
     };
     if rule.keep.is_empty()
         && rule.programs.is_empty()
@@ -286,6 +310,7 @@ fn parse_language(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Language {
         sources: texts(reader, table, "sources"),
         calls: texts(reader, table, "calls"),
         shell: texts(reader, table, "shell"),
+        foreign: reader.flag(table, "foreign").is_some_and(|flag| *flag.get_ref()),
     };
     if language.interpreters.is_empty() {
         reader.fault(
@@ -328,7 +353,7 @@ mod tests {
     fn the_rules_that_come_along_are_right() {
         let rules = Rules::builtin().unwrap_or_else(|faults| panic!("{faults:?}"));
         assert!(rules.rules.len() > 30 && rules.languages.len() > 5 && !rules.hide.is_empty());
-        assert!(rules.shells.contains("sh") && rules.wrappers.contains("gosu"));
+        assert!(rules.shells.contains("sh") && rules.served.contains("alias") && rules.wrappers.contains("gosu"));
     }
 
     fn load(path: &Path) -> Result<Rules, Vec<Diagnostic>> {

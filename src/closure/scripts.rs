@@ -8,16 +8,13 @@ use super::rules::Language;
 use super::shell::{self, Command, Part, Script, Word};
 use super::space::What;
 use super::trace::{By, Trace};
-use super::{Class, Content, Origin, pattern};
+use super::values::{HOLE, MAX_VALUE, MAX_VALUES, Values, strip, stripped};
+use super::{Class, Content, Mounted, Origin, pattern};
 use crate::diagnostic::printable;
 use crate::tree::join;
 
 /// Largest script.
 const MAX_SCRIPT: u64 = 2 << 20;
-/// Most values that one word may have.
-const MAX_VALUES: usize = 64;
-/// Longest value.
-const MAX_VALUE: usize = 64 << 10;
 /// How many variables may lead to one another.
 const MAX_CHAIN: usize = 24;
 /// Most files that one script may source, and texts that it may evaluate.
@@ -45,9 +42,6 @@ const MODULES: &[&str] = &[
     "/share/lua/",
     "/share/php/",
 ];
-/// Stands for what is not known inside of a text that is evaluated.
-const HOLE: char = '\u{1}';
-
 /// Commands that a shell has built in.
 pub(super) const BUILTINS: &[&str] = &[
     ".",
@@ -115,56 +109,6 @@ pub(super) const BUILTINS: &[&str] = &[
     "wait",
 ];
 
-/// The values that a word can have.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Values {
-    known: Vec<String>,
-    /// There are further ones.
-    more: bool,
-}
-
-impl Values {
-    fn of(text: &str) -> Self {
-        Self {
-            known: vec![text.to_owned()],
-            more: false,
-        }
-    }
-
-    fn unknown() -> Self {
-        Self {
-            known: Vec::new(),
-            more: true,
-        }
-    }
-
-    fn add(&mut self, text: String) {
-        if self.known.len() >= MAX_VALUES || text.len() > MAX_VALUE {
-            self.more = true;
-        } else if !self.known.contains(&text) {
-            self.known.push(text);
-        }
-    }
-
-    fn join(&mut self, other: Self) {
-        self.more |= other.more;
-        for text in other.known {
-            self.add(text);
-        }
-    }
-
-    fn map(self, change: impl Fn(&str) -> String) -> Self {
-        let mut changed = Self {
-            known: Vec::new(),
-            more: self.more,
-        };
-        for text in &self.known {
-            changed.add(change(text));
-        }
-        changed
-    }
-}
-
 /// What is still to be followed. Texts lead to one another without end, so none is followed inside of another.
 #[derive(Default)]
 pub(super) struct Waiting {
@@ -210,6 +154,14 @@ struct Shell {
     sourced: BTreeSet<String>,
     evaluated: usize,
     memory: BTreeMap<String, Values>,
+    /// What it is called.
+    names: Values,
+    /// Where its own path ends when links are followed.
+    target: String,
+    /// Commands of it that the image does not have: they print nothing.
+    absent: BTreeSet<String>,
+    /// Words of it that are commands, and where they are.
+    found: BTreeMap<String, String>,
     /// Files below the directories that a `find` or `ls` in it names: what a loop over its output reads.
     listed: Vec<String>,
 }
@@ -232,18 +184,11 @@ impl Shell {
         let mut all = Values::of("");
         for part in &word.parts {
             let next = self.part(part, chain);
-            let mut combined = Values {
-                known: Vec::new(),
-                more: all.more || next.more,
-            };
-            for (head, tail) in all
-                .known
-                .iter()
-                .flat_map(|head| next.known.iter().map(move |tail| (head, tail)))
-            {
+            let mut combined = Values::default();
+            for (head, tail) in all.all().flat_map(|head| next.all().map(move |tail| (head, tail))) {
                 let is_full = combined.known.len() >= MAX_VALUES;
                 if is_full || !self.budget.spend((head.len() + tail.len()) as u64) {
-                    combined.more = true;
+                    combined.add_unknown();
                     break;
                 }
                 combined.add(format!("{head}{tail}"));
@@ -292,7 +237,7 @@ impl Shell {
 
     fn variable(&mut self, name: &str, chain: usize) -> Values {
         match name {
-            "0" | "BASH_SOURCE" => return Values::of(&self.path),
+            "0" | "BASH_SOURCE" => return self.names.clone(),
             "#" | "?" | "$" | "!" | "-" => return Values::of("0"),
             _ => {}
         }
@@ -308,13 +253,13 @@ impl Shell {
         if name == "@" {
             match self.args.clone() {
                 Some(args) => args.into_iter().for_each(|text| values.add(text)),
-                None => values.more = true,
+                None => values.add_unknown(),
             }
         } else if let Some(value) = self.environment.get(name) {
             values.add(value.clone());
         }
         let bindings = self.bindings.get(name).cloned().unwrap_or_default();
-        if bindings.is_empty() && values.known.is_empty() && !values.more && name != "@" {
+        if bindings.is_empty() && values.known.is_empty() && !values.has_more() && name != "@" {
             values.add(String::new());
         }
         for binding in bindings {
@@ -324,7 +269,7 @@ impl Shell {
                     values.join(next);
                 }
                 None if !self.listed.is_empty() => self.listed.clone().into_iter().for_each(|path| values.add(path)),
-                None => values.more = true,
+                None => values.add_unknown(),
             }
         }
         self.memory.insert(name.to_owned(), values.clone());
@@ -352,6 +297,18 @@ impl Shell {
             _ => return Values::unknown(),
         };
         let name = words.first().and_then(Word::literal).unwrap_or_default();
+        if self.absent.contains(&name) && !self.functions.contains(&name) {
+            return Values::of("");
+        }
+        // The loop with which start scripts follow the links of their own path: `expr "$listed" : '.*-> \(.*\)$'`.
+        if name == "expr"
+            && words
+                .last()
+                .and_then(Word::literal)
+                .is_some_and(|text| text.contains("-> "))
+        {
+            return Values::of(&self.target);
+        }
         let mut rest: Vec<Word> = words
             .iter()
             .skip(1)
@@ -370,7 +327,11 @@ impl Shell {
         };
         let value = self.values(word, chain + 1);
         match name.as_str() {
-            "command" | "which" | "type" | "echo" | "printf" | "readlink" | "realpath" | "cd" => value,
+            "command" | "which" | "type" => {
+                let found = |name: &str| self.found.get(name).cloned();
+                value.map(|name| found(name).unwrap_or_else(|| name.to_owned()))
+            }
+            "echo" | "printf" | "readlink" | "realpath" | "cd" => value,
             "dirname" => value.map(|text| text.rsplit_once('/').map_or(".", |(head, _)| head).to_owned()),
             "basename" => value.map(|text| text.rsplit('/').next().unwrap_or(text).to_owned()),
             _ => Values::unknown(),
@@ -400,6 +361,18 @@ impl Shell {
         let mut argv = Vec::new();
         for word in words.iter().take(MAX_WORDS) {
             let described = Self::describe(word);
+            // `"${array[@]}"`: a command and its arguments, where it stands first.
+            if let [Part::Variable { name, operator, .. }] = word.parts.as_slice()
+                && operator.is_empty()
+                && self.bindings.contains_key(&shell::first_of(name))
+            {
+                for place in [shell::first_of(name), shell::rest_of(name)] {
+                    if self.bindings.contains_key(&place) {
+                        argv.push((self.variable(&place, 0), described.clone()));
+                    }
+                }
+                continue;
+            }
             let values = self.values(word, 0);
             let all = matches!(word.parts.as_slice(), [Part::Variable { name, operator, .. }] if name == "@" && operator.is_empty());
             let splits = word
@@ -407,7 +380,7 @@ impl Shell {
                 .iter()
                 .any(|part| matches!(part, Part::Variable { quoted: false, .. } | Part::Substitution { .. }));
             if all {
-                let more = values.more;
+                let more = values.has_more();
                 argv.extend(
                     values
                         .known
@@ -428,7 +401,7 @@ impl Shell {
                     }
                 }
                 if let Some(first) = pieces.first_mut() {
-                    first.more |= values.more;
+                    values.holed.into_iter().for_each(|text| first.add(text));
                 }
                 argv.extend(pieces.into_iter().map(|piece| (piece, described.clone())));
             } else {
@@ -570,10 +543,7 @@ impl Trace<'_> {
                 } else if self.class(&end) == Class::Script {
                     let known: Option<Vec<String>> = rest
                         .iter()
-                        .map(|(values, _)| match values.known.as_slice() {
-                            [only] if !values.more => Some(only.clone()),
-                            _ => None,
-                        })
+                        .map(|(values, _)| values.only().map(str::to_owned))
                         .collect();
                     self.script(&end, known);
                 } else {
@@ -670,19 +640,15 @@ impl Trace<'_> {
                 .get(at + 1..)
                 .unwrap_or_default()
                 .iter()
-                .map(|(values, _)| {
-                    values
-                        .known
-                        .first()
-                        .filter(|_| !values.more && values.known.len() == 1)
-                        .cloned()
-                })
+                .map(|(values, _)| values.only().map(str::to_owned))
                 .collect();
-            if values.more {
+            let found = self.fill(values, !takes_text, false);
+            if found.is_none() && !(takes_text && values.holed.iter().all(|text| !text.starts_with(HOLE))) {
                 let made = format!("runs a shell with a text or script that is made when it runs: {described}");
                 self.closure.cannot_follow(what, &made);
             }
-            for value in &values.known {
+            let holed: &[String] = if takes_text { &values.holed } else { &[] };
+            for value in values.known.iter().chain(&found.unwrap_or_default()).chain(holed) {
                 if takes_text {
                     // The first word behind the text is `$0`.
                     let args = behind.clone().map(|words| words.into_iter().skip(1).collect());
@@ -742,7 +708,8 @@ impl Trace<'_> {
         for (values, _) in rest {
             for value in &values.known {
                 self.import_name(language, value);
-                if inline {
+                // `-e TEXT`, or where an option does not say so, as awk's program.
+                if inline || value.contains(['(', '{', '`']) {
                     self.search_text(language, value, origin);
                 }
                 let file = if value.starts_with('/') {
@@ -959,11 +926,6 @@ impl Trace<'_> {
 
     /// Text for a shell on a command line.
     fn shell_text(&mut self, text: &str, what: &str, origin: &Origin, cwd: &str, args: Option<Vec<String>>) {
-        if text.contains(HOLE) {
-            self.closure
-                .cannot_follow(what, "runs a shell with a text that is made when it runs");
-            return;
-        }
         let key = (text.to_owned(), args.clone(), cwd.to_owned());
         // What waits is paid for: it takes memory.
         if self.waiting.texts.insert(key) && self.budget.spend(text.len() as u64) {
@@ -985,6 +947,14 @@ impl Trace<'_> {
             .filter_map(|entry| entry.split_once('='))
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
+        let mut names = Values::of(&script.what);
+        for name in self.called.get(&script.what).into_iter().flatten() {
+            names.add(name.clone());
+        }
+        let target = self
+            .space
+            .resolve(&script.what)
+            .map_or_else(|| script.what.clone(), |found| found.path);
         let mut shell = Shell {
             budget: Rc::clone(&self.budget),
             path: script.what,
@@ -1000,6 +970,10 @@ impl Trace<'_> {
             sourced: BTreeSet::new(),
             evaluated: 0,
             memory: BTreeMap::new(),
+            names,
+            target,
+            absent: BTreeSet::new(),
+            found: BTreeMap::new(),
             listed: Vec::new(),
         };
         self.add_text(&mut shell, &script.text);
@@ -1040,6 +1014,7 @@ impl Trace<'_> {
                 .cannot_follow(&shell.path, &format!("is a script that cannot be read: {why}"));
         }
         let redirected = script.redirected.clone();
+        self.note_commands(shell, &script);
         shell.add(script);
         for word in redirected {
             if let Some(path) = word.literal().filter(|path| path.starts_with('/')) {
@@ -1050,6 +1025,30 @@ impl Trace<'_> {
                     By::Command,
                     "/",
                 );
+            }
+        }
+    }
+
+    /// Which commands of a script there are, as far as its own values depend on it.
+    fn note_commands(&self, shell: &mut Shell, script: &Script) {
+        let is_unknown = |mount: &Mounted| mount.programs && matches!(mount.content, Content::Unknown);
+        let is_all_known = !self.roots.mounts.iter().any(is_unknown);
+        for command in &script.commands {
+            let mut words = command.words.iter().filter_map(Word::literal);
+            let Some(name) = words.next() else { continue };
+            if matches!(name.as_str(), "command" | "which" | "type") {
+                for word in words {
+                    if let Some(path) = self.command(&word, "/") {
+                        shell.found.insert(word, path);
+                    }
+                }
+            } else if is_all_known
+                && !BUILTINS.contains(&name.as_str())
+                && !pattern::is_pattern(&name)
+                && !shell.absent.contains(&name)
+                && self.command(&name, &shell.cwd).is_none()
+            {
+                shell.absent.insert(name);
             }
         }
     }
@@ -1073,15 +1072,16 @@ impl Trace<'_> {
             "." | "source" => {
                 let Some(word) = words.get(1) else { return };
                 let values = shell.values(word, 0);
-                if values.more {
+                let found = self.fill(&values, true, false);
+                if found.is_none() {
                     let why = format!(
                         "reads commands from a file that is named when it runs: {}",
                         Shell::describe(word)
                     );
                     self.closure.cannot_follow(&shell.path, &why);
                 }
-                for value in values.known {
-                    self.source(shell, &value);
+                for value in values.known.iter().chain(&found.unwrap_or_default()) {
+                    self.source(shell, value);
                 }
             }
             "eval" | "trap" => {
@@ -1180,11 +1180,7 @@ impl Trace<'_> {
             }
             for part in &word.parts {
                 let values = shell.part(part, 0);
-                let known = if values.more {
-                    vec![HOLE.to_string()]
-                } else {
-                    values.known
-                };
+                let known: Vec<String> = values.known.into_iter().chain(values.holed).collect();
                 if known.len() * texts.len() > MAX_ARGUMENTS || known.is_empty() {
                     texts.iter_mut().for_each(|text| text.push(HOLE));
                     continue;
@@ -1218,23 +1214,14 @@ impl Trace<'_> {
             self.closure
                 .cannot_follow(&shell.path, "has a command of too many words");
         }
-        let argv = shell.argv(&command.words);
+        let mut argv = shell.argv(&command.words);
         // A word that is nothing leaves its place to the next one: `$SUDO command`.
         let mut first = 0;
-        while let Some((values, described)) = argv.get(first) {
-            if values.more {
-                let shown = printable(described).into_owned();
-                self.closure.cannot_follow(
-                    &shell.path,
-                    &format!("runs a command that is named when it runs: {shown}"),
-                );
-            }
-            if values.known.iter().any(|name| name.contains(HOLE)) {
-                self.closure
-                    .cannot_follow(&shell.path, "evaluates a text whose command is made when it runs");
-            }
-            self.follow_name(shell, &argv, first, command.has_input);
-            if !values.known.iter().any(String::is_empty) {
+        while first < argv.len() {
+            self.find_command(shell, &mut argv, first);
+            self.follow_name(shell, &mut argv, first, command.has_input);
+            let may_be_nothing = |(values, _): &(Values, String)| values.known.iter().any(String::is_empty);
+            if !argv.get(first).is_some_and(may_be_nothing) {
                 break;
             }
             first += 1;
@@ -1248,10 +1235,81 @@ impl Trace<'_> {
         }
     }
 
-    fn follow_name(&mut self, shell: &mut Shell, argv: &[(Values, String)], first: usize, has_input: bool) {
-        let Some((values, _)) = argv.get(first) else { return };
+    /// Puts the commands that a word with holes can name in its place.
+    fn find_command(&mut self, shell: &Shell, argv: &mut [(Values, String)], at: usize) {
+        let Some((values, described)) = argv.get_mut(at) else {
+            return;
+        };
+        if !values.has_more() {
+            return;
+        }
+        // `cmd_$name`, where the script has functions of such names.
+        values.holed.retain(|text| {
+            let stem = text
+                .strip_suffix(HOLE)
+                .filter(|stem| !stem.is_empty() && !stem.contains(HOLE));
+            !stem.is_some_and(|stem| shell.functions.iter().any(|name| name.starts_with(stem)))
+        });
+        match self.fill(values, true, true) {
+            Some(found) => found.into_iter().for_each(|path| values.add(path)),
+            None => {
+                let why = if described.contains(HOLE) {
+                    "evaluates a text whose command is made when it runs".to_owned()
+                } else {
+                    format!("runs a command that is named when it runs: {}", printable(described))
+                };
+                self.closure.cannot_follow(&shell.path, &why);
+            }
+        }
+        values.holed.clear();
+    }
+
+    /// The files of the image that texts with holes can name: of one with an unknown directory every one with that name,
+    /// of one with an unknown name all in that directory. `None` where a text says too little, or where something is
+    /// mounted that is not known and may hold the file.
+    fn fill(&self, values: &Values, is_path: bool, is_started: bool) -> Option<Vec<String>> {
+        let mut found = Vec::new();
+        for text in &values.holed {
+            let is_unknown = |mount: &Mounted| mount.programs && matches!(mount.content, Content::Unknown);
+            if !is_path || self.roots.mounts.iter().any(is_unknown) {
+                return None;
+            }
+            let (_, behind) = text.rsplit_once(HOLE)?;
+            let (before, _) = text.split_once(HOLE)?;
+            let paths: Vec<String> = match (before.rsplit_once('/'), behind.rsplit_once('/')) {
+                (_, Some((_, name))) if !name.is_empty() => self.space.named(name),
+                (Some((directory, start)), None) if directory.starts_with('/') && behind.is_empty() => {
+                    let directory = self.space.resolve(directory)?.path;
+                    let wanted = join(&directory, start);
+                    let children = self.space.children(&directory);
+                    children.into_iter().filter(|path| path.starts_with(&wanted)).collect()
+                }
+                _ => return None,
+            };
+            let is_file = |path: &String| {
+                let end = self.space.resolve(path);
+                end.is_some_and(|end| matches!(self.space.what(&end.path), Some(What::File { .. })))
+            };
+            let known = found.len();
+            found.extend(paths.into_iter().filter(|path| {
+                if is_started {
+                    self.command(path, "/").is_some()
+                } else {
+                    is_file(path)
+                }
+            }));
+            if found.len() == known || found.len() > MAX_VALUES || !self.budget.spend(self.space.size) {
+                return None;
+            }
+        }
+        Some(found)
+    }
+
+    fn follow_name(&mut self, shell: &mut Shell, argv: &mut [(Values, String)], first: usize, has_input: bool) {
+        let Some((values, _)) = argv.get(first).cloned() else {
+            return;
+        };
         let origin = shell.origin.clone();
-        let rest = argv.get(first + 1..).unwrap_or_default();
         let mut started: Vec<String> = Vec::new();
         for name in &values.known {
             if name.is_empty() || shell.functions.contains(name) {
@@ -1259,15 +1317,13 @@ impl Trace<'_> {
             }
             match name.as_str() {
                 "exec" | "builtin" | "time" | "command" | "coproc" => {
-                    let skipped = rest
+                    let skipped = argv
                         .iter()
+                        .skip(first + 1)
                         .take_while(|(values, _)| values.known.iter().any(|text| text.starts_with('-')))
                         .count();
-                    let rest = rest.get(skipped..).unwrap_or_default();
-                    if let Some((_, described)) = rest.first().filter(|(values, _)| values.more) {
-                        let why = format!("runs a command that is named when it runs: {}", printable(described));
-                        self.closure.cannot_follow(&shell.path, &why);
-                    }
+                    self.find_command(shell, argv, first + 1 + skipped);
+                    let rest = argv.get(first + 1 + skipped..).unwrap_or_default();
                     self.start(
                         rest,
                         "the script runs it",
@@ -1278,7 +1334,7 @@ impl Trace<'_> {
                     );
                 }
                 "type" | "hash" | "which" => {
-                    for value in rest.iter().flat_map(|(values, _)| &values.known) {
+                    for value in argv.iter().skip(first + 1).flat_map(|(values, _)| &values.known) {
                         if let Some(path) = self.command(value, "/") {
                             self.keep(&path, "the script asks for it", &origin, By::Command);
                         }
@@ -1286,8 +1342,8 @@ impl Trace<'_> {
                     started.push(name.clone());
                 }
                 "run-parts" => {
+                    let rest = argv.iter().skip(first + 1);
                     for directory in rest
-                        .iter()
                         .flat_map(|(values, _)| &values.known)
                         .filter(|text| text.starts_with('/'))
                     {
@@ -1321,7 +1377,7 @@ impl Trace<'_> {
                 );
             }
             let mut line = vec![(Values::of(&name), name.clone())];
-            line.extend(rest.iter().cloned());
+            line.extend(argv.iter().skip(first + 1).cloned());
             self.start(
                 &line,
                 "the script runs it",
@@ -1445,6 +1501,33 @@ impl Trace<'_> {
         }
     }
 
+    /// Texts of the application's own source that are a command, or begin with one: it starts programs, and a variable or
+    /// a list leads from the text to the call.
+    fn search_literals(&mut self, text: &str, origin: &Origin) {
+        for (at, quote) in text.match_indices(['"', '\'']) {
+            let Some(rest) = text.get(at + 1..) else { continue };
+            let end = rest
+                .bytes()
+                .take(64)
+                .position(|byte| !(byte.is_ascii_alphanumeric() || b"._+-[".contains(&byte)))
+                .unwrap_or(0);
+            let Some(name) = rest.get(..end).filter(|name| name.len() > 1) else {
+                continue;
+            };
+            let ends = rest
+                .get(end..)
+                .is_some_and(|rest| rest.starts_with(' ') || rest.starts_with(quote));
+            if ends && let Some(path) = self.command(name, "/") {
+                self.keep(
+                    &path,
+                    "a text of the application is its name, and it starts programs",
+                    origin,
+                    By::Rule,
+                );
+            }
+        }
+    }
+
     fn search_text(&mut self, language: &Language, text: &str, origin: &Origin) {
         if self.is_everything {
             return;
@@ -1454,13 +1537,20 @@ impl Trace<'_> {
             let rule = format!("the source has `{}`, which starts the shell", mark.trim());
             self.keep("/bin/sh", &rule, origin, By::Rule);
         }
+        let mut calls = false;
         for call in &language.calls {
             for (at, _) in text.match_indices(call.as_str()) {
                 let before = text.get(..at).and_then(|head| head.chars().next_back());
-                if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+                let is_word = call.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+                if is_word && before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
                     continue;
                 }
-                let Some(literal) = text.get(at + call.len()..).and_then(first_literal) else {
+                let Some(rest) = text.get(at + call.len()..) else {
+                    continue;
+                };
+                calls = true;
+                let is_bare = !call.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+                let Some(literal) = first_literal(rest).or_else(|| is_bare.then(|| bare(rest))) else {
                     continue;
                 };
                 let script = shell::parse(literal, 0);
@@ -1473,6 +1563,13 @@ impl Trace<'_> {
                     }
                 }
             }
+        }
+        let is_own = match origin {
+            Origin::Path(path) => self.inventory.owner(path).is_none(),
+            Origin::Root(_) => true,
+        };
+        if calls && is_own {
+            self.search_literals(text, origin);
         }
         // A path of a program is meant, whoever is called with it.
         for (at, _) in text.match_indices(['"', '\'']) {
@@ -1494,36 +1591,14 @@ impl Trace<'_> {
     }
 }
 
-/// `%pattern`, `%%pattern`, `#pattern` or `##pattern` with a pattern that is a plain text: whether it is taken from the
-/// end, whether as much as possible, and the pattern.
-fn strip(operator: &str) -> Option<(bool, bool, &str)> {
-    let (from_end, rest) = match operator.strip_prefix('%') {
-        Some(rest) => (true, rest),
-        None => (false, operator.strip_prefix('#')?),
-    };
-    let mark = if from_end { '%' } else { '#' };
-    let (longest, wanted) = rest.strip_prefix(mark).map_or((false, rest), |wanted| (true, wanted));
-    let is_plain = wanted.len() < 256 && !wanted.contains(['$', '`', '"', '\'', '\\']);
-    is_plain.then_some((from_end, longest, wanted))
-}
-
-fn stripped(text: &str, from_end: bool, longest: bool, wanted: &str) -> String {
-    if text.len() > 4096 {
-        return text.to_owned();
-    }
-    let ends = (0..=text.len()).filter(|at| text.is_char_boundary(*at));
-    let fits = |at: &usize| {
-        let part = if from_end { text.get(*at..) } else { text.get(..*at) };
-        part.is_some_and(|part| pattern::component(wanted, part))
-    };
-    // From the end, the shortest match begins last; from the start, it ends first.
-    let at = if from_end == longest {
-        ends.clone().find(fits)
-    } else {
-        ends.rev().find(fits)
-    };
-    let rest = at.and_then(|at| if from_end { text.get(..at) } else { text.get(at..) });
-    rest.unwrap_or(text).to_owned()
+/// What stands behind a call without quotes, to the end of the line or to the sign that ends it.
+fn bare(rest: &str) -> &str {
+    let end = rest
+        .bytes()
+        .take(MAX_LINE)
+        .position(|byte| matches!(byte, b'\n' | b'"' | b'\'' | b'`' | b'}' | b')' | b']' | b'/' | b'!'))
+        .unwrap_or(0);
+    rest.get(..end).unwrap_or("")
 }
 
 /// The text in quotes with which the arguments of a call begin.

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use super::values::HOLE;
+
 /// Deepest nesting of substitutions; what lies deeper is unknown.
 const MAX_DEPTH: usize = 24;
 /// Most commands, words and bindings of one script together.
@@ -101,7 +103,19 @@ impl Word {
     }
 }
 
+/// The name under which the elements that an array can begin with are bound.
+pub(super) fn first_of(array: &str) -> String {
+    format!("{array}[0]")
+}
+
+/// The name under which its other elements are bound.
+pub(super) fn rest_of(array: &str) -> String {
+    format!("{array}[1]")
+}
+
+/// Whether a text is a variable's name; where it is evaluated, a part of it may not be known.
 fn is_name(text: &str) -> bool {
+    let text = text.replace(HOLE, "_");
     text.bytes()
         .next()
         .is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
@@ -593,7 +607,9 @@ impl Lexer<'_> {
                     if words.is_empty()
                         && let Some((name, value)) = word.assignment()
                     {
-                        self.assign(name, value);
+                        let adds = matches!(word.parts.first(), Some(Part::Text { text, .. })
+                            if text.split('=').next().is_some_and(|name| name.ends_with('+')));
+                        self.assign(name, value, adds);
                         continue;
                     }
                     words.push(word);
@@ -672,12 +688,22 @@ impl Lexer<'_> {
         }
     }
 
-    fn assign(&mut self, name: String, value: Word) {
+    fn assign(&mut self, name: String, value: Word, adds: bool) {
         if self.peek() == Some(b'(') && value.literal().as_deref() == Some("") {
             self.at += 1;
+            // What comes behind an element that may be nothing can be the first one as well.
+            let mut is_first = !adds;
             loop {
                 match self.token() {
-                    Token::Word(word) => self.script.bindings.push((name.clone(), Some(word))),
+                    Token::Word(word) => {
+                        let place = if is_first { first_of(&name) } else { rest_of(&name) };
+                        is_first &= word.parts.iter().all(|part| {
+                            matches!(part, Part::Variable { quoted: false, .. } | Part::Substitution { .. })
+                                || matches!(part, Part::Variable { name, .. } if name == "@")
+                        });
+                        self.script.bindings.push((place, Some(word.clone())));
+                        self.script.bindings.push((name.clone(), Some(word)));
+                    }
                     Token::Operator("\n") => {}
                     _ => return,
                 }

@@ -34,6 +34,8 @@ pub(super) struct Space<'a> {
     pub(super) tree: &'a Tree,
     /// Destinations without links.
     mounts: Vec<(String, &'a Mounted)>,
+    /// Names in the image: what it costs to look at all of them.
+    pub(super) size: u64,
 }
 
 /// A file to be read at any offset.
@@ -76,6 +78,7 @@ impl<'a> Space<'a> {
         let mut space = Self {
             tree,
             mounts: Vec::new(),
+            size: tree.nodes().count() as u64,
         };
         // In order: a later mount may lie inside of an earlier one, and over it.
         for mount in mounted {
@@ -258,6 +261,27 @@ impl<'a> Space<'a> {
             }
         }
         found.sort_unstable();
+        found
+    }
+
+    /// Every path of the image and of what is mounted whose last component is `name`.
+    pub(super) fn named(&self, name: &str) -> Vec<String> {
+        let is_named = |path: &str| path.rsplit('/').next() == Some(name);
+        let own = self.tree.nodes().map(|(path, _)| path);
+        let mut found: Vec<String> = own
+            .filter(|path| is_named(path) && self.mount(path).is_none())
+            .map(str::to_owned)
+            .collect();
+        for (at, mount) in &self.mounts {
+            match &mount.content {
+                Content::Tree(tree) => {
+                    let below = tree.nodes().map(|(path, _)| join(at, path.trim_start_matches('/')));
+                    found.extend(below.filter(|path| is_named(path)));
+                }
+                Content::File(..) if is_named(at) => found.push(at.clone()),
+                _ => {}
+            }
+        }
         found
     }
 

@@ -275,6 +275,10 @@ fn what_a_shell_script_makes_up_leaves_every_executable_of_packages() {
         ),
         ("$(tool) x", "runs a command that is named when it runs: $(…)"),
         ("read x; exec $x", "runs a command that is named when it runs: $x"),
+        (
+            "read x; a=($x tool); ${a[@]}",
+            "runs a command that is named when it runs: $a",
+        ),
         ("tool | sh", "runs a shell that reads its commands from its input"),
         (
             "read x; . \"$x\"",
@@ -294,6 +298,89 @@ fn what_a_shell_script_makes_up_leaves_every_executable_of_packages() {
     assert_eq!(image.run(&["sh"]).unfollowed.len(), 1);
     let closure = image.run(&["suid"]);
     assert_eq!(executables(&closure), names(&["suid"]), "a root names it");
+}
+
+#[test]
+fn a_command_of_which_the_name_or_the_directory_is_known_is_followed() {
+    let mut image = Image::new();
+    image.programs(&[
+        "sh",
+        "tool",
+        "other",
+        "/opt/a/bin/java",
+        "/opt/b/java",
+        "/opt/c/one",
+        "/opt/c/two",
+    ]);
+    image.package(
+        "tools",
+        &[
+            "/usr/bin/sh",
+            "/usr/bin/tool",
+            "/usr/bin/other",
+            "/opt/a/bin/java",
+            "/opt/b/java",
+        ],
+    );
+    image.file("/opt/lib/functions", "other\n", 0o644);
+    for (text, wanted) in [
+        // Wherever it is.
+        (
+            "read d; exec \"$d/java\"",
+            &["sh", "/opt/a/bin/java", "/opt/b/java"][..],
+        ),
+        (
+            "read d; eval exec \"\\\"$d/bin/java\\\"\" -x",
+            &["sh", "/opt/a/bin/java", "/opt/b/java"],
+        ),
+        ("read d; sh -c \"/opt/b/java $d\"", &["sh", "/opt/b/java"]),
+        ("read d; . \"$d/functions\"", &["sh", "other"]),
+        // Whichever it is.
+        ("read n; /opt/c/$n x", &["sh", "/opt/c/one", "/opt/c/two"]),
+        ("cmd_a() { tool; }; read n; cmd_$n", &["sh", "tool"]),
+        // What the image does not have prints nothing.
+        (
+            "h=`cygpath x`; [ -n \"$h\" ] || h=/opt/b; exec $h/java",
+            &["sh", "/opt/b/java"],
+        ),
+        ("j=`which tool`; exec $j", &["sh", "tool"]),
+        ("read n; eval \"E$n=\\$1\"; tool", &["sh", "tool"]),
+        ("read x; a=(tool -x $x); a+=(\"$x\"); exec \"${a[@]}\"", &["sh", "tool"]),
+    ] {
+        let closure = image.run(&["sh", "-c", text]);
+        assert_eq!(closure.unfollowed, [], "{text}");
+        assert_eq!(executables(&closure), names(wanted), "{text}");
+    }
+    // What lies beside the name that it was started by.
+    image.file("/opt/real/run", "#!/bin/sh\n. \"$(dirname \"$0\")/env\"\n", 0o755);
+    image
+        .file("/opt/real/env", "tool\n", 0o755)
+        .link("/opt/link/env", "../real/env");
+    image.link("/opt/link/run", "../real/run");
+    let closure = image.run(&["/opt/link/run"]);
+    assert_eq!(closure.unfollowed, []);
+    assert!(closure.kept.contains_key("/opt/link/env") && closure.kept.contains_key("/usr/bin/tool"));
+    // The loop with which start scripts follow the links to themselves.
+    image.link("/usr/bin/start", "/opt/a/start.sh");
+    image.file(
+        "/opt/a/start.sh",
+        "#!/bin/sh\np=\"$0\"\nwhile [ -h \"$p\" ]; do ls=`ls -ld \"$p\"`\nlink=`expr \"$ls\" : '.*-> \\(.*\\)$'`\np=\"$link\"\ndone\n\
+         exec \"`dirname \"$p\"`/bin/java\"\n",
+        0o755,
+    );
+    image.file("/usr/bin/expr", "", 0o755);
+    let closure = image.run(&["start"]);
+    assert_eq!(closure.unfollowed, []);
+    assert!(closure.kept.contains_key("/opt/a/bin/java") && !closure.kept.contains_key("/opt/b/java"));
+    // A file that may lie in a mount that could not be read is not known.
+    let mut given = roots(&["sh", "-c", "read d; exec \"$d/java\""]);
+    given.mounts.push(Mounted {
+        destination: "/data".to_owned(),
+        content: Content::Unknown,
+        writable: true,
+        programs: true,
+    });
+    assert_eq!(image.close(&given, Level::Balanced).unfollowed.len(), 1);
 }
 
 #[test]
@@ -445,6 +532,16 @@ fn an_interpreters_modules_stay_and_the_programs_that_they_start_are_found() {
         closure.kept.contains_key("/usr/bin/python3")
             && closure.kept.contains_key("/usr/lib/python3/dist-packages/idle/a.py")
     );
+    // A variable leads from the text to the call.
+    image.file(
+        "/app/main.py",
+        "tool = ['convert', '-x']\nsubprocess.run(tool)\nprint('unused')\n",
+        0o644,
+    );
+    let kept = executables(&image.run(&["python3", "/app/main.py"]));
+    assert!(kept.contains("/usr/bin/convert") && kept.contains("/usr/bin/unused"));
+    image.file("/app/main.py", "print('convert')\n", 0o644);
+    assert!(!executables(&image.run(&["python3", "/app/main.py"])).contains("/usr/bin/convert"));
     let closure = image.run(&["python3", "-c", "import os; os.system('convert x')"]);
     assert!(executables(&closure).is_superset(&names(&["sh", "convert"])));
 }
@@ -471,6 +568,132 @@ fn a_program_that_starts_programs_keeps_those_that_its_texts_begin_with() {
     let closure = image.run(&["still"]);
     assert_eq!(executables(&closure), names(&["still"]));
     assert!(closure.kept.contains_key("/usr/share/server/page"));
+}
+
+#[test]
+fn what_an_interpreted_text_starts_without_quotes_is_found() {
+    let image = Image::new();
+    image.programs(&["sh", "perl", "tclsh8.6", "gawk", "octave-cli", "convert", "unused"]);
+    for (path, text) in [
+        ("/app/a.pl", "my $x = `convert -v`;"),
+        ("/app/b.pl", "my $x = qx{convert -v};"),
+        ("/app/c.pl", "open(my $f, '-|', 'convert');"),
+        ("/app/a.tcl", "puts [exec convert -v]"),
+        ("/app/b.tcl", "set f [open \"|convert -v\" r]"),
+        ("/app/a.awk", "BEGIN { \"convert -v\" | getline x; system(\"\") }"),
+        ("/app/a.m", "[s, o] = system('convert -v');"),
+    ] {
+        image.file(path, text, 0o644);
+        let interpreter = match path.rsplit_once('.').unwrap().1 {
+            "pl" => &["perl"][..],
+            "tcl" => &["tclsh8.6"],
+            "awk" => &["gawk", "-f"],
+            _ => &["octave-cli"],
+        };
+        let kept = executables(&image.run(&[interpreter, &[path]].concat()));
+        assert!(
+            kept.contains("/usr/bin/convert") && !kept.contains("/usr/bin/unused"),
+            "{text}: {kept:?}"
+        );
+    }
+}
+
+#[test]
+fn a_program_that_looks_commands_up_keeps_those_that_it_names() {
+    let image = Image::new();
+    image.programs(&["mailer", "ls"]);
+    image.file("/usr/bin/service", "#!/bin/sh\n", 0o755);
+    let source = |call: &str| {
+        format!(
+            "extern int {call}(const char *, char **); const char *a = \"mailer\", *b = \"service\", *c = \"ls\"; void _start(void) {{ {call}(a, 0); }}"
+        )
+    };
+    let flags = ["-shared", "-nostdlib", "-fPIC"];
+    image.compile("/usr/bin/runs", &source("execvp"), &flags);
+    image.compile("/usr/bin/runs-paths", &source("execv"), &flags);
+    assert_eq!(executables(&image.run(&["runs"])), names(&["runs", "mailer"]));
+    assert_eq!(executables(&image.run(&["runs-paths"])), names(&["runs-paths"]));
+}
+
+#[test]
+fn elf_files_for_linkers_and_interpreters_are_data() {
+    let mut image = Image::new();
+    image.programs(&["cc"]);
+    let object = "/usr/lib/gcc/12/crtbegin.o";
+    let bytecode = "/usr/lib/guile/3.0/ccache/a.go";
+    image.compile(object, "int x;", &["-c"]).library(bytecode, &[]);
+    let mut bytes = fs::read(image.at(bytecode)).unwrap();
+    bytes[18..20].fill(0);
+    image.file(bytecode, bytes, 0o644);
+    image.package("gcc", &["/usr/bin/cc", object, bytecode]);
+    let closure = image.run(&["cc"]);
+    assert_eq!(closure.unfollowed, []);
+    for path in [object, bytecode] {
+        assert!(
+            closure.kept.contains_key(path) && !closure.objects.contains_key(path),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn a_rule_says_what_a_script_starts_that_cannot_be_followed() {
+    let mut image = Image::new();
+    image.programs(&["sh", "tool", "other"]);
+    image.file("/usr/bin/start", "#!/bin/sh\nread x; $x\n", 0o755);
+    image.package("tools", &["/usr/bin/tool", "/usr/bin/other"]);
+    let rule = "[[rule]]\nname='a'\nreason='b'\nreached=['start']\nrun=['tool']\nknown=true\n";
+    let rules = Rules::with(&[("a.toml".to_owned(), rule.to_owned())]).unwrap();
+    let tree = Tree::scan(fs::File::open(image.folder.path()).unwrap().into()).unwrap();
+    let inventory = Inventory::new(image.packages.clone());
+    let closure = close(&tree, &inventory, &rules, &roots(&["start"]), Level::Balanced, &|_| {
+        true
+    });
+    assert_eq!(closure.unfollowed, []);
+    assert_eq!(executables(&closure), names(&["start", "sh", "tool"]));
+}
+
+#[test]
+fn an_interpreter_that_calls_libraries_by_names_of_its_own_is_said() {
+    let image = Image::new();
+    image.programs(&["sbcl", "lua5.4"]);
+    assert_eq!(image.run(&["sbcl"]).foreign.len(), 1);
+    assert_eq!(image.run(&["lua5.4"]).foreign.len(), 0);
+}
+
+#[test]
+fn where_the_search_of_configuration_ends_is_said() {
+    let image = Image::new();
+    image.programs(&["server", "tool"]);
+    for number in 0..8 {
+        image.file(
+            &format!("/srv/{number}"),
+            format!("include /srv/{}\n", number + 1),
+            0o644,
+        );
+    }
+    image.file("/srv/8", "/usr/bin/tool\n", 0o644);
+    let closure = image.run(&["server", "/srv/0"]);
+    assert!(
+        closure
+            .findings
+            .iter()
+            .any(|finding| finding.contains("was not searched")),
+        "{:?}",
+        closure.findings
+    );
+    for number in 0..2100 {
+        image.file(&format!("/data/{number}"), "", 0o644);
+    }
+    let closure = image.run(&["server", "/data"]);
+    assert!(
+        closure
+            .findings
+            .iter()
+            .any(|finding| finding.contains("the first 2000")),
+        "{:?}",
+        closure.findings
+    );
 }
 
 #[test]

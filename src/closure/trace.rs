@@ -20,6 +20,10 @@ use crate::tree::{Tree, join};
 const MAX_PROCESS: usize = 4096;
 /// Most names of libraries that are looked up because texts of one file have them.
 const MAX_LIBRARIES: usize = 2000;
+/// Most names of one script.
+const MAX_NAMES: usize = 16;
+/// Most searches for libraries whose outcome is kept.
+const MAX_SEARCHES: usize = 100_000;
 /// Bytes of a file from which its kind is told.
 const HEAD: usize = 64;
 /// Largest file of the loader, of PAM and of name services.
@@ -109,8 +113,9 @@ pub(super) const SHARED: &[&str] = &[
     "/lib/**/security",
 ];
 
-/// Name of a library, what it must fit to, whether musl loads it; and where it was found.
-type Searches = BTreeMap<(String, Abi, bool), Rc<Vec<String>>>;
+/// Name of a library, what it must fit to, whether musl loads it, and the directories that are searched for this one;
+/// and where it was found.
+type Searches = BTreeMap<(String, Abi, bool, String), Rc<Vec<String>>>;
 
 /// Who asks for a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,7 +156,6 @@ pub(super) struct Trace<'a> {
     pub(super) scripts: BTreeSet<(String, Option<Vec<String>>)>,
     pub(super) configured: Configured,
     preload: Vec<String>,
-    /// Searches that depend on nothing but the name: no `DT_RPATH` and the like.
     searches: RefCell<Searches>,
     /// Members of processes for which texts were followed, and whether the process starts programs.
     followed: BTreeSet<(String, bool)>,
@@ -161,6 +165,10 @@ pub(super) struct Trace<'a> {
     /// Everything is kept anyway; nothing has to be searched.
     pub(super) is_everything: bool,
     services: BTreeSet<String>,
+    /// Names by which scripts are started, their own paths left out.
+    pub(super) called: BTreeMap<String, BTreeSet<String>>,
+    /// What lies in `PATH`.
+    commands: RefCell<Option<Rc<BTreeSet<String>>>>,
 }
 
 impl<'a> Trace<'a> {
@@ -254,6 +262,8 @@ impl<'a> Trace<'a> {
             imported: BTreeSet::new(),
             is_everything: false,
             services: BTreeSet::new(),
+            called: BTreeMap::new(),
+            commands: RefCell::new(None),
         };
         trace.closure.left_out = rules
             .hide
@@ -277,6 +287,9 @@ impl<'a> Trace<'a> {
 
     fn class_of(&self, path: &str, mode: u32, head: &[u8]) -> Class {
         if elf::is_elf(head) {
+            if elf::is_data(head) {
+                return Class::Data;
+            }
             let is_named_library = path.rsplit('/').next().is_some_and(|name| name.contains(".so"));
             let startable = self
                 .space
@@ -358,6 +371,9 @@ impl<'a> Trace<'a> {
         }
         let class = self.class(&found.path);
         self.insert(&found.path, rule, origin);
+        if class == Class::Script && !found.links.is_empty() {
+            self.call(path, &found.path);
+        }
         if by != By::Convention {
             self.reach(&found.path);
             for link in &found.links {
@@ -368,6 +384,22 @@ impl<'a> Trace<'a> {
             self.queue.push_back(found.path.clone());
         }
         Some(found.path)
+    }
+
+    /// Notes a name by which a script can be started: it may look for other files beside it.
+    fn call(&mut self, name: &str, script: &str) {
+        let names = self.called.entry(script.to_owned()).or_default();
+        if names.len() < MAX_NAMES && names.insert(name.to_owned()) && self.analysed.remove(script) {
+            let followed: Vec<_> = self
+                .scripts
+                .iter()
+                .filter(|(known, _)| known == script)
+                .cloned()
+                .collect();
+            followed.iter().for_each(|known| {
+                self.scripts.remove(known);
+            });
+        }
     }
 
     fn reach(&mut self, path: &str) {
@@ -421,6 +453,7 @@ impl<'a> Trace<'a> {
     }
 
     pub(super) fn adopt_path(&mut self, directories: &str) {
+        self.commands.take();
         for directory in directories.split(':').filter(|part| part.starts_with('/')) {
             if self.path.len() < 64 && !self.path.iter().any(|known| known == directory) {
                 self.path.push(directory.to_owned());
@@ -688,13 +721,19 @@ impl<'a> Trace<'a> {
         rpath: &[String],
         is_musl: bool,
     ) -> Rc<Vec<String>> {
-        let plain = rpath.is_empty()
-            && elf.rpath.is_empty()
-            && elf.runpath.is_empty()
-            && !elf.no_default
-            && !name.contains('/');
-        let key = (name.to_owned(), elf.abi, is_musl);
-        if plain && let Some(known) = self.searches.borrow().get(&key) {
+        let mut own = String::new();
+        for directory in rpath.iter().chain(&elf.rpath).chain(&elf.runpath) {
+            own.push_str(directory);
+            own.push(':');
+        }
+        if elf.no_default {
+            own.push('!');
+        }
+        if own.contains('$') || name.contains('/') {
+            own.push_str(from.rsplit_once('/').map_or("", |(directory, _)| directory));
+        }
+        let key = (name.to_owned(), elf.abi, is_musl, own);
+        if let Some(known) = self.searches.borrow().get(&key) {
             return Rc::clone(known);
         }
         let search = Search {
@@ -706,7 +745,7 @@ impl<'a> Trace<'a> {
         };
         let mut abi_of = |path: &str| -> Option<Abi> { self.elf(path).map(|elf| elf.abi) };
         let found = Rc::new(self.loader.find(name, &search, &self.space, &mut abi_of));
-        if plain {
+        if self.searches.borrow().len() < MAX_SEARCHES {
             self.searches.borrow_mut().insert(key, Rc::clone(&found));
         }
         found
@@ -854,7 +893,11 @@ impl<'a> Trace<'a> {
             return Rc::clone(known);
         }
         let texts = self.space.open(path).map_or_else(Texts::default, |reader| {
-            elf::texts(&reader, elf, &self.space, &self.top, &self.siblings(path))
+            let mut names = self.siblings(path);
+            if elf.searches && !self.is_interpreter(path) {
+                names.extend(self.commands().iter().cloned());
+            }
+            elf::texts(&reader, elf, &self.space, &self.top, &names)
         });
         if texts.cut {
             self.closure
@@ -863,6 +906,24 @@ impl<'a> Trace<'a> {
         let texts = Rc::new(texts);
         self.texts.insert(path.to_owned(), Rc::clone(&texts));
         texts
+    }
+
+    /// Names of all that a program finds in `PATH`.
+    fn commands(&self) -> Rc<BTreeSet<String>> {
+        if let Some(known) = self.commands.borrow().as_ref() {
+            return Rc::clone(known);
+        }
+        let found: BTreeSet<String> = self
+            .path
+            .iter()
+            .filter_map(|directory| self.space.resolve(directory))
+            .flat_map(|found| self.space.children(&found.path))
+            .filter(|path| self.is_startable(path))
+            .filter_map(|path| path.rsplit('/').next().map(str::to_owned))
+            .collect();
+        let found = Rc::new(found);
+        *self.commands.borrow_mut() = Some(Rc::clone(&found));
+        found
     }
 
     /// Names of the programs of the same package in the same directory.
@@ -922,7 +983,10 @@ impl<'a> Trace<'a> {
                 };
                 match (self.space.what(&found.path), self.class(&found.path)) {
                     (Some(What::File { .. }), Class::Program | Class::Script)
-                        if starts && !silent && (texts.endless || texts.started.contains(path)) =>
+                        if starts
+                            && !silent
+                            && (texts.endless || texts.started.contains(path))
+                            && !self.is_commanded(&found.path) =>
                     {
                         self.keep(
                             path,
@@ -943,18 +1007,46 @@ impl<'a> Trace<'a> {
             if silent || !starts {
                 continue;
             }
+            if elf.searches && member == start {
+                for name in &texts.names {
+                    // The names of scripts are words: `service`, `install`.
+                    if let Some(path) = self.command(name, "/")
+                        && (name.len() > 2 || name == "sh")
+                        && self.space.resolve(&path).map(|found| self.class(&found.path)) == Some(Class::Program)
+                    {
+                        self.keep(
+                            &path,
+                            "its text is the name of a command, and it starts commands",
+                            &origin,
+                            By::Rule,
+                        );
+                    }
+                }
+            }
             if member == start {
                 let directory = member
                     .rsplit_once('/')
                     .map_or("", |(directory, _)| directory)
                     .to_owned();
                 let public = self.path.contains(&directory);
+                // Where a rule says which of the programs there are started, names of scripts say nothing.
+                let is_ruled = self
+                    .fired
+                    .iter()
+                    .filter_map(|number| self.rules.rules.get(*number))
+                    .any(|rule| {
+                        let mut wanted = rule.programs.iter().filter_map(|wanted| wanted.rsplit_once('/'));
+                        wanted.any(|(place, _)| place == directory)
+                    });
                 for name in &texts.names {
                     // Short names of commands are words of other meaning, too.
                     if name.len() < 4 || public && (name.len() < 6 || !name.contains(['-', '_'])) {
                         continue;
                     }
                     let path = join(&directory, name);
+                    if is_ruled && self.class(&path) == Class::Script {
+                        continue;
+                    }
                     self.keep(
                         &path,
                         "its text names the program beside it, and it starts programs",
@@ -979,6 +1071,12 @@ impl<'a> Trace<'a> {
         for member in members {
             self.languages_of(member);
         }
+    }
+
+    /// Whether a rule says that only a command line starts a program.
+    fn is_commanded(&self, path: &str) -> bool {
+        let mut rules = self.rules.rules.iter().filter(|rule| rule.commanded);
+        rules.any(|rule| rule.reached.iter().any(|wanted| pattern::path(wanted, path)))
     }
 
     /// Applies the rules that a reached file fires; without one, those that always hold.
@@ -1176,6 +1274,12 @@ impl<'a> Trace<'a> {
                 continue;
             }
             self.languages.insert(number);
+            if language.foreign {
+                self.closure.foreign.push(format!(
+                    "{path} interprets {}, which calls functions of libraries by names that no ELF file has",
+                    language.name
+                ));
+            }
             let origin = Origin::Path(path.to_owned());
             let rule = format!("a module of {}", language.name);
             for wanted in &language.modules {
@@ -1205,7 +1309,6 @@ impl<'a> Trace<'a> {
             .first()
             .map_or_else(String::new, |first| format!("{} {}", first.what, first.why));
         let origin = Origin::Root(format!("not followed: {first}"));
-        let said = self.closure.unfollowed.clone();
         let paths: Vec<String> = self
             .space
             .tree
@@ -1237,8 +1340,6 @@ impl<'a> Trace<'a> {
             self.fire_rules(Some(&end));
         }
         self.settle();
-        // What stays for safety says nothing new.
-        self.closure.unfollowed = said;
     }
 
     pub(super) fn hidden_set_id(&self, path: &str) -> bool {
