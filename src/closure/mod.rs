@@ -318,6 +318,12 @@ impl Closure {
         }
     }
 
+    fn cannot_see(&mut self, why: String) {
+        if self.foreign.len() < MAX_NOTES && !self.foreign.contains(&why) {
+            self.foreign.push(why);
+        }
+    }
+
     fn cannot_follow(&mut self, what: &str, why: &str) {
         let unfollowed = Unfollowed {
             what: what.to_owned(),

@@ -58,6 +58,7 @@ const LANGUAGE_KEYS: &[&str] = &[
     "sources",
     "calls",
     "shell",
+    "numbers",
     "foreign",
 ];
 const HIDE_KEYS: &[&str] = &["name", "reason", "paths", "packages_too"];
@@ -101,6 +102,8 @@ pub(super) struct Language {
     pub(super) shell: Vec<String>,
     /// Its code calls functions of libraries by names that lie in files that are no ELF files.
     pub(super) foreign: bool,
+    /// What a source has that makes system calls by number, or calls functions of libraries by name.
+    pub(super) numbers: Vec<String>,
 }
 
 /// Data that is left out unless something names it.
@@ -310,6 +313,7 @@ fn parse_language(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Language {
         sources: texts(reader, table, "sources"),
         calls: texts(reader, table, "calls"),
         shell: texts(reader, table, "shell"),
+        numbers: texts(reader, table, "numbers"),
         foreign: reader.flag(table, "foreign").is_some_and(|flag| *flag.get_ref()),
     };
     if language.interpreters.is_empty() {

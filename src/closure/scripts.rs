@@ -1533,6 +1533,15 @@ impl Trace<'_> {
             return;
         }
         self.import(language, text);
+        if let Some(mark) = language.numbers.iter().find(|mark| text.contains(mark.as_str())) {
+            let what = match origin {
+                Origin::Path(path) | Origin::Root(path) => path,
+            };
+            self.closure.cannot_see(format!(
+                "{} has `{mark}`: it makes system calls by number, or by names that lie in no ELF file",
+                printable(what)
+            ));
+        }
         if let Some(mark) = language.shell.iter().find(|mark| text.contains(mark.as_str())) {
             let rule = format!("the source has `{}`, which starts the shell", mark.trim());
             self.keep("/bin/sh", &rule, origin, By::Rule);

@@ -836,6 +836,21 @@ fn scripts_below_the_directory_that_an_applet_serves_are_kept() {
 }
 
 #[test]
+fn a_source_that_makes_calls_by_number_is_told() {
+    let image = Image::new();
+    image
+        .programs(&["perl"])
+        .file("/srv/plain.pl", "#!/usr/bin/perl\nprint 1;\n", 0o755)
+        .file("/srv/numbers.pl", "#!/usr/bin/perl\nsyscall(39);\n", 0o755);
+    assert!(image.run(&["/srv/plain.pl"]).foreign.is_empty());
+    let closure = image.run(&["/srv/numbers.pl"]);
+    assert_eq!(
+        closure.foreign,
+        ["/srv/numbers.pl has `syscall(`: it makes system calls by number, or by names that lie in no ELF file"]
+    );
+}
+
+#[test]
 fn what_a_server_is_told_to_hand_out_stays_whole() {
     let mut image = Image::new();
     image

@@ -1275,7 +1275,7 @@ impl<'a> Trace<'a> {
             }
             self.languages.insert(number);
             if language.foreign {
-                self.closure.foreign.push(format!(
+                self.closure.cannot_see(format!(
                     "{path} interprets {}, which calls functions of libraries by names that no ELF file has",
                     language.name
                 ));
