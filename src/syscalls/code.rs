@@ -131,6 +131,46 @@ impl Bits {
     }
 }
 
+/// Which of sorted addresses is the last one at or before another, without a search: it is asked for every reference.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    first: u32,
+    /// A bit for each byte from `first` on, and how many are set before each word.
+    words: Vec<(u64, u32)>,
+}
+
+impl Places {
+    /// Of sorted addresses that lie as close together as code does.
+    fn new(sorted: &[u32]) -> Self {
+        let (Some(first), Some(last)) = (sorted.first().copied(), sorted.last()) else {
+            return Self::default();
+        };
+        let mut words = vec![(0u64, 0u32); ((last - first) / 64 + 1) as usize];
+        for address in sorted {
+            let bit = address - first;
+            if let Some((word, _)) = words.get_mut((bit / 64) as usize) {
+                *word |= 1 << (bit % 64);
+            }
+        }
+        let mut before = 0;
+        for (word, count) in &mut words {
+            *count = before;
+            before += word.count_ones();
+        }
+        Self { first, words }
+    }
+
+    /// Its index.
+    pub fn at_or_before(&self, address: u32) -> Option<usize> {
+        let bit = address.checked_sub(self.first)?;
+        let (word, before) = match self.words.get((bit / 64) as usize) {
+            Some((word, before)) => (word & (u64::MAX >> (63 - bit % 64)), *before),
+            None => *self.words.last()?,
+        };
+        ((before + word.count_ones()) as usize).checked_sub(1)
+    }
+}
+
 /// A stretch of code that one entry bounds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Range {
@@ -152,6 +192,8 @@ pub(super) struct Code {
     pub starts: Vec<u32>,
     /// Starts of functions that never come back to their caller; sorted.
     pub endless: Vec<u32>,
+    /// Of `starts`.
+    pub places: Places,
     instructions: Bits,
     flows: Bits,
 }
@@ -229,7 +271,7 @@ impl Code {
     /// Finds the functions from which no way leads back: no return, no jump out of sight, no way into a function that
     /// has one.
     fn find_endless(&mut self) {
-        let holding = |address: u32| self.starts.partition_point(|start| *start <= address).checked_sub(1);
+        let holding = |address: u32| self.places.at_or_before(address);
         let mut returns = vec![false; self.starts.len()];
         let mut into: Vec<(usize, usize)> = Vec::new();
         let mut work = Vec::new();
@@ -279,8 +321,7 @@ impl Code {
 
     /// The start of the function that holds an address.
     pub fn start_of(&self, address: u32) -> Option<u32> {
-        let after = self.starts.partition_point(|start| *start <= address);
-        self.starts.get(after.checked_sub(1)?).copied()
+        self.starts.get(self.places.at_or_before(address)?).copied()
     }
 }
 
@@ -326,6 +367,7 @@ pub(super) fn decode(elf: &Elf<'_>, decoder: &mut dyn Decode, seeds: Seeds) -> R
             events: Vec::new(),
             starts: Vec::new(),
             endless: Vec::new(),
+            places: Places::default(),
             instructions: Bits::new(*first, *end),
             flows: Bits::new(*first, *end),
         },
@@ -381,6 +423,7 @@ pub(super) fn decode(elf: &Elf<'_>, decoder: &mut dyn Decode, seeds: Seeds) -> R
     code.events.dedup();
     code.enter_padding(padding);
     code.part_stubs(elf);
+    code.places = Places::new(&code.starts);
     code.find_endless();
     code.endless.extend(seeds.endless);
     code.endless.sort_unstable();

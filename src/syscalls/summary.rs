@@ -399,6 +399,7 @@ fn seeds(elf: &Elf<'_>, go: Option<&[pclntab::GoFunction<'_>]>, pointed: &Pointe
 
 struct Builder<'a> {
     summary: Summary,
+    code: &'a Code,
     /// Import by index of the dynamic symbol, and by name and version.
     import_of: HashMap<u32, u32>,
     imports: HashMap<(&'a [u8], Option<&'a [u8]>), u32>,
@@ -413,7 +414,7 @@ struct Builder<'a> {
 const FOLDED: u32 = 64;
 
 impl<'a> Builder<'a> {
-    fn new(elf: &Elf<'a>, code: &Code) -> Self {
+    fn new(elf: &Elf<'a>, code: &'a Code) -> Self {
         let build_id = elf.build_id.map(hex::encode);
         // Objects that hold pointers are functions that refer to what their pointers point to.
         let objects = build_id.as_deref().map_or(&[][..], facts::objects);
@@ -458,6 +459,7 @@ impl<'a> Builder<'a> {
                 looks_up_unknown: false,
                 strings: Vec::new(),
             },
+            code,
             import_of: HashMap::new(),
             imports: HashMap::new(),
             open: Vec::new(),
@@ -467,14 +469,18 @@ impl<'a> Builder<'a> {
 
     /// The function that holds an address.
     fn holding(&self, address: u32) -> Option<u32> {
+        if self.objects.is_empty() {
+            let index = self.code.places.at_or_before(address)?;
+            return u32::try_from(index).ok();
+        }
         let after = self.summary.functions.partition_point(|start| *start <= address);
         after.checked_sub(1).and_then(|index| u32::try_from(index).ok())
     }
 
     /// The function that begins at an address.
     fn beginning(&self, address: u32) -> Option<u32> {
-        let index = self.summary.functions.binary_search(&address).ok()?;
-        u32::try_from(index).ok()
+        let index = self.holding(address)?;
+        (self.summary.functions.get(index as usize) == Some(&address)).then_some(index)
     }
 
     fn import(&mut self, elf: &Elf<'a>, symbol: u32) -> Option<u32> {
