@@ -1141,15 +1141,8 @@ impl Trace<'_> {
             let Some(found) = self.space.resolve(&path) else {
                 continue;
             };
-            if !matches!(self.space.what(&found.path), Some(What::File { .. }))
-                || !shell.sourced.insert(found.path.clone())
-            {
+            if !matches!(self.space.what(&found.path), Some(What::File { .. })) {
                 continue;
-            }
-            if shell.sourced.len() > MAX_SOURCED {
-                self.closure
-                    .cannot_follow(&shell.path, "reads commands from too many files");
-                return;
             }
             self.keep(
                 &path,
@@ -1157,6 +1150,14 @@ impl Trace<'_> {
                 &shell.origin.clone(),
                 By::Command,
             );
+            if !shell.sourced.insert(found.path.clone()) {
+                continue;
+            }
+            if shell.sourced.len() > MAX_SOURCED {
+                self.closure
+                    .cannot_follow(&shell.path, "reads commands from too many files");
+                return;
+            }
             self.suspect_writable(&found.path);
             match self.space.bytes(&found.path, MAX_SCRIPT) {
                 Some(bytes) => self.add_text(shell, &String::from_utf8_lossy(&bytes)),

@@ -683,9 +683,9 @@ fn where_the_search_of_configuration_ends_is_said() {
         closure.findings
     );
     for number in 0..2100 {
-        image.file(&format!("/data/{number}"), "", 0o644);
+        image.file(&format!("/srv/data/{number}"), "", 0o644);
     }
-    let closure = image.run(&["server", "/data"]);
+    let closure = image.run(&["server", "/srv/data"]);
     assert!(
         closure
             .findings

@@ -22,9 +22,9 @@ pub(super) struct Values {
 
 impl Values {
     pub(super) fn of(text: &str) -> Self {
-        let mut values = Self::default();
-        values.add(text.to_owned());
-        values
+        let (mut known, mut holed) = (Vec::new(), Vec::new());
+        if text.contains(HOLE) { &mut holed } else { &mut known }.push(text.to_owned());
+        Self { known, holed }
     }
 
     pub(super) fn unknown() -> Self {
