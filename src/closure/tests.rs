@@ -351,6 +351,8 @@ fn a_command_of_which_the_name_or_the_directory_is_known_is_followed() {
         assert_eq!(closure.unfollowed, [], "{text}");
         assert_eq!(executables(&closure), names(wanted), "{text}");
     }
+    // What a command prints is known only where the image has it.
+    image.programs(&["dirname", "ls"]);
     // What lies beside the name that it was started by.
     image.file("/opt/real/run", "#!/bin/sh\n. \"$(dirname \"$0\")/env\"\n", 0o755);
     image
