@@ -71,7 +71,9 @@ impl Trace<'_> {
         for (path, how) in &objects {
             let is_plugin = match how {
                 How::Plugin => !self.is_everything || !members.contains(path),
-                How::Dlopen => true,
+                // Whoever opens the C library by its name looks up functions by theirs, which the analysis of its calls
+                // searches for: not all that it exports can be called for that.
+                How::Dlopen => !Self::is_c_library(path),
                 How::Preload => linked.processes.is_empty(),
                 How::Program | How::Interpreter | How::Needed => false,
             };

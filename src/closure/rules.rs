@@ -59,6 +59,7 @@ const LANGUAGE_KEYS: &[&str] = &[
     "calls",
     "shell",
     "numbers",
+    "reviewed",
     "foreign",
 ];
 const HIDE_KEYS: &[&str] = &["name", "reason", "paths", "packages_too"];
@@ -104,6 +105,8 @@ pub(super) struct Language {
     pub(super) foreign: bool,
     /// What a source has that makes system calls by number, or calls functions of libraries by name.
     pub(super) numbers: Vec<String>,
+    /// Sources of which a reviewer has found that they make no further calls all the same.
+    pub(super) reviewed: Vec<String>,
 }
 
 /// Data that is left out unless something names it.
@@ -314,6 +317,7 @@ fn parse_language(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Language {
         calls: texts(reader, table, "calls"),
         shell: texts(reader, table, "shell"),
         numbers: texts(reader, table, "numbers"),
+        reviewed: paths(reader, table, "reviewed"),
         foreign: reader.flag(table, "foreign").is_some_and(|flag| *flag.get_ref()),
     };
     if language.interpreters.is_empty() {

@@ -1534,10 +1534,11 @@ impl Trace<'_> {
             return;
         }
         self.import(language, text);
-        if let Some(mark) = language.numbers.iter().find(|mark| text.contains(mark.as_str())) {
-            let what = match origin {
-                Origin::Path(path) | Origin::Root(path) => path,
-            };
+        let (Origin::Path(what) | Origin::Root(what)) = origin;
+        let is_reviewed = || language.reviewed.iter().any(|known| pattern::path(known, what));
+        if let Some(mark) = language.numbers.iter().find(|mark| text.contains(mark.as_str()))
+            && !is_reviewed()
+        {
             self.closure.cannot_see(format!(
                 "{} has `{mark}`: it makes system calls by number, or by names that lie in no ELF file",
                 printable(what)

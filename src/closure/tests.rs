@@ -159,12 +159,13 @@ fn libraries_are_found_where_the_loader_finds_them() {
     image.link(&format!("{triplet}/libplain.so.1"), "libplain.so.1.2");
     image.library("/opt/conf/libconf.so", &[]).compile(
         "/opt/x/lib/liborigin.so",
-        "extern void *dlopen(const char *, int); void *g(void) { return dlopen(\"libnamed.so.7\", 1); }",
+        "extern void *dlopen(const char *, int); void *g(void) { return dlopen(\"libnamed.so.7\", 1) + (long)dlopen(\"libc.so.6\", 1); }",
         &["-shared", "-nostdlib", "-fPIC", "-Wl,-soname,liborigin.so"],
     );
     image.library(&format!("{triplet}/glibc-hwcaps/x86-64-v3/libplain.so.1.2"), &[]);
     image
         .library(&format!("{triplet}/libunused.so.1"), &[])
+        .library(&format!("{triplet}/libc.so.6"), &[])
         .library(&format!("{triplet}/libnamed.so.7"), &[]);
     image
         .file("/etc/ld.so.conf", "include /etc/ld.so.conf.d/*.conf\n", 0o644)
@@ -210,6 +211,15 @@ fn libraries_are_found_where_the_loader_finds_them() {
             .how,
         How::Dlopen
     );
+    // The C library is never taken for a plugin, all of which can be called.
+    let plugins: Vec<&String> = closure
+        .linked
+        .plugins
+        .iter()
+        .filter_map(|order| order.first()?.first())
+        .collect();
+    assert!(kept.contains("/usr/lib/x86_64-linux-gnu/libc.so.6"));
+    assert_eq!(plugins, ["/usr/lib/x86_64-linux-gnu/libnamed.so.7"]);
     let inventory = Inventory::default();
     let why = closure
         .explain("/usr/lib/x86_64-linux-gnu/libdeep.so.1", &inventory)
@@ -850,6 +860,11 @@ fn a_source_that_makes_calls_by_number_is_told() {
         closure.foreign,
         ["/srv/numbers.pl has `syscall(`: it makes system calls by number, or by names that lie in no ELF file"]
     );
+    image.programs(&["python3"]);
+    for (path, count) in [("/srv/packaging/_manylinux.py", 0), ("/srv/other.py", 1)] {
+        image.file(path, "#!/usr/bin/python3\nctypes.CDLL(None)\n", 0o755);
+        assert_eq!(image.run(&[path]).foreign.len(), count, "{path}");
+    }
 }
 
 #[test]

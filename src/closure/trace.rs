@@ -694,7 +694,7 @@ impl<'a> Trace<'a> {
         }
     }
 
-    fn is_c_library(path: &str) -> bool {
+    pub(super) fn is_c_library(path: &str) -> bool {
         C_LIBRARY.iter().any(|name| pattern::path(name, path))
     }
 
