@@ -1007,7 +1007,12 @@ impl<'a> Trace<'a> {
             if silent || !starts {
                 continue;
             }
-            if elf.searches && member == start {
+            // One that starts what it is told to has other words for texts, busybox those of its own applets.
+            let is_told = start
+                .rsplit('/')
+                .next()
+                .is_some_and(|name| self.rules.wrappers.contains(name));
+            if elf.searches && member == start && !is_told {
                 for name in &texts.names {
                     // The names of scripts are words: `service`, `install`.
                     if let Some(path) = self.command(name, "/")
