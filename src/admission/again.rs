@@ -189,21 +189,10 @@ impl Cause {
     }
 }
 
-/// An action as policy calls it.
-#[must_use]
-pub fn action(action: Action) -> &'static str {
-    match action {
-        Action::Report => "report",
-        Action::DenyExec => "deny-exec",
-        Action::Freeze => "freeze",
-        Action::Stop => "stop",
-    }
-}
-
 impl std::fmt::Display for Reevaluation {
     /// What happened, without the container.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (new, action) = (&self.new, action(self.action));
+        let (new, action) = (&self.new, self.action.as_str());
         match self.step {
             Step::Changed => {
                 let (old, now) = (word(self.old.verdict), word(new.verdict));

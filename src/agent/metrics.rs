@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
-use crate::admission::again::{self, Reevaluation, Step};
+use crate::admission::again::{Reevaluation, Step};
 use crate::admission::{Decision, Verdict};
 use crate::policy::Active;
 use crate::store::StateDir;
@@ -197,7 +197,7 @@ impl Metrics {
     }
 
     pub(super) fn recorded(&self, record: &Reevaluation) {
-        let action = again::action(record.action);
+        let action = record.action.as_str();
         let result = match record.step {
             Step::Changed => {
                 for trigger in record.cause.iter().map(|cause| cause.as_str()) {

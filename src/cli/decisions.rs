@@ -104,7 +104,7 @@ pub(super) fn decided(id: &str, decision: &Decision) -> String {
 }
 
 fn again(id: &str, record: &Reevaluation) -> String {
-    let action = again::action(record.action);
+    let action = record.action.as_str();
     let at = record
         .at
         .as_ref()

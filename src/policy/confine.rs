@@ -129,6 +129,19 @@ pub enum Action {
     Stop,
 }
 
+impl Action {
+    /// As policy and records call it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Report => "report",
+            Self::DenyExec => "deny-exec",
+            Self::Freeze => "freeze",
+            Self::Stop => "stop",
+        }
+    }
+}
+
 impl Default for Reevaluate {
     fn default() -> Self {
         Self {

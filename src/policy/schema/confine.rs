@@ -49,10 +49,10 @@ const INCOMPLETE: &[(&str, Incomplete)] = &[("fallback", Incomplete::Fallback), 
 const PRIVILEGED: &[(&str, Privileged)] = &[("derived", Privileged::Derived), ("unconfined", Privileged::Unconfined)];
 
 const ACTIONS: &[(&str, Action)] = &[
-    ("report", Action::Report),
-    ("deny-exec", Action::DenyExec),
-    ("freeze", Action::Freeze),
-    ("stop", Action::Stop),
+    (Action::Report.as_str(), Action::Report),
+    (Action::DenyExec.as_str(), Action::DenyExec),
+    (Action::Freeze.as_str(), Action::Freeze),
+    (Action::Stop.as_str(), Action::Stop),
 ];
 
 /// Longest path or pattern of a path, in bytes, as in Linux.
