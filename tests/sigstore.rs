@@ -17,7 +17,7 @@ use assay::trust::{HashAlgorithm, Key, Root, RootSource, Status, Use};
 use assay::verify::bundle::Bundle;
 use assay::verify::{Answer, By, Carrier, Claim, Identity, Problem, Proof, Signer, TimeSource, TrustedRoot, Verify};
 use jiff::Timestamp;
-use pki::{Entry, Fault, IDENTITY, ISSUER, SIGNED, Signed, Sigstore, Version, der};
+use pki::{Entry, Fault, IDENTITY, ISSUER, Leaf, Log, Note, SIGNED, Signed, Sigstore, Version, der};
 use serde_json::{Value, json};
 
 mod pki;
@@ -144,6 +144,108 @@ fn every_kind_of_bundle_verifies() {
     }
 }
 
+/// The bundle with another checkpoint over the same tree, made from the log's own text and signature.
+fn with_checkpoint(bundle: &Value, change: impl FnOnce(Note) -> Note) -> Value {
+    let mut bundle = bundle.clone();
+    let checkpoint = &mut bundle["verificationMaterial"]["tlogEntries"][0]["inclusionProof"]["checkpoint"]["envelope"];
+    let (text, signatures) = checkpoint.as_str().unwrap().split_once("\n\n").unwrap();
+    let note = Note {
+        text: format!("{text}\n"),
+        signatures: signatures.split_inclusive('\n').map(str::to_owned).collect(),
+    };
+    *checkpoint = change(note).envelope().into();
+    bundle
+}
+
+#[test]
+fn a_checkpoint_counts_by_its_logs_signature_whoever_else_signed_it() {
+    let sigstore = Sigstore::new();
+    let bundle = sigstore.keyless().rekor2().statement(&statement()).bundle(Version::V03);
+    let log = &sigstore.rekor2;
+    let by = |note: Note, name: &str| {
+        let key = pki::Key::ed25519();
+        note.signed(name, &Log::v2(&key, name).id, &key)
+    };
+    let first = |mut note: Note| {
+        note.signatures.rotate_right(1);
+        note
+    };
+    for (what, other) in [
+        (
+            "two witnesses",
+            with_checkpoint(&bundle, |note| by(by(note, "witness.example"), "second.example")),
+        ),
+        (
+            "a witness before the log",
+            with_checkpoint(&bundle, |note| first(by(note, "witness.example"))),
+        ),
+        (
+            "another key under the log's name",
+            with_checkpoint(&bundle, |note| by(note, &log.origin)),
+        ),
+        (
+            "another key under the log's name, before the log, and a witness",
+            with_checkpoint(&bundle, |note| by(first(by(note, &log.origin)), "witness.example")),
+        ),
+    ] {
+        let verdict = verify(&root(&sigstore), other.to_string().as_bytes(), By::Certificate, now());
+        assert_eq!(code(&verdict), "accepted", "{what}: {verdict:?}");
+    }
+}
+
+#[test]
+fn what_a_certificate_log_adds_to_its_promise_is_under_its_signature() {
+    let sigstore = Sigstore::new();
+    let leaf = Leaf {
+        sct_extensions: vec![0, 0, 5, 0, 0, 0, 0, 7],
+        ..Leaf::default()
+    };
+    let signed = sigstore.keyless_as(leaf).statement(&statement());
+    let verdict = keyless(&sigstore, &signed, Version::V03);
+    assert_eq!(code(&verdict), "accepted", "{verdict:?}");
+}
+
+#[test]
+fn authorities_may_have_ended_since() {
+    let sigstore = Sigstore::new();
+    let signed = sigstore.keyless().rekor2().statement(&statement());
+    let bundle = signed.bundle(Version::V03).to_string();
+    let later = Timestamp::from_second(SIGNED + 3600 * 24 * 365 * 20).unwrap();
+    let verdict = verify(&root(&sigstore), bundle.as_bytes(), By::Certificate, later);
+    assert_eq!(code(&verdict), "accepted", "{verdict:?}");
+}
+
+#[test]
+fn a_window_ends_with_its_last_second_and_has_a_start() {
+    let sigstore = Sigstore::new();
+    let text = statement();
+    let logged = sigstore.keyless().statement(&text).bundle(Version::V03).to_string();
+    let stamped = sigstore
+        .keyless()
+        .rekor2()
+        .statement(&text)
+        .bundle(Version::V03)
+        .to_string();
+    let start = Timestamp::from_second(SIGNED - 3600).unwrap().to_string();
+    let end = |seconds: i64| Timestamp::from_second(SIGNED + seconds).unwrap().to_string();
+    for (bundle, what) in [
+        (&logged, "/tlogs/0/publicKey/validFor"),
+        (&stamped, "/timestampAuthorities/0/validFor"),
+    ] {
+        let verdict = |window: Value| {
+            let mut json: Value = serde_json::from_str(&sigstore.trusted_root()).unwrap();
+            *json.pointer_mut(what).unwrap() = window;
+            verify(&root_of(json.to_string()), bundle.as_bytes(), By::Certificate, now())
+        };
+        let last = verdict(json!({"start": start, "end": end(0)}));
+        assert_eq!(code(&last), "accepted", "{what}: {last:?}");
+        let after = verdict(json!({"start": start, "end": end(-1)}));
+        assert_ne!(code(&after), "accepted", "{what}: {after:?}");
+        let without = verdict(json!({"end": end(3600)}));
+        assert_ne!(code(&without), "accepted", "{what} without a start: {without:?}");
+    }
+}
+
 #[test]
 fn a_statement_counts_for_its_own_subjects_however_it_was_logged() {
     let sigstore = Sigstore::new();
@@ -226,7 +328,9 @@ fn what_is_wrong_is_refused_with_its_own_code() {
             | Fault::CheckpointByWitnessOnly
             | Fault::CheckpointOfOtherOrigin => &["log-unproved"],
             Fault::CheckpointOfOtherTree => &["log-unproved", "bundle-malformed"],
-            Fault::CheckpointWithoutRoot => &["log-unproved", "bundle-malformed"],
+            Fault::CheckpointWithoutRoot | Fault::CheckpointWithoutSize | Fault::CheckpointWithoutOrigin => {
+                &["log-unproved", "bundle-malformed"]
+            }
             Fault::EntryOfOtherPayload => &["log-mismatch", "subject-mismatch"],
             Fault::EntryOfOtherSignature | Fault::EntryOfOtherSigner => &["log-mismatch"],
             Fault::TimestampOutsideLeaf => &["certificate-expired", "certificate-untrusted"],

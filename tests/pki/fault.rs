@@ -44,6 +44,8 @@ pub enum Fault {
     CheckpointWithOtherHint,
     CheckpointByWitnessOnly,
     CheckpointWithoutRoot,
+    CheckpointWithoutSize,
+    CheckpointWithoutOrigin,
     CheckpointOfOtherOrigin,
     // What the entry is about.
     EntryOfOtherPayload,
@@ -109,7 +111,7 @@ impl Fault {
     ];
 
     /// Where a log proved that it holds the entry.
-    pub const OF_PROOF: [Self; 9] = [
+    pub const OF_PROOF: [Self; 11] = [
         Self::ProofHashAltered,
         Self::ProofIndexAltered,
         Self::ProofCutShort,
@@ -118,6 +120,8 @@ impl Fault {
         Self::CheckpointWithOtherHint,
         Self::CheckpointByWitnessOnly,
         Self::CheckpointWithoutRoot,
+        Self::CheckpointWithoutSize,
+        Self::CheckpointWithoutOrigin,
         Self::CheckpointOfOtherOrigin,
     ];
 

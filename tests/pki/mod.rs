@@ -28,10 +28,10 @@ mod tsa;
 mod x509;
 
 pub use fault::Fault;
-pub use log::{Entry, Log, base64};
+pub use log::{Entry, Log, Note, base64};
 pub use x509::{Key, Leaf, Name, pem, sha256};
 
-use log::{Logged, Logging, Note, Proof, Tree};
+use log::{Logged, Logging, Proof, Tree};
 use x509::{Authority, Purpose};
 
 /// Payload type of an envelope.
@@ -371,6 +371,17 @@ impl Sigstore {
             text: log.checkpoint(tree.size, &tree.root).text,
             signatures: Vec::new(),
         };
+        let without = |line: usize| {
+            let whole = log.checkpoint(tree.size, &tree.root).text;
+            let lines = whole.split_inclusive('\n').enumerate();
+            Note {
+                text: lines
+                    .filter(|(number, _)| *number != line)
+                    .map(|(_, line)| line)
+                    .collect(),
+                signatures: Vec::new(),
+            }
+        };
         let checkpoint = match self.fault {
             Some(Fault::CheckpointOfOtherTree) => log.checkpoint(tree.size, &sha256(b"another tree")),
             Some(Fault::CheckpointByOtherKey) => {
@@ -387,11 +398,9 @@ impl Sigstore {
                 let log = Log::v2(&key, "witness.example");
                 witness().signed(&log.origin, &log.id, &key)
             }
-            Some(Fault::CheckpointWithoutRoot) => Note {
-                text: format!("{}\n{}\n", log.origin, tree.size),
-                signatures: Vec::new(),
-            }
-            .signed(&log.origin, &log.id, &log.key),
+            Some(Fault::CheckpointWithoutRoot) => without(2).signed(&log.origin, &log.id, &log.key),
+            Some(Fault::CheckpointWithoutSize) => without(1).signed(&log.origin, &log.id, &log.key),
+            Some(Fault::CheckpointWithoutOrigin) => without(0).signed(&log.origin, &log.id, &log.key),
             Some(Fault::CheckpointOfOtherOrigin) => Log {
                 origin: "elsewhere.example".to_owned(),
                 ..log.clone()
@@ -441,6 +450,7 @@ impl Default for Leaf {
             key_usage: Some(0x80),
             code_signing: true,
             foreign_key: None,
+            sct_extensions: Vec::new(),
         }
     }
 }

@@ -129,6 +129,8 @@ pub struct Leaf {
     pub code_signing: bool,
     /// SubjectPublicKeyInfo of another key than the one that signs.
     pub foreign_key: Option<Vec<u8>>,
+    /// What the certificate transparency log adds to its promise.
+    pub sct_extensions: Vec<u8>,
 }
 
 /// What a certificate authority may do.
@@ -184,7 +186,10 @@ impl Authority {
         .tbs(&self.name);
         let list: Vec<Vec<u8>> = timestamps
             .iter()
-            .map(|(log, time, really)| self.timestamp(if *really { &about } else { &other }, log, *time))
+            .map(|(log, time, really)| {
+                let about = if *really { &about } else { &other };
+                self.timestamp(about, log, *time, &leaf.sct_extensions)
+            })
             .collect();
         if !list.is_empty() {
             let list: Vec<u8> = list.iter().flat_map(|one| opaque16(one)).collect();
@@ -197,15 +202,25 @@ impl Authority {
     }
 
     /// A signed certificate timestamp, see RFC 6962, section 3.2.
-    fn timestamp(&self, tbs: &[u8], log: &Key, milliseconds: i64) -> Vec<u8> {
+    fn timestamp(&self, tbs: &[u8], log: &Key, milliseconds: i64, extensions: &[u8]) -> Vec<u8> {
+        let extensions = opaque16(extensions);
         let time = milliseconds.to_be_bytes();
         let length = u32::try_from(tbs.len()).unwrap().to_be_bytes();
-        let signed = [&[0, 0][..], &time, &[0, 1], &self.key.id(), &length[1..], tbs, &[0, 0]].concat();
+        let signed = [
+            &[0, 0][..],
+            &time,
+            &[0, 1],
+            &self.key.id(),
+            &length[1..],
+            tbs,
+            &extensions,
+        ]
+        .concat();
         [
             &[0][..],
             &log.id(),
             &time,
-            &[0, 0],
+            &extensions,
             &[4, 3],
             &opaque16(&log.sign(&signed)),
         ]
