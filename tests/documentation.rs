@@ -1,4 +1,4 @@
-//! What the documentation says about the program is true of the program.
+//! What the documentation says about the program is true of the program, its exit codes among it.
 #![allow(
     clippy::tests_outside_test_module,
     clippy::unwrap_used,
@@ -131,4 +131,19 @@ fn the_page_on_attacks_names_tests_that_exist() {
         }
     }
     assert!(named > 95, "the tests' names are not where this test looks: {named}");
+}
+
+#[test]
+fn an_argument_that_is_no_text_is_a_usage_error() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let word = std::ffi::OsStr::from_bytes(b"\xff\xfe");
+    for arguments in [&[word][..], &["admit".as_ref(), word]] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_assay"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains("Usage: assay"), "{message}");
+    }
 }

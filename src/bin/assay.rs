@@ -106,10 +106,17 @@ enum Policy {
 }
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    // A parser is started by another command, never by a person, and must not do anything before it is shut in.
+    // What is no text is for the command line to complain about.
+    let words: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let mut arguments = words.into_iter();
     let what = arguments.next().unwrap_or_default();
     match what.as_str() {
+        // Every container waits for it, and to read the whole command line first would take a good part of its time.
+        "admit" if arguments.len() == 0 => return cli::admit::run().report(),
+        // A parser is started by another command, never by a person, and must not do anything before it is shut in.
         parser::ARGUMENT => return parser::main(&arguments.next().unwrap_or_default()),
         needs::ARGUMENT => {
             let root = arguments.next().unwrap_or_default();
