@@ -68,7 +68,6 @@ pub(crate) fn run_on(
     let started = Instant::now();
     let mut child = command
         .env_clear()
-        .current_dir("/")
         .stdin(question)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -140,7 +140,8 @@ impl Inputs {
         };
         let directory = run.subdir(DIRECTORY)?;
         make_room(&directory, MAX_MEMOS)?;
-        directory.write_unsynced(&name, &bytes)
+        // After a crash of the machine nothing here counts any more, and a file that is cut short is no answer.
+        directory.write_volatile(&name, &bytes)
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) fn keep(run: &StateDir, name: &str, trail: &Trail) -> Result<(), stor
     };
     let directory = run.subdir(DIRECTORY)?;
     make_room(&directory, MAX_MEMOS)?;
-    directory.write_unsynced(name, &bytes)
+    directory.write_volatile(name, &bytes)
 }
 
 #[cfg(test)]
