@@ -251,11 +251,11 @@ pub struct Looked {
     pub calls: Option<filter::Shown>,
 }
 
-/// The processes of a container that runs, as the node numbers them.
+/// The processes of a container that runs, as the node numbers them; `None` where no such container runs.
 ///
 /// # Errors
 /// In words, with what to do next.
-pub fn processes(containerd: &str, namespace: &str, container: &str) -> Result<Vec<u32>, (String, String)> {
+pub fn processes(containerd: &str, namespace: &str, container: &str) -> Result<Option<Vec<u32>>, (String, String)> {
     let started = Instant::now();
     let asked = identity::processes(containerd, namespace, container);
     block_on(started + LOOK_TIME, started, asked)
