@@ -75,7 +75,8 @@ fn text(found: &Found, name: &str) -> String {
     let shown = match reason {
         Reason::Files | Reason::Attestation => Some(name),
         Reason::Sibling { of, .. } => {
-            let is_of_files = found.calls.analysis.calls.contains(of);
+            let calls = &found.calls;
+            let is_of_files = calls.attested.as_ref().unwrap_or(&calls.analysis.calls).contains(of);
             lines.extend((!is_of_files).then(|| format!("  {of} is allowed for the OCI runtime or by the rule")));
             is_of_files.then_some(of.as_str())
         }
