@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use assay::syscalls::{Calls, Machine, Object, Role, Summary, Why, close, name, summarise};
+use assay::syscalls::{Calls, Machine, Object, Order, Role, Summary, Why, close, close_all, name, summarise};
 use proptest::prelude::*;
 
 /// A C program without a library: calls by inline assembly, entered at `_start`.
@@ -402,20 +402,25 @@ fn a_small_program_gets_few_calls() {
     assert_eq!(calls.unresolved, []);
 }
 
-/// Fails when the machine's C library was updated: the reviewed files must then be written again for the new build.
+/// Fails when the machine's C library or libcrypto was updated: the reviewed files must then be written again for the new
+/// build.
 #[test]
-fn the_reviewed_facts_are_those_of_this_machines_c_library() {
+fn the_reviewed_facts_are_those_of_this_machines_libraries() {
     let facts = include_str!("../config/syscalls/facts.toml");
     let objects = include_str!("../config/syscalls/objects.toml");
-    for file in ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"] {
+    for file in [
+        "/lib/x86_64-linux-gnu/libc.so.6",
+        "/lib64/ld-linux-x86-64.so.2",
+        "/lib/x86_64-linux-gnu/libcrypto.so.3",
+    ] {
         let summary = summarise(&std::fs::read(file).unwrap()).unwrap();
         let id = summary.build_id.clone().unwrap();
         assert!(
             facts.contains(&id),
             "{file} {id}: review the cuts in config/syscalls/facts.toml for it"
         );
-        // No object of the loader is known by name.
-        let listed = objects.contains(&id) || file.contains("ld-linux");
+        // No object of the others is known by name.
+        let listed = objects.contains(&id) || !file.contains("libc.so");
         assert!(listed, "{file} {id}: write config/syscalls/objects.toml for it");
         let cuts: toml::Table = toml::from_str(facts).unwrap();
         for cut in cuts["cut"].as_array().unwrap() {
@@ -475,6 +480,62 @@ fn a_library_adds_what_is_used_of_it_and_a_plugin_all() {
     assert_eq!(names(&calls), ["getpid", "fork", "exit"]);
     let calls = close(&[object(&program, Role::Program)]);
     assert_eq!(calls.unresolved, [(0, "used".to_owned())], "what is missing is said");
+}
+
+/// A name that is looked up comes from somebody in the same process: what else imports such a function gives it none.
+#[test]
+fn a_lookup_gets_its_names_from_those_that_can_meet_it() {
+    let shared = |body: &str| {
+        let arguments = ["-O2", "-shared", "-fPIC", "-nostdlib", "-fno-builtin", "-Wl,-e,_start"];
+        let built = build("gcc", &arguments, "c", &format!("{BARE}{body}"));
+        summarise(&std::fs::read(&built.path).unwrap()).unwrap()
+    };
+    let looker = shared(
+        "void *dlsym(void *, const char *);\nL _start(void) { return 0; }\nvoid *find(const char *name) { return dlsym(0, name); }",
+    );
+    let finder = "void *find(const char *);\n";
+    let silent = shared(&format!("{finder}void _start(void) {{ find(0); call(60); for (;;); }}"));
+    let speaking = shared(&format!(
+        "{finder}void _start(void) {{ find(\"sought\"); call(60); for (;;); }}"
+    ));
+    let library = shared(
+        "L _start(void) { return 0; }\nvoid *dlsym(void *a, const char *b) { return 0; }\nL sought(void) { return call(39); }",
+    );
+    let object = |summary, role| Object {
+        path: "file",
+        summary,
+        role,
+    };
+    let objects = [
+        object(&silent, Role::Program),
+        object(&speaking, Role::Program),
+        object(&looker, Role::Library),
+        object(&library, Role::Library),
+    ];
+    let derived = |processes: [&[usize]; 2]| {
+        let processes = processes.map(|process| -> Order { process.iter().map(|index| vec![*index]).collect() });
+        names(&close_all(&objects, &processes, &[]))
+    };
+    assert_eq!(derived([&[0, 2, 3], &[1, 3]]), ["exit"]);
+    assert_eq!(derived([&[0, 2, 3], &[1, 2, 3]]), ["getpid", "exit"]);
+}
+
+#[test]
+fn a_caller_that_cannot_be_seen_is_named() {
+    let calls = bare(
+        &[],
+        "BARE L wrap(L n) { return call(n); }
+         BARE void plain(void) { wrap(39); }
+         BARE void taker(void) { L (*volatile wrapped)(L) = wrap; wrapped(seed); }
+         void _start(void) { plain(); taker(); call(60); for (;;); }",
+    );
+    assert_eq!(names(&calls), ["getpid", "exit"]);
+    let [unknown] = &calls.unknown[..] else {
+        panic!("{:?}", calls.unknown)
+    };
+    assert_eq!(unknown.why, Why::Caller);
+    let way: Vec<&str> = unknown.path.iter().map(|step| step.function.as_str()).collect();
+    assert_eq!(way, ["_start", "taker", "wrap"]);
 }
 
 #[test]

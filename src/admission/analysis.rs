@@ -223,7 +223,20 @@ fn accept(answer: Answer, needs: &Needs, mut unknown: Vec<String>) -> Result<Ana
     for site in &answer.unknown {
         let path = path(site.object).filter(|_| is_text(&site.why) && is_way(&site.path));
         let path = path.ok_or(AnalysisFault::Garbage("it has a place that cannot be"))?;
-        let way: Vec<&str> = site.path.iter().map(|step| step.function.as_str()).collect();
+        let mut way: Vec<String> = Vec::new();
+        let mut last = None;
+        for step in &site.path {
+            let file = needs.objects.get(step.object).filter(|_| last != Some(step.object));
+            last = Some(step.object);
+            way.push(match file {
+                Some(elf) => format!(
+                    "{} of {}",
+                    step.function,
+                    elf.path.rsplit('/').next().unwrap_or_default()
+                ),
+                None => step.function.clone(),
+            });
+        }
         unknown.push(shown(&format!(
             "{path} makes a call at {:#x} whose number is not known: {}; reached by {}",
             site.address,

@@ -251,11 +251,11 @@ pub struct Looked {
     pub calls: Option<filter::Shown>,
 }
 
-/// The processes of a container that runs, as the node numbers them.
+/// The processes of a container that runs, as the node numbers them; `None` where no such container runs.
 ///
 /// # Errors
 /// In words, with what to do next.
-pub fn processes(containerd: &str, namespace: &str, container: &str) -> Result<Vec<u32>, (String, String)> {
+pub fn processes(containerd: &str, namespace: &str, container: &str) -> Result<Option<Vec<u32>>, (String, String)> {
     let started = Instant::now();
     let asked = identity::processes(containerd, namespace, container);
     block_on(started + LOOK_TIME, started, asked)
@@ -442,8 +442,15 @@ pub fn prepare(config: &Config, expected: &Expected<'_>) -> Result<(), Unprepare
         let narrows = ruling.filesystem.mode != Mode::Off || ruling.seccomp.mode != SeccompMode::Off;
         let is_new = || {
             let alike = |known: &Ruling| {
-                (&known.filesystem, known.seccomp.mode, known.needs_sbom, known.sbom)
-                    == (&ruling.filesystem, ruling.seccomp.mode, ruling.needs_sbom, ruling.sbom)
+                let key = |ruling: &Ruling| {
+                    (
+                        ruling.seccomp.mode,
+                        ruling.needs_sbom,
+                        ruling.sbom,
+                        ruling.attested.is_some(),
+                    )
+                };
+                known.filesystem == ruling.filesystem && key(known) == key(&ruling)
             };
             !narrowed.iter().any(|(known, _)| alike(known))
         };
@@ -491,7 +498,7 @@ fn ready(
         workload,
         filesystem: &ruling.filesystem,
         everything: ruling.filesystem.mode != Mode::Enforce,
-        calls: ruling.seccomp.mode != SeccompMode::Off,
+        calls: ruling.seccomp.mode != SeccompMode::Off && ruling.attested.is_none(),
         read_only: true,
         needs_sbom: ruling.needs_sbom,
         sbom: ruling.sbom,
@@ -759,7 +766,9 @@ impl Desk {
             workload: &identity.workload,
             filesystem: &ruling.filesystem,
             everything: ruling.filesystem.mode != Mode::Enforce,
-            calls: filter.as_ref().is_some_and(|filter| !filter.is_left_alone),
+            calls: filter
+                .as_ref()
+                .is_some_and(|filter| !filter.is_left_alone && filter.attested.is_none()),
             read_only: identity.workload.read_only_root || ruling.edits.read_only_root,
             needs_sbom: ruling.needs_sbom,
             sbom: ruling.sbom,
@@ -861,6 +870,7 @@ impl Desk {
             // A measurement that cannot be read is one that was never made.
             measured: runtime::measured(&self.state).unwrap_or_default(),
             tunings: ruling.tunings.clone(),
+            attested: ruling.attested.clone(),
             is_left_alone: false,
         };
         filter.is_left_alone = filter.subject().is_left_alone(&ruling.seccomp);
@@ -1015,6 +1025,7 @@ struct Filter {
     runtime: String,
     measured: Vec<Base>,
     tunings: Vec<Tuning>,
+    attested: Option<BTreeSet<String>>,
     is_left_alone: bool,
 }
 
@@ -1027,6 +1038,7 @@ impl Filter {
             runtime: &self.runtime,
             measured: &self.measured,
             tunings: &self.tunings,
+            attested: self.attested.as_ref(),
         }
     }
 }

@@ -65,6 +65,8 @@ impl Syscalls {
 pub enum Origin {
     /// The ELF files of the container.
     Files,
+    /// A signed profile of its image, in place of these.
+    Attestation,
     /// Its own profile: the calls of its files are not all known.
     Own,
     /// The default profile of containerd: it had none, and the calls of its files are not all known.
@@ -77,7 +79,7 @@ pub enum Origin {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counts {
-    /// From its ELF files.
+    /// From its ELF files, or from the signed profile that stands in for them.
     pub derived: usize,
     /// From the OCI runtime.
     pub base: usize,
@@ -107,6 +109,8 @@ pub(super) struct Subject<'a> {
     pub(super) measured: &'a [Base],
     /// What is added for its image, and taken away.
     pub(super) tunings: &'a [Tuning],
+    /// The calls that a signed profile of its image lists, in place of those of its files.
+    pub(super) attested: Option<&'a BTreeSet<String>>,
 }
 
 impl Subject<'_> {
@@ -140,11 +144,15 @@ pub(super) fn compose(
     let machine = Machine::native();
     let tuned = subject.tunings.iter().flat_map(|tuning| &tuning.deny);
     let denied: BTreeSet<String> = rule.deny.iter().chain(tuned).cloned().collect();
+    let (from, mut names, unknown) = match subject.attested {
+        Some(calls) => (Origin::Attestation, calls.clone(), Vec::new()),
+        None => (Origin::Files, analysis.calls, analysis.unknown),
+    };
     let mut syscalls = Syscalls {
         mode: rule.mode,
-        from: Origin::Files,
+        from,
         counts: Counts::default(),
-        unknown: analysis.unknown,
+        unknown,
         profile: None,
         tunings: subject.tunings.iter().map(|tuning| tuning.source.clone()).collect(),
         unheard: String::new(),
@@ -175,7 +183,6 @@ pub(super) fn compose(
             }
         }
     } else {
-        let mut names = analysis.calls;
         syscalls.counts.derived = names.len();
         let mut add = |more: BTreeSet<String>| {
             let before = names.len();
@@ -250,6 +257,8 @@ impl By {
 pub enum Reason {
     /// The container's files make it.
     Files,
+    /// The signed profile of its image lists it.
+    Attestation,
     /// The OCI runtime makes it.
     Runtime,
     /// The rule allows it.
@@ -292,6 +301,8 @@ pub struct Shown {
     pub syscalls: Syscalls,
     /// What its files make.
     pub analysis: Analysis,
+    /// What a signed profile of its image lists in place of that.
+    pub attested: Option<BTreeSet<String>>,
     /// Each call of this machine, with its reason.
     pub reasons: BTreeMap<String, Reason>,
 }
@@ -310,7 +321,8 @@ pub(super) fn show(rule: &Seccomp, subject: &Subject<'_>, analysis: Analysis) ->
         .or(subject.own)
         .map(|profile| profile.effective(machine));
     let base = subject.base();
-    let mut known: BTreeSet<String> = analysis.calls.union(&base).cloned().collect();
+    let made = subject.attested.unwrap_or(&analysis.calls);
+    let mut known: BTreeSet<String> = made.union(&base).cloned().collect();
     known.extend(rule.allow.iter().cloned());
     known.extend(subject.tuned());
     let tuned = |name: &str, list: fn(&Tuning) -> &Vec<String>| {
@@ -327,11 +339,14 @@ pub(super) fn show(rule: &Seccomp, subject: &Subject<'_>, analysis: Analysis) ->
             Reason::Denied
         } else if let Some(by) = tuned(name, |tuning| &tuning.deny) {
             Reason::TunedOut(by)
-        } else if syscalls.from != Origin::Files {
+        } else if !matches!(syscalls.from, Origin::Files | Origin::Attestation) {
             if allowed { Reason::Fallback } else { Reason::Own }
         } else {
-            let found = if analysis.calls.contains(name) {
-                Reason::Files
+            let found = if made.contains(name) {
+                match syscalls.from {
+                    Origin::Attestation => Reason::Attestation,
+                    _ => Reason::Files,
+                }
             } else if base.contains(name) {
                 Reason::Runtime
             } else if rule.allow.iter().any(|allowed| allowed == name) {
@@ -355,6 +370,7 @@ pub(super) fn show(rule: &Seccomp, subject: &Subject<'_>, analysis: Analysis) ->
     Ok(Shown {
         profile,
         syscalls,
+        attested: subject.attested.cloned(),
         analysis,
         reasons,
     })
@@ -397,6 +413,7 @@ mod tests {
             runtime: "runc",
             measured: &[],
             tunings: &[],
+            attested: None,
         }
     }
 
@@ -475,6 +492,39 @@ mod tests {
                 Reason::Denied,
                 Reason::TunedOut(by)
             ]
+        );
+    }
+
+    #[test]
+    fn a_signed_profile_stands_in_for_the_files_and_widens_nothing() {
+        let rule = Seccomp {
+            mode: SeccompMode::Enforce,
+            deny: vec!["getrandom".to_owned()],
+            ..Seccomp::default()
+        };
+        let signed: BTreeSet<String> = ["read", "getrandom", "mount"].map(str::to_owned).into();
+        let own = Profile::allow(Machine::native(), ["read", "getrandom", "execve"]);
+        let subject = Subject {
+            attested: Some(&signed),
+            ..subject(Some(&own))
+        };
+        // What the files make, and that it is not known, does not matter.
+        let shown = show(&rule, &subject, analysis(&["ptrace"], &["libx.so makes a call"])).unwrap();
+        let profile = shown.profile.unwrap();
+        let allowed: Vec<&str> = profile.effective(Machine::native()).into_keys().collect();
+        assert_eq!(
+            allowed,
+            ["execve", "read"],
+            "within its own profile, less what the rule denies"
+        );
+        assert_eq!(
+            (shown.syscalls.from, shown.syscalls.counts.derived),
+            (Origin::Attestation, 3)
+        );
+        assert_eq!(shown.reasons["read"], Reason::Attestation);
+        assert_eq!(
+            (&shown.reasons["mount"], &shown.reasons["ptrace"]),
+            (&Reason::Own, &Reason::Unneeded)
         );
     }
 

@@ -2,6 +2,8 @@
 //!
 //! The same for the root file system of a container, for an image volume, and for an image that is only looked at.
 
+use std::collections::BTreeSet;
+
 use super::parser::ParserFault;
 use super::timely::Timely;
 use super::{Audit, Edits, Verdict};
@@ -60,6 +62,8 @@ pub(super) struct Ruling {
     pub(super) needs_sbom: bool,
     /// Predicate of the SBOM that met it.
     pub(super) sbom: Option<Digest>,
+    /// The calls that a signed profile lists, which stand in for those of the files.
+    pub(super) attested: Option<BTreeSet<String>>,
     /// Name of the rule whose `filesystem` that is.
     pub(super) files_rule: String,
     /// When an allow holds.
@@ -91,6 +95,7 @@ impl Ruling {
             tunings: Vec::new(),
             needs_sbom: false,
             sbom: None,
+            attested: None,
             files_rule: String::new(),
             span: Span::default(),
             reevaluate: Reevaluate::default(),
@@ -159,6 +164,10 @@ impl Ruling {
                 Some(Details::Sbom(predicate)) => Some(*predicate),
                 _ => None,
             }),
+            attested: evidence.iter().find_map(|fact| match fact.details.as_deref() {
+                Some(Details::Profile(profile)) => Some(profile.calls.clone()),
+                _ => None,
+            }),
             files_rule: rule.name.clone(),
             ..self
         }
@@ -183,6 +192,7 @@ impl From<Outcome> for Ruling {
             tunings: Vec::new(),
             needs_sbom: false,
             sbom: None,
+            attested: None,
             files_rule: String::new(),
             reevaluate: Reevaluate::default(),
         }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Family, Provenance, Summary};
+use super::{Family, Profile, Provenance, Summary, profile};
 use crate::digest::Digest;
 use crate::oci::json;
 
@@ -25,6 +25,8 @@ pub enum Details {
     Summary(Summary),
     /// What is in the image: digest of the predicate, which is read when the image is.
     Sbom(Digest),
+    /// The system calls that it makes.
+    Profile(Profile),
 }
 
 /// Why a predicate is refused.
@@ -51,6 +53,9 @@ pub enum PredicateError {
     /// A time that is none.
     #[error("its {0} is no RFC 3339 time")]
     Time(&'static str),
+    /// A name or number that cannot be one.
+    #[error("it has '{0}', which is no {1}")]
+    Invalid(String, &'static str),
     /// It says two things about one.
     #[error("it contradicts itself about {0}")]
     Contradiction(&'static str),
@@ -69,6 +74,8 @@ impl Details {
             Provenance::parse(version, predicate).map(|read| Some(Self::Provenance(read)))
         } else if let Some(version) = version(predicate_type, SUMMARY) {
             Summary::parse(version, predicate).map(|read| Some(Self::Summary(read)))
+        } else if let Some(version) = version(predicate_type, profile::PROFILE) {
+            Profile::parse(version, predicate).map(|read| Some(Self::Profile(read)))
         } else if Family::of(predicate_type) == Some(Family::Sbom) {
             Ok(Some(Self::Sbom(Digest::of(predicate))))
         } else {
@@ -85,6 +92,7 @@ impl Details {
             Self::Provenance(_) => Family::Provenance,
             Self::Summary(_) => Family::Vsa,
             Self::Sbom(_) => Family::Sbom,
+            Self::Profile(_) => Family::Profile,
         }
     }
 
@@ -95,6 +103,7 @@ impl Details {
             Self::Provenance(provenance) => provenance.is_bounded(),
             Self::Summary(summary) => summary.is_bounded(),
             Self::Sbom(_) => true,
+            Self::Profile(profile) => profile.is_bounded(),
         }
     }
 }

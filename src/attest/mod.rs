@@ -7,6 +7,7 @@
 mod condition;
 mod details;
 pub mod predicate;
+mod profile;
 mod provenance;
 mod summary;
 
@@ -21,6 +22,7 @@ use crate::trust::Use;
 
 pub use condition::{Condition, ConditionError, InvalidCondition, Predicate, check as check_condition};
 pub use details::{Details, MAX_TEXT, PROVENANCE, PredicateError, SUMMARY};
+pub use profile::{PROFILE, Profile};
 pub use provenance::{Origin, Provenance, Version};
 pub use summary::Summary;
 
@@ -38,6 +40,8 @@ pub enum Family {
     Sbom,
     /// OpenVEX.
     Vex,
+    /// Seccomp profiles.
+    Profile,
 }
 
 impl Family {
@@ -50,6 +54,7 @@ impl Family {
             (SPDX, Self::Sbom),
             (CYCLONEDX, Self::Sbom),
             (OPENVEX, Self::Vex),
+            (PROFILE, Self::Profile),
         ]
         .into_iter()
         .find(|(family, _)| {
@@ -68,6 +73,7 @@ impl Family {
             Self::Provenance | Self::Vsa => Use::Provenance,
             Self::Sbom => Use::Sbom,
             Self::Vex => Use::Vex,
+            Self::Profile => Use::Profile,
         }
     }
 
@@ -80,6 +86,7 @@ impl Family {
             Self::Vsa => "vsa",
             Self::Sbom => "sbom",
             Self::Vex => "vex",
+            Self::Profile => "profile",
         }
     }
 }

@@ -127,7 +127,11 @@ impl Trace<'_> {
             && self.space.what(&found.path) == Some(What::Directory)
             && found.path.matches('/').count() > 1
         {
-            self.whole_directory(found.path, rule, origin);
+            // What many packages share says nothing about any of them: that a manual page is handed out needs no module
+            // of its program.
+            let is_shared = SHARED.iter().any(|shared| pattern::path(shared, &found.path));
+            let by = if is_shared { By::Convention } else { By::Rule };
+            self.whole_directory(found.path, rule, origin, by);
         }
     }
 

@@ -46,6 +46,7 @@ const RULE_KEYS: &[&str] = &[
     "run",
     "libraries",
     "configuration",
+    "mentions",
     "commanded",
     "known",
 ];
@@ -83,6 +84,8 @@ pub(super) struct Rule {
     pub(super) libraries: Vec<String>,
     /// Patterns of files that are searched for names of programs.
     pub(super) configuration: Vec<String>,
+    /// Words of which one of these files, or one that the environment names, must have one outside of its comments.
+    pub(super) mentions: Vec<String>,
     /// Nobody starts `reached` but an argument, a script or the policy: that a text in a program names it says nothing.
     pub(super) commanded: bool,
     /// `reached` starts nothing beside what is found in it and what the rule names, whatever could not be followed.
@@ -285,6 +288,7 @@ fn parse_rule(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Rule {
         run: texts(reader, table, "run"),
         libraries: texts(reader, table, "libraries"),
         configuration: paths(reader, table, "configuration"),
+        mentions: texts(reader, table, "mentions"),
         commanded: reader.flag(table, "commanded").is_some_and(|flag| *flag.get_ref()),
         known: reader.flag(table, "known").is_some_and(|flag| *flag.get_ref()),
     };

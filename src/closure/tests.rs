@@ -873,8 +873,9 @@ fn what_a_server_is_told_to_hand_out_stays_whole() {
     image
         .programs(&["httpd"])
         .file("/usr/share/licenses/GPL", "text", 0o644)
+        .file("/usr/lib/base/data", "text", 0o644)
         .file("/usr/lib/none/data", "text", 0o644);
-    image.package("base", &["/usr/share/licenses/GPL"]);
+    image.package("base", &["/usr/share/licenses/GPL", "/usr/lib/base/data"]);
     image.package("none", &["/usr/lib/none/data"]);
     let mut given = roots(&["httpd"]);
     given.mounts.push(Mounted {
@@ -887,6 +888,10 @@ fn what_a_server_is_told_to_hand_out_stays_whole() {
     let kept: Vec<&str> = closure.paths().collect();
     assert!(kept.contains(&"/usr/share/licenses/GPL"), "{kept:?}");
     assert!(!kept.contains(&"/usr/lib/none/data"), "everybody's: {kept:?}");
+    assert!(
+        !kept.contains(&"/usr/lib/base/data"),
+        "a licence that is handed out needs nothing of its package: {kept:?}"
+    );
 }
 
 #[test]

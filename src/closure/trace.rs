@@ -9,7 +9,7 @@ use super::budget::Budget;
 use super::configuration::Configured;
 use super::elf::{self, Abi, Elf, Texts};
 use super::loader::{Loader, Search};
-use super::rules::Rules;
+use super::rules::{Rule, Rules};
 use super::scripts::{BUILTINS, Waiting};
 use super::space::{Space, What};
 use super::{Class, Closure, Hidden, How, Kept, Level, Object, Origin, Roots, pattern};
@@ -564,11 +564,11 @@ impl<'a> Trace<'a> {
         if SHARED.iter().any(|shared| pattern::path(shared, &found.path)) {
             return;
         }
-        self.whole_directory(found.path, rule, origin);
+        self.whole_directory(found.path, rule, origin, By::Rule);
     }
 
     /// Keeps data and libraries below a directory without links.
-    pub(super) fn whole_directory(&mut self, directory: String, rule: &str, origin: &Origin) {
+    pub(super) fn whole_directory(&mut self, directory: String, rule: &str, origin: &Origin, by: By) {
         let mut above = directory.as_str();
         while !above.is_empty() {
             if self.whole.contains(above) {
@@ -584,7 +584,7 @@ impl<'a> Trace<'a> {
             return;
         }
         for path in below {
-            self.keep_unless_program(&path, rule, origin, By::Rule);
+            self.keep_unless_program(&path, rule, origin, by);
         }
         self.whole.insert(directory);
     }
@@ -1110,7 +1110,7 @@ impl<'a> Trace<'a> {
                     }
                 }
             };
-            if !holds {
+            if !holds || !self.is_mentioned(rule) {
                 continue;
             }
             self.fired.insert(number);
@@ -1156,6 +1156,30 @@ impl<'a> Trace<'a> {
                 self.name_services(path.unwrap_or("/"));
             }
         }
+    }
+
+    /// Whether the words that a rule asks for, if any, stand in its files of configuration or in one that the environment
+    /// names. A file that is too large to be read may have them.
+    fn is_mentioned(&self, rule: &Rule) -> bool {
+        let values = self.roots.env.iter().filter_map(|entry| entry.split_once('='));
+        let named = values.map(|(_, value)| value.to_owned());
+        let files = rule.configuration.iter().flat_map(|wanted| self.space.expand(wanted));
+        let has = |file: String| {
+            let Some(found) = self.space.resolve(&file) else {
+                return false;
+            };
+            let Some(What::File { size, .. }) = self.space.what(&found.path) else {
+                return false;
+            };
+            let Some(bytes) = self.space.bytes(&found.path, MAX_CONFIGURATION) else {
+                return size > 0;
+            };
+            let text = String::from_utf8_lossy(&bytes);
+            text.lines()
+                .map(|line| line.split_once('#').map_or(line, |(before, _)| before))
+                .any(|line| rule.mentions.iter().any(|word| line.contains(word.as_str())))
+        };
+        rule.mentions.is_empty() || files.chain(named.filter(|value| value.starts_with('/'))).any(has)
     }
 
     /// Whether a link by which a file was kept has this name: `redis-server` is a link to `redis-check-rdb`.

@@ -161,17 +161,15 @@ impl Containerd {
     }
 
     /// The processes of a container that runs.
-    pub(super) async fn processes(&self, id: &str) -> Result<Vec<u32>, Fault> {
+    pub(super) async fn processes(&self, id: &str) -> Result<Option<Vec<u32>>, Fault> {
         let container_id = id.to_owned();
         let request = self.request(ListPidsRequest { container_id });
         match TasksClient::new(self.channel.clone()).list_pids(request).await {
-            Ok(answer) => Ok(answer
-                .into_inner()
-                .processes
-                .iter()
-                .map(|process| process.pid)
-                .collect()),
-            Err(status) => Err(self.fault("Tasks.ListPids", &status)),
+            Ok(answer) => {
+                let processes = answer.into_inner().processes;
+                Ok(Some(processes.iter().map(|process| process.pid).collect()))
+            }
+            Err(status) => self.failed("Tasks.ListPids", &status).map_or(Ok(None), Err),
         }
     }
 

@@ -354,8 +354,8 @@ pub async fn stop_signal(socket: &str, namespace: &str, config: Digest) -> Resul
 /// The processes of a container that runs, as the node numbers them.
 ///
 /// # Errors
-/// No such container, or one that does not run.
-pub async fn processes(socket: &str, namespace: &str, container: &str) -> Result<Vec<u32>, Fault> {
+/// See [`Fault`]; `None` where no such container runs.
+pub async fn processes(socket: &str, namespace: &str, container: &str) -> Result<Option<Vec<u32>>, Fault> {
     let containerd = Containerd::connect(socket, namespace).await?;
     containerd.processes(container).await
 }

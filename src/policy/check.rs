@@ -490,7 +490,7 @@ mod tests {
           |
         5 | mood = "calm"
           | ^^^^ not a key of it
-         help: its keys are `name`, `match`, `mode`, `signature`, `provenance`, `vsa`, `sbom`, `vex`, `digest`, `runtime`, `filesystem`, `seccomp` and `reevaluate`
+         help: its keys are `name`, `match`, `mode`, `signature`, `provenance`, `vsa`, `sbom`, `vex`, `profile`, `digest`, `runtime`, `filesystem`, `seccomp` and `reevaluate`
 
         error[unknown-key]: [[rule.signature]] has no key `keys`
          --> /etc/assay/policy.d/50.toml:8:1

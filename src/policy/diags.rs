@@ -361,6 +361,7 @@ pub(super) fn key_use(id: &str, place: Place, family: Family) -> Diagnostic {
         Family::Vsa => ("verification summaries, which stand for provenance", "provenance"),
         Family::Sbom => ("SBOMs", "sbom"),
         Family::Vex => ("VEX documents", "vex"),
+        Family::Profile => ("seccomp profiles", "profile"),
     };
     Diagnostic::error(
         Code::KeyUse,

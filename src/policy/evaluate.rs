@@ -25,6 +25,13 @@ const MAX_FINDING: usize = 200;
 /// Characters of a digest that are enough to find the evidence: `sha256:` and twelve digits.
 const SHORT_DIGEST: usize = 19;
 
+/// What the OCI runtime specification calls this machine.
+const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") {
+    "SCMP_ARCH_AARCH64"
+} else {
+    "SCMP_ARCH_X86_64"
+};
+
 /// How the codes of findings about conditions start.
 const CONDITION: &str = "where-";
 
@@ -237,6 +244,7 @@ fn done(asks: &Asks) -> &'static str {
         Asks::Vsa(_) => "verification summary",
         Asks::Sbom(_) => "SBOM",
         Asks::Vex => "VEX document",
+        Asks::Profile => "seccomp profile",
     }
 }
 
@@ -437,7 +445,12 @@ impl<'a> Court<'a> {
                     span = span.and(self.young(says.time, max_age)?);
                 }
             }
-            (Asks::Provenance(_) | Asks::Vsa(_), _) => return Err(Shortfall::Unread),
+            (Asks::Profile, Some(Details::Profile(says))) => {
+                if !says.architectures.contains(ARCHITECTURE) {
+                    return Err(Shortfall::Machine(says.architectures.iter().cloned().collect()));
+                }
+            }
+            (Asks::Provenance(_) | Asks::Vsa(_) | Asks::Profile, _) => return Err(Shortfall::Unread),
         }
         if let Some(condition) = table.condition() {
             let number = self.conditions.iter().position(|known| *known == condition);

@@ -26,6 +26,7 @@ const RULE_KEYS: &[&str] = &[
     "vsa",
     "sbom",
     "vex",
+    "profile",
     "digest",
     "runtime",
     "filesystem",

@@ -43,6 +43,8 @@ pub(super) enum Shortfall {
     Unread,
     /// An SBOM of another format.
     Format(SbomFormat, String),
+    /// A seccomp profile for other machines.
+    Machine(Vec<String>),
     /// Another builder.
     Builder(String),
     /// The builder, from a reference that it may not run from.
@@ -83,6 +85,7 @@ pub(super) fn noun(family: Family) -> (&'static str, &'static str) {
         Family::Vsa => ("verification summary", "a verification summary"),
         Family::Sbom => ("SBOM", "an SBOM"),
         Family::Vex => ("VEX document", "a VEX document"),
+        Family::Profile => ("seccomp profile", "a seccomp profile"),
     }
 }
 
@@ -97,7 +100,7 @@ impl Shortfall {
             Self::Revocation(_) => 4,
             Self::LogMissing | Self::LogPromise | Self::LogTooFew(..) => 5,
             Self::TimeMissing | Self::Future(_) | Self::TooOld(..) => 6,
-            Self::Unread | Self::Format(..) | Self::Builder(_) | Self::Verifier(_) => 7,
+            Self::Unread | Self::Format(..) | Self::Machine(_) | Self::Builder(_) | Self::Verifier(_) => 7,
             Self::BuilderRef(_) | Self::Resource(_) => 8,
             Self::BuilderSigner(_) | Self::Failed => 9,
             Self::Level(..) | Self::SummaryLevel(..) => 10,
@@ -117,6 +120,7 @@ impl Shortfall {
                 Family::Vsa => "vsa-missing",
                 Family::Sbom => "sbom-missing",
                 Family::Vex => "vex-missing",
+                Family::Profile => "profile-missing",
             },
             Self::TooFew(family) => match family {
                 Family::Signature => "signature-too-few",
@@ -124,6 +128,7 @@ impl Shortfall {
                 Family::Vsa => "vsa-too-few",
                 Family::Sbom => "sbom-too-few",
                 Family::Vex => "vex-too-few",
+                Family::Profile => "profile-too-few",
             },
             Self::Signer => "signer-not-wanted",
             Self::Subject(family, ..) => match family {
@@ -132,6 +137,7 @@ impl Shortfall {
                 Family::Vsa => "vsa-subject",
                 Family::Sbom => "sbom-subject",
                 Family::Vex => "vex-subject",
+                Family::Profile => "profile-subject",
             },
             Self::Index(_) => "attestation-index-only",
             Self::Span(_) => "evidence-not-in-force",
@@ -144,6 +150,7 @@ impl Shortfall {
             Self::TooOld(..) => "evidence-too-old",
             Self::Unread => "predicate-unread",
             Self::Format(..) => "sbom-format",
+            Self::Machine(_) => "profile-machine",
             Self::Builder(_) => "builder-not-wanted",
             Self::BuilderRef(_) => "builder-ref",
             Self::BuilderSigner(_) => "builder-not-signer",
@@ -189,6 +196,7 @@ impl Shortfall {
             Self::Format(..) => {
                 "have an SBOM of that format attested, or change format in the rule and run: assay policy apply"
             }
+            Self::Machine(_) => "have a profile attested that was made on a machine like this one",
             Self::Builder(_) | Self::BuilderRef(_) | Self::Level(..) => {
                 "have the image built by a builder that the rule names; or add this one to trust.d and to the rule and \
                  run: assay policy apply"
@@ -269,6 +277,7 @@ impl fmt::Display for Shortfall {
             Self::Format(wanted, found) => {
                 write!(f, "it is of type {}, and the rule asks for {wanted}", shorten(found))
             }
+            Self::Machine(found) => write!(f, "it is for {}, which this machine is not", shorten(&found.join(", "))),
             Self::Builder(found) => write!(f, "it names the builder {}", shorten(found)),
             Self::BuilderRef(found) => write!(
                 f,

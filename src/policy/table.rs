@@ -10,8 +10,8 @@ use crate::attest::{Condition, Family};
 use crate::trust::TextPattern;
 use crate::verify::notation::DistinguishedName;
 
-/// A `[[rule.signature]]`, `[[rule.provenance]]`, `[[rule.vsa]]`, `[[rule.sbom]]` or `[[rule.vex]]`: evidence that must
-/// be there.
+/// A `[[rule.signature]]`, `[[rule.provenance]]`, `[[rule.vsa]]`, `[[rule.sbom]]`, `[[rule.vex]]` or `[[rule.profile]]`:
+/// evidence that must be there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
@@ -73,6 +73,8 @@ pub enum Asks {
     Sbom(Option<SbomFormat>),
     /// An OpenVEX document.
     Vex,
+    /// A seccomp profile for this machine.
+    Profile,
 }
 
 /// What provenance must say.
@@ -216,6 +218,7 @@ impl Asks {
             Self::Vsa(_) => Family::Vsa,
             Self::Sbom(_) => Family::Sbom,
             Self::Vex => Family::Vex,
+            Self::Profile => Family::Profile,
         }
     }
 }

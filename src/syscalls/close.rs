@@ -130,6 +130,8 @@ struct Node {
     live: bool,
     /// Entered by callers that cannot be seen.
     opaque: bool,
+    /// The function that made it so first, plus one.
+    opened: u32,
     /// The function that reached it first, plus one.
     parent: u32,
 }
@@ -145,7 +147,11 @@ struct Closure<'a> {
     resolved: HashMap<(usize, u32), Vec<Function>>,
     /// Exports by hash of their name, once something live looks names up.
     by_hash: Option<HashMap<u32, Vec<Function>>>,
+    /// Objects by the names that they import, once something live looks names up.
+    importing: Option<HashMap<&'a str, Vec<usize>>>,
     looking: BTreeSet<usize>,
+    /// Functions that were looked up, by the first object that did.
+    sought: HashMap<Function, usize>,
     missing: BTreeSet<(usize, u32)>,
     /// Functions that a reviewer ruled out, and those that would make them run.
     cuts: HashMap<Function, Vec<Function>>,
@@ -203,7 +209,9 @@ impl<'a> Closure<'a> {
             work: VecDeque::new(),
             resolved: HashMap::new(),
             by_hash: None,
+            importing: None,
             looking: BTreeSet::new(),
+            sought: HashMap::new(),
             missing: BTreeSet::new(),
             cuts,
             withheld: Vec::new(),
@@ -238,7 +246,10 @@ impl<'a> Closure<'a> {
         let Some(node) = self.nodes.get_mut(index as usize) else {
             return;
         };
-        node.opaque |= opaque;
+        if opaque && !node.opaque {
+            node.opaque = true;
+            node.opened = parent.map_or(0, |parent| parent + 1);
+        }
         if !node.live {
             node.live = true;
             node.parent = parent.map_or(0, |parent| parent + 1);
@@ -291,7 +302,7 @@ impl<'a> Closure<'a> {
             .collect();
         if object.summary.looks_up_unknown {
             let fact = Facts::get().lookup(object.summary);
-            let through: HashSet<&str> = match fact {
+            let through: Vec<&str> = match fact {
                 Some(fact) => {
                     names.extend(fact.names.iter().map(|name| hash(name.as_bytes())));
                     fact.callers_of.iter().map(String::as_str).collect()
@@ -306,20 +317,29 @@ impl<'a> Closure<'a> {
                         .collect()
                 }
             };
-            for caller in objects
-                .iter()
-                .enumerate()
-                .filter(|(other, _)| *other != index)
-                .map(|(_, caller)| caller)
-            {
-                if caller
-                    .summary
-                    .imports
-                    .iter()
-                    .any(|import| through.contains(import.name.as_str()))
-                {
-                    names.extend(&caller.summary.strings);
+            let importing = self.importing.get_or_insert_with(|| {
+                let mut importing: HashMap<&str, Vec<usize>> = HashMap::new();
+                for (caller, object) in objects.iter().enumerate() {
+                    for import in &object.summary.imports {
+                        importing.entry(import.name.as_str()).or_default().push(caller);
+                    }
                 }
+                importing
+            });
+            let callers: BTreeSet<usize> = through
+                .iter()
+                .filter_map(|name| importing.get(name))
+                .flatten()
+                .copied()
+                .filter(|caller| *caller != index && self.scope.may_meet(*caller, index))
+                .collect();
+            for caller in callers {
+                names.extend(
+                    objects
+                        .get(caller)
+                        .into_iter()
+                        .flat_map(|object| &object.summary.strings),
+                );
             }
         }
         let found: Vec<Function> = names
@@ -329,6 +349,7 @@ impl<'a> Closure<'a> {
             .copied()
             .collect();
         for function in found {
+            self.sought.entry(function).or_insert(index);
             self.enter(function, None, true);
         }
     }
@@ -580,7 +601,11 @@ impl<'a> Closure<'a> {
                 function: object.summary.name(function),
                 address: site,
                 why,
-                path: self.path(from, end),
+                path: if why == Why::Caller {
+                    self.opening(from, end)
+                } else {
+                    self.path(from, end)
+                },
             });
         }
     }
@@ -615,6 +640,27 @@ impl<'a> Closure<'a> {
                 .and_then(|node| node.parent.checked_sub(1));
         }
         steps.reverse();
+        steps.extend(self.onward(via, site));
+        steps
+    }
+
+    /// The way to a function whose number comes from a caller that cannot be seen, by that caller: the one that takes the
+    /// function's address, passes on what was not searched for, or looks the function up by its name.
+    fn opening(&self, via: Function, site: Function) -> Vec<Step> {
+        let opened = self.nodes.get(self.node(via) as usize).map_or(0, |node| node.opened);
+        let mut steps = match (opened.checked_sub(1), self.sought.get(&via)) {
+            (Some(caller), _) => {
+                let caller = self.function(caller);
+                self.path(caller, caller)
+            }
+            (None, Some(object)) => vec![Step {
+                object: *object,
+                function: LOOKUPS[0].to_owned(),
+                address: 0,
+            }],
+            (None, None) => Vec::new(),
+        };
+        steps.extend(self.step(via));
         steps.extend(self.onward(via, site));
         steps
     }

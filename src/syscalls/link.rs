@@ -89,6 +89,21 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// Whether an object is a plugin, or one that a plugin brings along: it may get into any process.
+    fn is_local(&self, object: usize) -> bool {
+        let is_plugin = self
+            .objects
+            .get(object)
+            .is_some_and(|object| object.role == Role::Plugin);
+        is_plugin || self.plugins.of.get(object).is_some_and(|of| !of.is_empty())
+    }
+
+    /// Whether two objects can be in one process, so that one can call the other.
+    pub fn may_meet(&self, one: usize, other: usize) -> bool {
+        let of = |object: usize| self.processes.of.get(object).map_or(&[][..], Vec::as_slice);
+        self.is_local(one) || self.is_local(other) || of(one).iter().any(|process| of(other).contains(process))
+    }
+
     /// The functions that a reference of an object can get.
     ///
     /// In each process that the object is part of, the first definition in the loader's global scope. A plugin, and
@@ -106,13 +121,7 @@ impl<'a> Scope<'a> {
             .collect();
         let empty = Vec::new();
         let scopes = self.plugins.of.get(from).unwrap_or(&empty);
-        let is_local = |object: usize| {
-            let is_plugin = self
-                .objects
-                .get(object)
-                .is_some_and(|object| object.role == Role::Plugin);
-            is_plugin || self.plugins.of.get(object).is_some_and(|of| !of.is_empty())
-        };
+        let is_local = |object: usize| self.is_local(object);
         let mut found = Vec::new();
         let mut lacking = false;
         let mut ask = |process: usize, found: &mut Vec<Function>| {

@@ -211,7 +211,7 @@ impl<'a> Node<'a> {
 
     /// Fails unless the request is refused with this code, with a reason and a next step.
     #[track_caller]
-    fn refuses(&self, request: &Request, code: &str) -> Decision {
+    pub(crate) fn refuses(&self, request: &Request, code: &str) -> Decision {
         let decision = self.admit(request);
         assert_eq!(
             (decision.verdict, decision.code.as_str()),
@@ -225,7 +225,7 @@ impl<'a> Node<'a> {
     }
 
     #[track_caller]
-    fn allows(&self, request: &Request, code: &str) -> Decision {
+    pub(crate) fn allows(&self, request: &Request, code: &str) -> Decision {
         let decision = self.admit(request);
         assert_eq!(
             (decision.verdict, decision.code.as_str()),
@@ -326,7 +326,7 @@ impl<'a> Node<'a> {
     }
 
     /// A container as `ctr container create` makes it, with the request that starting it leads to.
-    fn container(&self, name: &str, image: &Image) -> Held<'_> {
+    pub(crate) fn container(&self, name: &str, image: &Image) -> Held<'_> {
         self.container_on(name, &image.name, &image.chain_id.to_string(), &spec())
     }
 
@@ -386,11 +386,11 @@ impl Drop for Node<'_> {
 }
 
 /// A container record with its snapshot, taken away again when dropped.
-struct Held<'a> {
+pub(crate) struct Held<'a> {
     case: &'a Case,
     id: String,
     snapshot: bool,
-    request: Request,
+    pub(crate) request: Request,
 }
 
 impl Held<'_> {

@@ -28,6 +28,7 @@ mod offline;
 mod options;
 mod pods;
 mod profile;
+mod publishing;
 mod refusals;
 mod resources;
 mod rollout;

@@ -175,6 +175,49 @@ impl Node {
         Ok([because("files"), because("runtime"), because("sibling")])
     }
 
+    /// Checks that `assay seccomp explain` says of every call of this machine why a container can make it, or why not, as
+    /// its profile has it: a way through its files or a fact, or another reason.
+    ///
+    /// # Errors
+    /// The first call for which it does not.
+    pub fn explained(&self, container: &str, allowed: &BTreeSet<String>) -> Result<(), String> {
+        let socket = self.folder.join("c.sock");
+        let words = [
+            "seccomp",
+            "explain",
+            "--namespace",
+            &self.scope,
+            "--output",
+            "json",
+            "--address",
+        ];
+        let names = assay::syscalls::all(assay::syscalls::Machine::native()).map(|(_, name)| name);
+        let output = assay(&self.folder, words)
+            .arg(socket)
+            .arg(container)
+            .args(names.clone())
+            .output()
+            .unwrap();
+        let explained: Value =
+            serde_json::from_slice(&output.stdout).map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        let calls = explained["calls"].as_array().cloned().unwrap_or_default();
+        for name in names {
+            let call = calls.iter().find(|call| call["call"] == name);
+            let call = call.ok_or_else(|| format!("{name} is not explained"))?;
+            let sentence = call["sentence"].as_str().unwrap_or_default();
+            let is_allowed = call["allowed"] == true;
+            let has_way = call["path"].as_array().is_some_and(|path| !path.is_empty()) && call["site"].is_u64();
+            let is_known = call["fact"].is_string();
+            if is_allowed != allowed.contains(name)
+                || sentence.starts_with("not allowed") == is_allowed
+                || call["reason"]["because"] == "files" && !has_way && !is_known
+            {
+                return Err(format!("{name} is explained as what it is not: {call}"));
+            }
+        }
+        Ok(())
+    }
+
     /// The last decision about a container.
     pub fn decision(&self, container: &str) -> Option<Value> {
         let log = fs::read_to_string(self.folder.join("assay/state/decisions.jsonl")).ok()?;

@@ -203,6 +203,9 @@ impl Container<'_> {
         let told = (runtime == Runtime::Assay).then(|| self.decided()).transpose()?;
         let surface = surface::of(&PathBuf::from(format!("/proc/{process}/root")))?;
         let allowed = self.allowed();
+        if let (Runtime::Assay, Some(allowed)) = (runtime, &allowed) {
+            self.node.explained(self.id, allowed)?;
+        }
         let tracer = trace.map(|file| Tracer::attach(process, file)).transpose()?;
         let since = Instant::now();
         self.call(self.start())?;

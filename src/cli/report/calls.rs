@@ -58,6 +58,7 @@ impl Calls {
     pub(super) fn sentence(&self) -> String {
         let from = match self.from {
             Origin::Files => "",
+            Origin::Attestation => " (by the signed profile of its image)",
             Origin::Own | Origin::Default | Origin::Nothing => " (not derived from its files: see assay seccomp show)",
         };
         format!(

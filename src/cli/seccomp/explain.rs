@@ -73,31 +73,40 @@ fn text(found: &Found, name: &str) -> String {
     let reason = found.calls.reasons.get(name).unwrap_or(&Reason::Unneeded);
     let mut lines = vec![format!("{name}: {}", sentence(found, reason))];
     let shown = match reason {
-        Reason::Files => Some(name),
+        Reason::Files | Reason::Attestation => Some(name),
         Reason::Sibling { of, .. } => {
-            let is_of_files = found.calls.analysis.calls.contains(of);
+            let calls = &found.calls;
+            let is_of_files = calls.attested.as_ref().unwrap_or(&calls.analysis.calls).contains(of);
             lines.extend((!is_of_files).then(|| format!("  {of} is allowed for the OCI runtime or by the rule")));
             is_of_files.then_some(of.as_str())
         }
         _ => None,
     };
-    if let Some(route) = shown.and_then(|name| found.calls.analysis.routes.get(name)) {
-        let mut last = None;
-        for step in &route.steps {
-            let elf = found.needs.objects.get(step.object);
-            if last != Some(step.object) {
-                lines.extend(elf.map(|elf| format!("  {}", file(elf))));
-                last = Some(step.object);
-            }
-            lines.push(format!("    {}", step.function));
-        }
-        if route.fact.is_empty() {
-            lines.push(format!("    system call at {:#x}", route.site));
-        } else {
-            lines.push(format!("  known, not found in code: {}", one_line(&route.fact)));
-        }
-    }
+    lines.extend(shown.into_iter().flat_map(|name| way(found, name)));
     lines.join("\n")
+}
+
+/// How a call comes about, in lines; none where its files do not make it.
+pub(super) fn way(found: &Found, name: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let Some(route) = found.calls.analysis.routes.get(name) else {
+        return lines;
+    };
+    let mut last = None;
+    for step in &route.steps {
+        let elf = found.needs.objects.get(step.object);
+        if last != Some(step.object) {
+            lines.extend(elf.map(|elf| format!("  {}", file(elf))));
+            last = Some(step.object);
+        }
+        lines.push(format!("    {}", step.function));
+    }
+    lines.push(if route.fact.is_empty() {
+        format!("    system call at {:#x}", route.site)
+    } else {
+        format!("  known, not found in code: {}", one_line(&route.fact))
+    });
+    lines
 }
 
 pub(super) fn one_line(text: &str) -> String {
@@ -109,6 +118,7 @@ pub(super) fn sentence(found: &Found, reason: &Reason) -> String {
     let rule = found.decision.rule.as_deref().unwrap_or("none");
     match reason {
         Reason::Files => "allowed, since a file of the container makes it".to_owned(),
+        Reason::Attestation => "allowed, since the signed profile of the image lists it".to_owned(),
         Reason::Runtime => {
             "allowed, since the OCI runtime makes it between loading the filter and starting the program".to_owned()
         }

@@ -112,9 +112,13 @@ fn group(found: &Found, name: &str) -> (u8, String) {
         .and_then(|route| route.steps.first())
         .and_then(|step| found.needs.objects.get(step.object));
     match (reason, begins) {
-        (Reason::Files | Reason::Sibling { .. }, Some(elf)) if elf.package.is_empty() => (1, elf.path.clone()),
-        (Reason::Files | Reason::Sibling { .. }, Some(elf)) => (0, elf.package.clone()),
-        (Reason::Files | Reason::Sibling { .. }, None) => (2, "Known, not found in code".to_owned()),
+        (Reason::Files | Reason::Attestation | Reason::Sibling { .. }, Some(elf)) if elf.package.is_empty() => {
+            (1, elf.path.clone())
+        }
+        (Reason::Files | Reason::Attestation | Reason::Sibling { .. }, Some(elf)) => (0, elf.package.clone()),
+        (Reason::Files | Reason::Attestation | Reason::Sibling { .. }, None) => {
+            (2, "Known, not found in code".to_owned())
+        }
         _ => (2, "OCI runtime and policy".to_owned()),
     }
 }
@@ -130,7 +134,9 @@ fn call(page: &mut String, found: &Found, name: &str) {
         ),
     );
     let route = found.calls.analysis.routes.get(origin(reason, name));
-    if let Some(route) = route.filter(|_| matches!(reason, Reason::Files | Reason::Sibling { .. })) {
+    if let Some(route) =
+        route.filter(|_| matches!(reason, Reason::Files | Reason::Attestation | Reason::Sibling { .. }))
+    {
         page.push_str("<ul>");
         let mut last = None;
         for step in &route.steps {
@@ -214,6 +220,7 @@ mod tests {
                     .into(),
                     ..Analysis::default()
                 },
+                attested: None,
                 reasons: [
                     ("ptrace".to_owned(), Reason::Files),
                     ("process_vm_readv".to_owned(), sibling),

@@ -1,6 +1,7 @@
 //! `assay seccomp record`: which system calls a program or a running container makes, added to a profile.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -46,18 +47,27 @@ pub(super) struct Args {
 /// Follows, adds, and says what there was.
 pub(super) fn run(args: &Args) -> Exit {
     // What cannot be added to is better known before.
-    let earlier = match args.into.as_deref().map(earlier).transpose() {
-        Ok(earlier) => earlier.flatten(),
-        Err(exit) => return exit,
-    };
+    if let Some(Err(exit)) = args.into.as_deref().map(earlier) {
+        return exit;
+    }
     let followed = match &args.container {
         Some(container) => container_calls(args, container),
-        None => command_calls(args),
+        None => command_calls(args).map_err(|why| (why, Exit::Failed)),
     };
     let (recording, exit) = match followed {
         Ok(followed) => followed,
-        Err(why) => {
+        Err((why, exit)) => {
             complain(printable(&why));
+            return exit;
+        }
+    };
+    // Another recording may have been added meanwhile: what is there now counts, and nobody changes it until this is.
+    let locked = args.into.as_deref().map(lock).transpose();
+    let (_lock, earlier) = match locked.map(|lock| (lock, args.into.as_deref().map(self::earlier).transpose())) {
+        Ok((lock, Ok(earlier))) => (lock, earlier.flatten()),
+        Ok((_, Err(exit))) => return exit,
+        Err(error) => {
+            complain(printable(&format!("what was seen cannot be added: {error}")));
             return Exit::Failed;
         }
     };
@@ -100,6 +110,13 @@ fn earlier(file: &Path) -> Result<Option<Profile>, Exit> {
     }
 }
 
+/// Keeps every other recording from adding to a file of the same folder, until the returned value is dropped.
+fn lock(file: &Path) -> std::io::Result<File> {
+    let folder = File::open(absolute(file).parent().unwrap_or(Path::new("/")))?;
+    folder.lock()?;
+    Ok(folder)
+}
+
 fn absolute(file: &Path) -> PathBuf {
     std::path::absolute(file).unwrap_or_else(|_| file.to_owned())
 }
@@ -132,19 +149,29 @@ fn command_calls(args: &Args) -> Result<(Recording, Exit), String> {
     Ok((recorder.recording(), exit))
 }
 
-fn container_calls(args: &Args, container: &str) -> Result<(Recording, Exit), String> {
+fn container_calls(args: &Args, container: &str) -> Result<(Recording, Exit), (String, Exit)> {
+    let failed = |why: String| (why, Exit::Failed);
     let processes = || {
         admission::processes(&args.address, &args.namespace, container)
-            .map_err(|(reason, fix)| format!("{reason}; to fix: {fix}"))
+            .map_err(|(reason, fix)| failed(format!("{reason}; to fix: {fix}")))?
+            .ok_or_else(|| {
+                let namespace = &args.namespace;
+                let why = format!(
+                    "no container '{container}' runs in namespace {namespace}; to fix: name one that does, or its --namespace"
+                );
+                (why, Exit::NotFound)
+            })
     };
-    let mut recorder = Recorder::new().map_err(|error| format!("nothing can be followed: {error}"))?;
+    let mut recorder = Recorder::new().map_err(|error| failed(format!("nothing can be followed: {error}")))?;
     let attach = |recorder: &mut Recorder, processes: Vec<u32>| {
         for process in processes {
-            recorder
-                .attach(process.cast_signed())
-                .map_err(|error| format!("process {process} of the container cannot be followed: {error}"))?;
+            recorder.attach(process.cast_signed()).map_err(|error| {
+                failed(format!(
+                    "process {process} of the container cannot be followed: {error}"
+                ))
+            })?;
         }
-        Ok::<(), String>(())
+        Ok::<(), (String, Exit)>(())
     };
     attach(&mut recorder, processes()?)?;
     let end = args
@@ -154,7 +181,7 @@ fn container_calls(args: &Args, container: &str) -> Result<(Recording, Exit), St
     while !recorder.is_over() && end.is_none_or(|end| Instant::now() < end) {
         let wake = recorder
             .wait(GLANCE)
-            .map_err(|error| format!("the container cannot be followed any more: {error}"))?;
+            .map_err(|error| failed(format!("the container cannot be followed any more: {error}")))?;
         if matches!(wake, Wake::Signal(_)) {
             break;
         }

@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use super::super::view::Of;
 use super::super::{Exit, complain, print};
-use super::{cves, look};
+use super::{Found, cves, explain, look};
 use crate::admission::Decision;
 use crate::admission::filter::{Origin, Reason, Shown};
+use crate::attest;
 use crate::config::Config;
 use crate::seccomp::{self, Profile};
 use crate::syscalls::Machine;
@@ -21,6 +22,9 @@ pub(super) struct Args {
     /// What the result is written as
     #[arg(long, short, value_enum, default_value_t)]
     output: Form,
+    /// Compare the signed profile of the image with what its files make here; the status is 1 where they differ
+    #[arg(long, conflicts_with = "output")]
+    verify: bool,
 }
 
 /// What is shown, and how.
@@ -40,6 +44,8 @@ enum Form {
     /// The profile as the layer of an OCI artifact (KEP-6061)
     #[value(name = "kep-6061")]
     Kep6061,
+    /// The calls of its files alone as an in-toto statement about the image, to be signed by its publisher
+    InToto,
 }
 
 pub(super) fn run(args: &Args, config: &Config) -> Exit {
@@ -48,6 +54,9 @@ pub(super) fn run(args: &Args, config: &Config) -> Exit {
         Err(exit) => return exit,
     };
     let (decision, shown) = (&found.decision, &found.calls);
+    if args.verify {
+        return verify(&found);
+    }
     match args.output {
         Form::Text => print(text(decision, shown)),
         Form::Json => {
@@ -70,6 +79,7 @@ pub(super) fn run(args: &Args, config: &Config) -> Exit {
                 "profile": shown.profile,
             }));
         }
+        Form::InToto => return statement(decision, shown),
         form => return export(form, decision, shown.profile.as_ref()),
     }
     Exit::Done
@@ -88,7 +98,9 @@ fn export(form: Form, decision: &Decision, profile: Option<&Profile>) -> Exit {
             .and_then(lines),
         Form::Spo => seccomp::operator(profile, &object_name(&decision.name), Machine::native()).and_then(lines),
         Form::Kep6061 => seccomp::artifact(profile).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
-        Form::Text | Form::Json | Form::Oci => Ok(String::from_utf8_lossy(&profile.to_json()).into_owned()),
+        Form::Text | Form::Json | Form::InToto | Form::Oci => {
+            Ok(String::from_utf8_lossy(&profile.to_json()).into_owned())
+        }
     };
     match exported {
         Ok(exported) => {
@@ -100,6 +112,80 @@ fn export(form: Form, decision: &Decision, profile: Option<&Profile>) -> Exit {
             Exit::Failed
         }
     }
+}
+
+/// Writes what its files make as an unsigned statement: the node that takes it adds what its own OCI runtime makes, and
+/// the policy's word.
+fn statement(decision: &Decision, shown: &Shown) -> Exit {
+    if let Some(first) = shown.analysis.unknown.first() {
+        complain(format!("the calls of its files are not all known: {first}"));
+        return Exit::Failed;
+    }
+    let Some(image) = &decision.image else {
+        complain("it is not known which image it is");
+        return Exit::Failed;
+    };
+    let subjects: Vec<Value> = image
+        .manifests
+        .iter()
+        .map(|digest| json!({ "name": image.name, "digest": { "sha256": digest.hex() } }))
+        .collect();
+    let profile = Profile::allow(Machine::native(), shown.analysis.calls.iter().cloned());
+    let statement = json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": subjects,
+        "predicateType": attest::Profile::predicate_type(),
+        "predicate": profile,
+    });
+    match serde_json::to_string_pretty(&statement) {
+        Ok(statement) => {
+            print(statement);
+            Exit::Done
+        }
+        Err(error) => {
+            complain(format!("it cannot be written: {error}"));
+            Exit::Failed
+        }
+    }
+}
+
+/// Compares a signed profile with what the files make here.
+fn verify(found: &Found) -> Exit {
+    let (shown, analysis) = (&found.calls, &found.calls.analysis);
+    let Some(attested) = &shown.attested else {
+        complain(format!(
+            "no [[rule.profile]] was met by a signed profile of {}; to fix: assay seccomp show {} says what it has instead",
+            found.decision.name, found.decision.name
+        ));
+        return Exit::EvidenceMissing;
+    };
+    let lacking: Vec<&String> = analysis.calls.difference(attested).collect();
+    // Where its files are not all known, nothing can be said to be too much.
+    let is_known = analysis.unknown.is_empty();
+    let extra: Vec<&String> = attested.difference(&analysis.calls).filter(|_| is_known).collect();
+    let mut lines: Vec<String> = Vec::new();
+    lines.extend(lacking.iter().map(|name| {
+        let way = explain::way(found, name);
+        format!(
+            "+ {name}: its files make it, and the signed profile does not list it\n{}",
+            way.join("\n")
+        )
+    }));
+    lines.extend(
+        extra
+            .iter()
+            .map(|name| format!("- {name}: the signed profile lists it, and no file makes it")),
+    );
+    lines.extend(analysis.unknown.iter().map(|why| format!("not known: {why}")));
+    if lines.is_empty() {
+        print(format!(
+            "the signed profile lists the {} calls that its files make, and no other",
+            attested.len()
+        ));
+        return Exit::Done;
+    }
+    print(lines.join("\n"));
+    Exit::Failed
 }
 
 /// A name that Kubernetes takes for an object, from that of an image.
@@ -121,6 +207,7 @@ fn text(decision: &Decision, shown: &Shown) -> String {
     let counts = &shown.syscalls.counts;
     let from = match shown.syscalls.from {
         Origin::Files => "derived from its files",
+        Origin::Attestation => "by the signed profile of its image, in place of its files",
         Origin::Own => "its own profile, since the calls of its files are not all known",
         Origin::Default => "containerd's default profile, since the calls of its files are not all known",
         Origin::Nothing => "it is privileged, and its rule leaves it so",
@@ -141,8 +228,9 @@ fn text(decision: &Decision, shown: &Shown) -> String {
         let _ = write!(text, "\n  not known: {why}");
     }
     type Is = fn(&Reason) -> bool;
-    let kinds: [(&str, Is); 8] = [
+    let kinds: [(&str, Is); 9] = [
         ("derived", |reason| matches!(reason, Reason::Files)),
+        ("signed", |reason| matches!(reason, Reason::Attestation)),
         ("runtime", |reason| matches!(reason, Reason::Runtime)),
         ("policy", |reason| matches!(reason, Reason::Policy)),
         ("tunings", |reason| matches!(reason, Reason::Tuning(_))),

@@ -22,6 +22,7 @@ pub(super) const TABLES: &[(Family, &str, &str)] = &[
     (Family::Vsa, "vsa", "[[rule.vsa]]"),
     (Family::Sbom, "sbom", "[[rule.sbom]]"),
     (Family::Vex, "vex", "[[rule.vex]]"),
+    (Family::Profile, "profile", "[[rule.profile]]"),
 ];
 
 const COMMON_KEYS: &[&str] = &["any", "threshold", "subject", "log", "logs", "max_age", "where"];
@@ -137,7 +138,7 @@ pub(super) fn parse<'s>(
 pub(super) fn finish(reader: &mut Reader<'_>, table: &Table<'_>, family: Family) {
     let (shared, own): (&[&str], &[&str]) = match family {
         Family::Signature => (&[], &[]),
-        Family::Vex => (ATTESTATION_KEYS, &[]),
+        Family::Vex | Family::Profile => (ATTESTATION_KEYS, &[]),
         Family::Provenance => (ATTESTATION_KEYS, PROVENANCE_KEYS),
         Family::Vsa => (ATTESTATION_KEYS, VSA_KEYS),
         Family::Sbom => (ATTESTATION_KEYS, SBOM_KEYS),
@@ -154,6 +155,7 @@ fn parse_asks<'s>(
     Some(match family {
         Family::Signature => Asks::Signature,
         Family::Vex => Asks::Vex,
+        Family::Profile => Asks::Profile,
         Family::Sbom => Asks::Sbom(reader.choice(table, "format", FORMATS)),
         Family::Provenance => Asks::Provenance(Box::new(parse_provenance(reader, table, mentions))),
         Family::Vsa => Asks::Vsa(Box::new(parse_vsa(reader, table))),
