@@ -128,8 +128,9 @@ fn an_ephemeral_container_joins_the_processes_of_its_target(case: &Case) {
     let pod = Pod::run(case.daemon, &case.id("pod"), "").unwrap();
     let main = pod.create("main", &APPLICATION.name, &SLEEP).unwrap();
     pod.start(&main).unwrap();
+    let script = "read marker </proc/1/root/etc/marker; echo it has $marker; exec sleep 1000";
     let ephemeral = |name: &str, image: &str| {
-        pod.create_with(name, image, &SLEEP, |config| {
+        pod.create_with(name, image, &["/bin/sh", "-c", script], |config| {
             let linux = config.linux.as_mut().unwrap();
             let context = linux.security_context.as_mut().unwrap();
             context.namespace_options = Some(NamespaceOption {
@@ -147,6 +148,14 @@ fn an_ephemeral_container_joins_the_processes_of_its_target(case: &Case) {
     let pids = [pod.pid(&main), pod.pid(&debugger)];
     let [its, own] = pids.map(|pid| namespace(&pid.to_string(), "pid"));
     assert_eq!(its, own);
+    eventually("a file of the target", || {
+        let log = pod.log("debugger");
+        if log.contains("it has application") {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    });
     assert_eq!(parent(pids[0]), parent(pids[1]), "a pod has one shim");
     if needs_assay("a verdict") {
         let tools = ephemeral("tools", &UNSIGNED.name);
