@@ -234,6 +234,10 @@ fn the_examples_and_the_default_policy_are_sound() {
         for name in trust.split('"').filter(|word| word.ends_with(".pub")) {
             fs::copy(&key, place("trust.d").join(name)).unwrap();
         }
+        for name in trust.split('"').filter(|word| word.ends_with(".json")) {
+            let root = repository("fuzz/corpus/trusted_root/rekor2");
+            fs::copy(root, place("trust.d").join(name)).unwrap();
+        }
         for name in trust.split('"').filter(|word| word.ends_with(".pem")) {
             let mut certificate = Command::new("openssl");
             certificate
@@ -266,5 +270,5 @@ fn the_examples_and_the_default_policy_are_sound() {
         assert!(check.status.success(), "{}: {}", example.display(), done(&check));
         checked += 1;
     }
-    assert!(checked > 3, "the examples are not where this test looks");
+    assert!(checked > 6, "the examples are not where this test looks");
 }
