@@ -1,4 +1,4 @@
-.PHONY: fmt lint build test vm-test demo bench corpus fuzz setup packages
+.PHONY: fmt lint build test vm-test demo bench corpus fuzz setup packages image
 
 # A time that has passed wherever the program runs. That of the commit: the same commit gives the same program.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
@@ -39,6 +39,10 @@ packages:
 	packaging/build target/$(RELEASE) target/packages
 	packaging/describe target/packages
 
+# The installer's image for Kubernetes, in target/image: see docs/kubernetes.md.
+image: packages
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) packaging/image target/packages target/image
+
 # Seconds for each target of `make fuzz`.
 SECONDS ?= 60
 
@@ -51,7 +55,7 @@ demo: build
 	@tests/demo/run target/release
 
 bench: setup
-	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo bench --bench shim --bench verify --bench view --bench syscalls
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo bench --bench shim --bench pods --bench verify --bench view --bench syscalls
 
 # Real images with real workloads under the stock runtime and under Assay: see docs/corpus.md. `make corpus
 # CORPUS="nginx redis --trace"` does a part of it.

@@ -71,6 +71,9 @@ enum Command {
     Seccomp(cli::seccomp::Args),
     /// Show what a container can reach of its image, in numbers, with the list behind each
     Report(cli::report::Args),
+    /// Put Assay on the node of this pod, take it off again, or label the node; the installer's image starts it
+    #[command(hide = true)]
+    Node(cli::node::Args),
     /// Do for an image what its first container would have to wait for; the agent starts it
     #[command(hide = true)]
     Prepare(cli::prepare::Args),
@@ -145,6 +148,10 @@ fn run(command: Command) -> ExitCode {
     if let Command::VerifyBundle(arguments) = &command {
         return cli::verify_bundle::run(arguments).report();
     }
+    // The files of configuration are not this node's before it has moved there.
+    if let Command::Node(arguments) = &command {
+        return cli::node::run(arguments).report();
+    }
     if let Command::Generate { folder } = &command {
         return cli::generate::run(Arguments::command(), folder).report();
     }
@@ -169,6 +176,7 @@ fn run(command: Command) -> ExitCode {
         Command::Admit => cli::admit::run(),
         Command::Generate { folder } => cli::generate::run(Arguments::command(), &folder),
         Command::VerifyBundle(arguments) => cli::verify_bundle::run(&arguments),
+        Command::Node(arguments) => cli::node::run(&arguments),
         Command::Verify(arguments) => cli::verify::run(&arguments, Ok(&config)),
         Command::Configure(arguments) => cli::configure::run(&arguments, &config),
         Command::Rollout(arguments) => cli::rollout::run(&arguments, &config),

@@ -24,14 +24,9 @@ use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClien
 use containerd_client::services::v1::{Container as Record, GetContainerRequest};
 use containerd_client::tonic::Request as ApiRequest;
 use containerd_client::types::Mount as ApiMount;
-use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
-use k8s_cri::v1::{
-    ContainerConfig, ContainerMetadata, CreateContainerRequest, ImageSpec, LinuxPodSandboxConfig, Mount as CriMount,
-    PodSandboxConfig, PodSandboxMetadata,
-};
 use serde_json::{Value, json};
 
-use crate::harness::cri::Pod;
+use crate::harness::cri::{Pod, image_volume};
 use crate::harness::daemon::STOCK_HANDLER;
 use crate::harness::image::Image;
 use crate::harness::{BUSYBOX, Case, STOCK, Version, on_each_containerd};
@@ -958,55 +953,6 @@ fn in_kubernetes<T>(body: T) -> ApiRequest<T> {
     request
 }
 
-/// A container of a pod that mounts an image; its id.
-fn create_with_volume(case: &Case, pod: &Pod, image: &str, volume: &str, path: &str) -> String {
-    let client = case.daemon.client("k8s.io");
-    let named = |name: &str| {
-        Some(ImageSpec {
-            image: name.to_owned(),
-            user_specified_image: name.to_owned(),
-            ..ImageSpec::default()
-        })
-    };
-    let request = CreateContainerRequest {
-        pod_sandbox_id: pod.id.clone(),
-        config: Some(ContainerConfig {
-            metadata: Some(ContainerMetadata {
-                name: "with-volume".to_owned(),
-                attempt: 0,
-            }),
-            image: named(image),
-            mounts: vec![CriMount {
-                container_path: path.to_owned(),
-                readonly: true,
-                image: named(volume),
-                ..CriMount::default()
-            }],
-            log_path: "with-volume.log".to_owned(),
-            ..ContainerConfig::default()
-        }),
-        sandbox_config: Some(PodSandboxConfig {
-            metadata: Some(PodSandboxMetadata {
-                name: case.id("pod"),
-                uid: case.id("pod-uid"),
-                namespace: "default".to_owned(),
-                attempt: 0,
-            }),
-            log_directory: case
-                .daemon
-                .folder
-                .join("logs")
-                .join(case.id("pod"))
-                .display()
-                .to_string(),
-            linux: Some(LinuxPodSandboxConfig::default()),
-            ..PodSandboxConfig::default()
-        }),
-    };
-    let answer = client.answer(RuntimeServiceClient::new(client.channel()).create_container(request));
-    answer.unwrap().container_id
-}
-
 fn pods_are_bound_and_matched(case: &Case) {
     let node = Node::new(
         case,
@@ -1074,7 +1020,11 @@ fn image_volumes_need_a_rule_of_their_own(case: &Case) {
     let volume = Image::busybox(&format!("assay.test/{name}:1"), &name, &["/bin/sh"]);
     case.daemon.import(&volume, "k8s.io");
     let pod = Pod::run(case.daemon, &case.id("pod"), STOCK_HANDLER).unwrap();
-    let container = create_with_volume(case, &pod, &BUSYBOX.name, &volume.name, "/data");
+    let container = pod
+        .create_with("with-volume", &BUSYBOX.name, &[], |config| {
+            config.mounts = vec![image_volume(&volume.name, "/data")];
+        })
+        .unwrap();
     let request = cri_request(&node, &container);
     let decision = node.refuses(&request, "no-rule");
     assert!(

@@ -22,6 +22,7 @@ mod exec;
 mod failure;
 mod filtering;
 mod grouping;
+mod kubelet;
 mod lifecycle;
 mod narrowing;
 mod offline;

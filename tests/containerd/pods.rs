@@ -119,7 +119,10 @@ fn stop_ends_what_does_not_listen(case: &Case) {
 fn memory_runs_out_in_a_pod(case: &Case) {
     let pod = Pod::run(case.daemon, &case.id("pod"), "").unwrap();
     let greedy = pod
-        .create_limited("greedy", &BUSYBOX.name, &["/bin/tail", "/dev/zero"], 16 << 20)
+        .create_with("greedy", &BUSYBOX.name, &["/bin/tail", "/dev/zero"], |config| {
+            let linux = config.linux.as_mut().unwrap();
+            linux.resources.as_mut().unwrap().memory_limit_in_bytes = 16 << 20;
+        })
         .unwrap();
     pod.start(&greedy).unwrap();
     let status = pod.wait(&greedy);

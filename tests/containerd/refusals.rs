@@ -370,7 +370,10 @@ fn every_container_of_a_pod_is_decided_on(case: &Case) {
         return;
     }
     let from_a_file = [("kubernetes.io/config.source".to_owned(), "file".to_owned())];
-    let pod = Pod::run_annotated(case.daemon, &case.id("pod"), "", from_a_file.into()).unwrap();
+    let pod = Pod::run_with(case.daemon, &case.id("pod"), "", |pod| {
+        pod.annotations = from_a_file.into()
+    })
+    .unwrap();
     let refused = |name: &str| {
         let container = pod.create(name, &UNSIGNED.name, &["/bin/sh"]).unwrap();
         let status = pod.start(&container).unwrap_err();

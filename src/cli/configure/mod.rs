@@ -89,7 +89,7 @@ fn install(args: &Args, config: &Config) -> Result<(), PlanError> {
             match found {
                 Ok(change) => plan.changes.push(change),
                 Err(why) => plan.notes.push(format!(
-                    "no rule for the sandbox image was written: {why}. Run this again when a pod has run on this node"
+                    "no rule for the sandbox image was written: {why}. Pull it, or start a pod on this node, and run this again"
                 )),
             }
         }
@@ -101,7 +101,7 @@ fn install(args: &Args, config: &Config) -> Result<(), PlanError> {
         node.pid,
         node.config.display()
     )));
-    let mut is_new = false;
+    let (mut is_new, mut is_for_containerd) = (false, false);
     for change in &plan.changes {
         let now = node::read_text(&change.path)?;
         let verb = match &now {
@@ -109,7 +109,10 @@ fn install(args: &Args, config: &Config) -> Result<(), PlanError> {
             _ if args.dry_run => "would write",
             _ => "wrote",
         };
-        is_new |= verb != "unchanged";
+        if verb != "unchanged" {
+            is_new = true;
+            is_for_containerd |= !change.path.starts_with(&config.policy);
+        }
         print(inert(&format!("{verb} {}: {}", change.path.display(), change.what)));
         if args.diff && verb != "unchanged" {
             print(inert(&diff(&change.path, now.as_deref(), Some(&change.after))));
@@ -126,8 +129,10 @@ fn install(args: &Args, config: &Config) -> Result<(), PlanError> {
     if node.keeper == Keeper::Administrator {
         confirm(&node, args, config)?;
     }
-    if is_new {
+    if is_for_containerd {
         print(next(node.keeper));
+    } else if is_new {
+        print("next: assay policy apply");
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ pub(super) fn assay<'a>(reading: Reading<'a>) -> impl Iterator<Item = (&'a str, 
 
 pub(super) fn checks(patient: &Patient<'_>) -> Vec<Check> {
     let reading = patient.reading();
-    let mut checks = vec![configured(reading), loaded(reading, &patient.loaded)];
+    let mut checks = as_configured(reading, &patient.loaded);
     let default = reading.default().and_then(|name| reading.handler(name));
     for (name, handler) in assay(reading) {
         checks.push(path_ignored(name, handler, &patient.node.release));
@@ -44,6 +44,11 @@ pub(super) fn checks(patient: &Patient<'_>) -> Vec<Check> {
         std::env::var(config::ENVIRONMENT).ok(),
     ));
     checks
+}
+
+/// Whether there is a handler, and containerd has it as its files do.
+pub(super) fn as_configured(reading: Reading<'_>, running: &Loaded) -> Vec<Check> {
+    vec![configured(reading), loaded(reading, running)]
 }
 
 fn configured(reading: Reading<'_>) -> Check {

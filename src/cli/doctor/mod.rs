@@ -15,7 +15,7 @@ use serde::Serialize;
 use toml::Table;
 
 use self::cri::{Cri, Loaded};
-use super::configure::handler::Reading;
+use super::configure::handler::{Reading, is_assay};
 use super::configure::node::Node;
 use super::verify::socket;
 use super::{Exit, Output, complain, count, print};
@@ -135,6 +135,35 @@ pub fn run(args: &Args, config: &Config) -> Exit {
         },
     }
     if report.healthy { Exit::Done } else { Exit::Failed }
+}
+
+/// Whether the containerd that runs has a handler of Assay, and what its files say.
+///
+/// # Errors
+/// Why one of the two is not known.
+pub fn is_loaded(node: &Node) -> Result<bool, String> {
+    let (files, loaded) = handlers_of(node)?;
+    let checks = handlers::as_configured(Reading(&files), &loaded);
+    Ok(checks.iter().all(|check| check.standing == Standing::Pass))
+}
+
+/// Whether the containerd that runs has a handler of Assay.
+///
+/// # Errors
+/// Why that is not known.
+pub fn has_handler(node: &Node) -> Result<bool, String> {
+    let loaded = Cri::connect(&node.socket)?.loaded()?;
+    Ok(loaded.handlers.values().any(|(kind, path)| is_assay(kind, path)))
+}
+
+/// What containerd makes of its files, and what it has.
+fn handlers_of(node: &Node) -> Result<(Table, Loaded), String> {
+    let text = node.text().map_err(|error| error.to_string())?;
+    let files = node.reads_as_it_is(text.as_deref().unwrap_or_default());
+    Ok((
+        files.map_err(|error| error.to_string())?,
+        Cri::connect(&node.socket)?.loaded()?,
+    ))
 }
 
 fn examine(args: &Args, config: &Config) -> Vec<Check> {

@@ -10,7 +10,7 @@ use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{
     ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, ContainerStatusRequest,
     CreateContainerRequest, ExecSyncRequest, ExecSyncResponse, ImageSpec, ImageStatusRequest, LinuxContainerConfig,
-    LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext,
+    LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount,
     NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PodSandboxState, PodSandboxStatusRequest,
     PodSandboxStatusResponse, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
     RuntimeHandlerFeatures, StartContainerRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest,
@@ -63,25 +63,24 @@ pub struct Pod {
 impl Pod {
     /// Starts a sandbox with a runtime handler; the empty name is the default one.
     pub fn run(daemon: &Daemon, name: &str, handler: &str) -> Result<Self, Status> {
-        Self::run_annotated(daemon, name, handler, HashMap::new())
+        Self::run_with(daemon, name, handler, |_| {})
     }
 
-    /// As [`Pod::run`], with annotations of the pod.
-    pub fn run_annotated(
+    /// As [`Pod::run`], of a pod that asks for more.
+    pub fn run_with(
         daemon: &Daemon,
         name: &str,
         handler: &str,
-        annotations: HashMap<String, String>,
+        edit: impl FnOnce(&mut PodSandboxConfig),
     ) -> Result<Self, Status> {
         let client = daemon.client("k8s.io");
-        let config = PodSandboxConfig {
+        let mut config = PodSandboxConfig {
             metadata: Some(PodSandboxMetadata {
                 name: name.to_owned(),
                 uid: format!("{name}-uid"),
                 namespace: "default".to_owned(),
                 attempt: 0,
             }),
-            annotations,
             log_directory: daemon.folder.join("logs").join(name).display().to_string(),
             linux: Some(LinuxPodSandboxConfig {
                 cgroup_parent: format!("/{}/{name}", daemon.scope),
@@ -93,6 +92,7 @@ impl Pod {
             }),
             ..PodSandboxConfig::default()
         };
+        edit(&mut config);
         let request = RunPodSandboxRequest {
             config: Some(config.clone()),
             runtime_handler: handler.to_owned(),
@@ -103,38 +103,47 @@ impl Pod {
 
     /// Creates a container that is not started yet; its id.
     pub fn create(&self, name: &str, image: &str, command: &[&str]) -> Result<String, Status> {
-        self.create_limited(name, image, command, 0)
+        self.create_with(name, image, command, |_| {})
     }
 
-    /// As [`Pod::create`], with a limit of memory in bytes; 0 is none.
-    pub fn create_limited(&self, name: &str, image: &str, command: &[&str], memory: i64) -> Result<String, Status> {
+    /// As [`Pod::create`], of a container that asks for more. It has the namespaces of the pod.
+    pub fn create_with(
+        &self,
+        name: &str,
+        image: &str,
+        command: &[&str],
+        edit: impl FnOnce(&mut ContainerConfig),
+    ) -> Result<String, Status> {
+        let pod = self
+            .config
+            .linux
+            .as_ref()
+            .and_then(|linux| linux.security_context.clone());
+        let mut config = ContainerConfig {
+            metadata: Some(ContainerMetadata {
+                name: name.to_owned(),
+                attempt: 0,
+            }),
+            image: Some(ImageSpec {
+                image: image.to_owned(),
+                user_specified_image: image.to_owned(),
+                ..ImageSpec::default()
+            }),
+            command: command.iter().map(|part| (*part).to_owned()).collect(),
+            log_path: format!("{name}.log"),
+            linux: Some(LinuxContainerConfig {
+                resources: Some(LinuxContainerResources::default()),
+                security_context: Some(LinuxContainerSecurityContext {
+                    namespace_options: pod.and_then(|pod| pod.namespace_options),
+                    ..LinuxContainerSecurityContext::default()
+                }),
+            }),
+            ..ContainerConfig::default()
+        };
+        edit(&mut config);
         let request = CreateContainerRequest {
             pod_sandbox_id: self.id.clone(),
-            config: Some(ContainerConfig {
-                metadata: Some(ContainerMetadata {
-                    name: name.to_owned(),
-                    attempt: 0,
-                }),
-                image: Some(ImageSpec {
-                    image: image.to_owned(),
-                    user_specified_image: image.to_owned(),
-                    ..ImageSpec::default()
-                }),
-                command: command.iter().map(|part| (*part).to_owned()).collect(),
-                log_path: format!("{name}.log"),
-                linux: Some(LinuxContainerConfig {
-                    resources: Some(LinuxContainerResources {
-                        memory_limit_in_bytes: memory,
-                        memory_swap_limit_in_bytes: memory,
-                        ..LinuxContainerResources::default()
-                    }),
-                    security_context: Some(LinuxContainerSecurityContext {
-                        namespace_options: Some(namespaces()),
-                        ..LinuxContainerSecurityContext::default()
-                    }),
-                }),
-                ..ContainerConfig::default()
-            }),
+            config: Some(config),
             sandbox_config: Some(self.config.clone()),
         };
         let answer = self.client.answer(runtime(&self.client).create_container(request))?;
@@ -200,6 +209,11 @@ impl Pod {
         self.client
             .answer(runtime(&self.client).remove_container(request))
             .map(drop)
+    }
+
+    /// The same pod, asked for of a containerd that was restarted.
+    pub fn reconnect(&mut self, daemon: &Daemon) {
+        self.client = daemon.client("k8s.io");
     }
 
     pub fn sandbox_state(&self) -> PodSandboxState {
@@ -270,6 +284,20 @@ impl Drop for Pod {
                 _ => Ok(()),
             });
         }
+    }
+}
+
+/// An image as a read-only volume.
+pub fn image_volume(image: &str, path: &str) -> Mount {
+    Mount {
+        container_path: path.to_owned(),
+        readonly: true,
+        image: Some(ImageSpec {
+            image: image.to_owned(),
+            user_specified_image: image.to_owned(),
+            ..ImageSpec::default()
+        }),
+        ..Mount::default()
     }
 }
 

@@ -66,6 +66,10 @@ pub struct Daemon {
 pub static BUSYBOX: LazyLock<Image> =
     LazyLock::new(|| Image::busybox("assay.test/plain/busybox:latest", "busybox", &["/bin/sh"]));
 
+/// What pods are made of, where policy enforces its digest and shows it only the files that it needs.
+pub static APPLICATION: LazyLock<Image> =
+    LazyLock::new(|| Image::busybox("assay.test/applications/app:1", "application", &["/bin/sh"]));
+
 /// A sandbox image that stays until it is killed.
 pub static PAUSE: LazyLock<Image> =
     LazyLock::new(|| Image::busybox("assay.test/plain/pause:3.6", "pause", &["/bin/sleep", "2147483647"]));
@@ -186,6 +190,9 @@ impl Daemon {
         daemon.import(&BUSYBOX, &daemon.scope);
         daemon.import(&BUSYBOX, "k8s.io");
         daemon.import(&PAUSE, "k8s.io");
+        daemon.import(&APPLICATION, "k8s.io");
+        let by_digest = format!("assay.test/applications/app@{}", APPLICATION.manifest);
+        daemon.tag("k8s.io", &APPLICATION.name, &by_digest);
         for namespace in [daemon.scope.as_str(), "k8s.io"] {
             daemon.import(&UNSIGNED, namespace);
             daemon.import(&DENIED, namespace);

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use super::daemon::{DEBIAN, DENIED, debian, set_up};
+use super::daemon::{APPLICATION, DEBIAN, DENIED, debian, set_up};
 
 /// Writes configuration, keys and policy below a containerd's folder, activates them and fills the evidence cache.
 pub fn activate(folder: &Path) {
@@ -45,6 +45,7 @@ pub fn activate(folder: &Path) {
     )
     .unwrap();
     let denied = DENIED.manifest;
+    let application = APPLICATION.manifest;
     let debian_digest = &debian().digest;
     let debian = DEBIAN;
     fs::write(
@@ -148,6 +149,21 @@ any = [{{ key = 'release' }}]
 mode = 'enforce'
 [rule.seccomp]
 mode = 'enforce'
+
+[[rule]]
+name = 'applications'
+match = {{ image = ['assay.test/applications/**'] }}
+mode = 'enforce'
+digest = ['{application}']
+[rule.filesystem]
+mode = 'enforce'
+exec = ['/bin/test', '/bin/sleep']
+
+[[rule]]
+name = 'data of applications'
+match = {{ image = ['assay.test/applications/**'], kind = 'volume' }}
+mode = 'enforce'
+digest = ['{application}']
 
 [[rule]]
 name = 'everything else'
