@@ -78,7 +78,11 @@ impl Trace<'_> {
             return;
         };
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        let origin = Origin::Path(found.path);
+        self.search_lines(&text, rule, &Origin::Path(found.path));
+    }
+
+    /// Follows what the lines of a configuration name by absolute paths.
+    pub(super) fn search_lines(&mut self, text: &str, rule: &str, origin: &Origin) {
         for line in text.lines() {
             let line = line.trim_start();
             if line.starts_with(['#', ';']) || line.starts_with("//") || line.starts_with("-----BEGIN") {
@@ -97,9 +101,9 @@ impl Trace<'_> {
                     _ => token,
                 };
                 if token.starts_with('/') && token.len() > 1 {
-                    self.configures(token, rule, &origin);
+                    self.configures(token, rule, origin);
                     if is_handed_out {
-                        self.hand_out(token, rule, &origin);
+                        self.hand_out(token, rule, origin);
                     }
                 }
             }
@@ -108,7 +112,7 @@ impl Trace<'_> {
                 && matches!(key.trim(), "command" | "exec" | "ExecStart" | "ExecStartPre")
             {
                 let words: Vec<String> = value.split_ascii_whitespace().map(str::to_owned).collect();
-                self.run_words(&words, rule, &origin, "/");
+                self.run_words(&words, rule, origin, "/");
             }
         }
     }

@@ -583,7 +583,7 @@ impl Trace<'_> {
                 self.given(value, rule, origin, cwd);
             }
         }
-        for part in value.split(['=', ',', ':', ' ', ';', '\'', '"', '@']) {
+        for part in value.split(['=', ',', ':', ' ', ';', '\'', '"', '@', '|', '\n', '\t']) {
             if part.starts_with('/') && part.len() > 1 && part != value {
                 self.given(part, rule, origin, cwd);
             }
@@ -1014,6 +1014,7 @@ impl Trace<'_> {
                 .cannot_follow(&shell.path, &format!("is a script that cannot be read: {why}"));
         }
         let redirected = script.redirected.clone();
+        let documents = script.documents.clone();
         self.note_commands(shell, &script);
         shell.add(script);
         for word in redirected {
@@ -1026,6 +1027,9 @@ impl Trace<'_> {
                     "/",
                 );
             }
+        }
+        for document in documents {
+            self.search_lines(&document, "a here-document of the script names it", &shell.origin.clone());
         }
     }
 
@@ -1229,7 +1233,7 @@ impl Trace<'_> {
         }
         for (values, _) in argv.iter().skip(1) {
             for value in &values.known {
-                if value.starts_with('/') {
+                if value.contains('/') {
                     self.argument(value, "the script names it", &origin, &cwd);
                 }
             }

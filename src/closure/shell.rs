@@ -58,6 +58,8 @@ pub(super) struct Script {
     pub(super) functions: BTreeSet<String>,
     /// Targets of redirections.
     pub(super) redirected: Vec<Word>,
+    /// Texts of here-documents.
+    pub(super) documents: Vec<String>,
     /// Highest number of a text in it.
     pub(super) last_text: usize,
     /// Why it could not be read to its end.
@@ -266,6 +268,9 @@ impl Lexer<'_> {
                     0
                 };
                 if line.get(tabs..) == Some(delimiter.as_bytes()) {
+                    let document = self.text.get(start..from).unwrap_or_default();
+                    let document = String::from_utf8_lossy(document).into_owned();
+                    self.script.documents.push(document);
                     if !quoted {
                         self.substitutions_in(start, from);
                     }

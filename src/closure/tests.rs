@@ -273,6 +273,26 @@ fn a_script_keeps_its_interpreter_and_what_it_calls() {
 }
 
 #[test]
+fn programs_that_a_script_writes_into_a_configuration_are_kept() {
+    let image = Image::new();
+    image.programs(&["sh", "cat", "server", "first", "second", "third", "unused"]);
+    image.file("/script", "#!/bin/sh\n", 0o755);
+    image.file(
+        "/entry.sh",
+        "#!/bin/sh\ncat >/tmp/c <<E\nextend hello /usr/bin/first $PORT\n# extend /usr/bin/unused\nE\n\
+         echo \"piped: |\\\"/usr/bin/second\\\"\" >>/tmp/c\nprintf 'a\\tb /usr/bin/third' >>/tmp/c\n\
+         cat <<'E' >>/tmp/c\npass=/script\nE\nexec server -c /tmp/c\n",
+        0o755,
+    );
+    let closure = image.run(&["/entry.sh"]);
+    assert_eq!(closure.unfollowed, []);
+    assert_eq!(
+        executables(&closure),
+        names(&["sh", "cat", "server", "first", "second", "third", "/script", "/entry.sh"])
+    );
+}
+
+#[test]
 fn what_a_shell_script_makes_up_leaves_every_executable_of_packages() {
     let mut image = Image::new();
     image.programs(&["sh", "tool", "suid", "other"]);
