@@ -81,7 +81,7 @@ fn a_profile_that_its_publisher_signed_stands_in(case: &Case) {
         .output()
         .unwrap();
     assert!(imported.status.success(), "{imported:?}");
-    let decision = node.allows(&held.request, "attestation-verified");
+    let decision = node.allows(&held.request, "signature-verified");
     let said = decision.syscalls.unwrap();
     assert_eq!((said.from, said.counts.derived), (Origin::Attestation, listed.len()));
     let file = format!("{}.json", said.profile.unwrap().hex());

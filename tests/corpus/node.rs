@@ -191,11 +191,12 @@ impl Node {
             "json",
             "--address",
         ];
-        let names = assay::syscalls::all(assay::syscalls::Machine::native()).map(|(_, name)| name);
+        let machine = assay::syscalls::Machine::native();
+        let names: Vec<&str> = assay::syscalls::all(machine).map(|(_, name)| name).collect();
         let output = assay(&self.folder, words)
             .arg(socket)
             .arg(container)
-            .args(names.clone())
+            .args(&names)
             .output()
             .unwrap();
         let explained: Value =
