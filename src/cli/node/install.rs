@@ -219,10 +219,11 @@ mod tests {
 
     /// A node with these folders of its own.
     fn node(folder: &Path) -> Config {
-        let mut config = Config::default();
-        config.state = folder.join("state");
-        config.policy = folder.join("policy.d");
-        config
+        Config {
+            state: folder.join("state"),
+            policy: folder.join("policy.d"),
+            ..Config::default()
+        }
     }
 
     fn bring(config: &Config, path: &Path, text: &str) {
