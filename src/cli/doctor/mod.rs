@@ -142,7 +142,10 @@ pub fn run(args: &Args, config: &Config) -> Exit {
 /// # Errors
 /// Why one of the two is not known.
 pub fn is_loaded(node: &Node) -> Result<bool, String> {
-    let (files, loaded) = handlers_of(node)?;
+    let text = node.text().map_err(|error| error.to_string())?;
+    let files = node.reads_as_it_is(text.as_deref().unwrap_or_default());
+    let files = files.map_err(|error| error.to_string())?;
+    let loaded = Cri::connect(&node.socket)?.loaded()?;
     let checks = handlers::as_configured(Reading(&files), &loaded);
     Ok(checks.iter().all(|check| check.standing == Standing::Pass))
 }
@@ -154,16 +157,6 @@ pub fn is_loaded(node: &Node) -> Result<bool, String> {
 pub fn has_handler(node: &Node) -> Result<bool, String> {
     let loaded = Cri::connect(&node.socket)?.loaded()?;
     Ok(loaded.handlers.values().any(|(kind, path)| is_assay(kind, path)))
-}
-
-/// What containerd makes of its files, and what it has.
-fn handlers_of(node: &Node) -> Result<(Table, Loaded), String> {
-    let text = node.text().map_err(|error| error.to_string())?;
-    let files = node.reads_as_it_is(text.as_deref().unwrap_or_default());
-    Ok((
-        files.map_err(|error| error.to_string())?,
-        Cri::connect(&node.socket)?.loaded()?,
-    ))
 }
 
 fn examine(args: &Args, config: &Config) -> Vec<Check> {

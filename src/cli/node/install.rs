@@ -53,7 +53,7 @@ pub(super) fn install(is_default: bool) -> Result<(), Fault> {
         .collect::<Result<_, _>>()?;
     host::enter()?;
 
-    let config = config()?;
+    let config = Config::load()?;
     let record = Record::load(&config.state, RECORD)?;
     if record.is_none() {
         let packaged = Path::new(IMAGE).join("assay");
@@ -79,12 +79,12 @@ pub(super) fn install(is_default: bool) -> Result<(), Fault> {
         configure.arg("--set-as-default");
     }
     done(configure)?;
-    let is_configured = Record::load(&config.state, HANDLER)? == before;
-    if !is_configured || !config.state.join("active").join("policy.json").exists() {
+    let was_configured = Record::load(&config.state, HANDLER)? == before;
+    if !was_configured || !config.state.join("active").join("policy.json").exists() {
         done(host::assay(&["policy", "apply"]))?;
     }
     let node = Node::find(None)?;
-    if !is_configured || !doctor::is_loaded(&node).map_err(Fault::Cri)? {
+    if !was_configured || !doctor::is_loaded(&node).map_err(Fault::Cri)? {
         host::restart(&node)?;
     }
     done(host::assay(&["doctor"]))
@@ -118,7 +118,7 @@ fn changes(defaults: Vec<Piece>, record: Option<&Record>, config: &Config) -> Re
 /// Takes everything off the node: handler, programs, state, and the files of the packages that nobody has edited.
 pub(super) fn remove() -> Result<(), Fault> {
     host::enter()?;
-    let config = config()?;
+    let config = Config::load()?;
     let Some(record) = Record::load(&config.state, RECORD)? else {
         print("nothing of an installer's is on this node");
         return Ok(());
@@ -182,10 +182,6 @@ fn clear(path: &Path) -> Result<(), Fault> {
     }
 }
 
-fn config() -> Result<Config, Fault> {
-    Config::load().map_err(|faults| Fault::Cri(faults.to_string()))
-}
-
 /// The shims of Assay that run, as the ids of the pods that they serve.
 fn running() -> Vec<String> {
     let mut pods = Vec::new();
@@ -219,10 +215,11 @@ mod tests {
 
     /// A node with these folders of its own.
     fn node(folder: &Path) -> Config {
-        let mut config = Config::default();
-        config.state = folder.join("state");
-        config.policy = folder.join("policy.d");
-        config
+        Config {
+            state: folder.join("state"),
+            policy: folder.join("policy.d"),
+            ..Config::default()
+        }
     }
 
     fn bring(config: &Config, path: &Path, text: &str) {

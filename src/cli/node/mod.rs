@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use super::configure::node::NodeError;
 use super::configure::undo::WriteError;
 use super::{Exit, complain};
-use crate::diagnostic::printable;
+use crate::diagnostic::{Diagnostics, printable};
 use crate::store;
 
 /// Arguments of `assay node`.
@@ -73,6 +73,8 @@ enum Fault {
     Node(#[from] NodeError),
     #[error("{0}")]
     Cri(String),
+    #[error("{0}")]
+    Config(#[from] Diagnostics),
     #[error("{0} failed")]
     Command(String),
     #[error("containerd (process {0}) does not come back")]
@@ -102,6 +104,7 @@ impl Fault {
                 "a package installed it: take the package off the node, or this node out of the DaemonSet's nodeSelector"
             }
             Self::Signals(_) => "see that the container may have the descriptors that it needs",
+            Self::Config(_) => "mend /etc/assay/config.toml on the node",
             Self::Node(_) | Self::Cri(_) => "see containerd's log on the node",
             Self::Command(_) => "do what it says",
             Self::Away(_) => "start containerd on the node",
