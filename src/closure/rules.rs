@@ -137,6 +137,16 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Whether a rule says by which function or which word of a configuration a file is loaded. That its package is
+    /// reached does not load it then.
+    pub(super) fn say_what_loads(&self, path: &str) -> bool {
+        let mut rules = self
+            .rules
+            .iter()
+            .filter(|rule| !rule.imports.is_empty() || !rule.mentions.is_empty());
+        rules.any(|rule| rule.keep.iter().any(|wanted| pattern::path(wanted, path)))
+    }
+
     /// The rules that Assay brings along.
     ///
     /// # Errors

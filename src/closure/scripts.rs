@@ -1029,7 +1029,11 @@ impl Trace<'_> {
             }
         }
         for document in documents {
-            self.search_lines(&document, "a here-document of the script names it", &shell.origin.clone());
+            self.search_lines(
+                &document,
+                "a here-document of the script names it",
+                &shell.origin.clone(),
+            );
         }
     }
 

@@ -288,7 +288,16 @@ fn programs_that_a_script_writes_into_a_configuration_are_kept() {
     assert_eq!(closure.unfollowed, []);
     assert_eq!(
         executables(&closure),
-        names(&["sh", "cat", "server", "first", "second", "third", "/script", "/entry.sh"])
+        names(&[
+            "sh",
+            "cat",
+            "server",
+            "first",
+            "second",
+            "third",
+            "/script",
+            "/entry.sh"
+        ])
     );
 }
 
@@ -1118,4 +1127,52 @@ fn a_mount_of_more_files_than_are_searched_is_said() {
             .any(|finding| finding.contains("was not searched") && finding.contains("/etc/server")),
         "{findings:?}"
     );
+}
+
+#[test]
+fn an_engine_of_openssl_stays_only_where_a_program_or_a_configuration_asks_for_one() {
+    const ENGINE: &str = "/usr/lib/x86_64-linux-gnu/engines-3/afalg.so";
+    const CRYPTO: &str = "/usr/lib/libcrypto.so.3";
+    const CONFIGURATION: &str = "/etc/ssl/openssl.cnf";
+    let image = |source: &str, configuration: &str| {
+        let mut image = Image::new();
+        image
+            .compile(
+                CRYPTO,
+                "int ENGINE_by_id(void) { return 1; } int f(void) { return 2; }",
+                &["-shared", "-nostdlib", "-Wl,-soname,libcrypto.so.3"],
+            )
+            .library(ENGINE, &[])
+            .file(CONFIGURATION, configuration, 0o644)
+            .compile(
+                "/usr/bin/server",
+                source,
+                &["-nostdlib", &format!("ROOT{CRYPTO}"), "-Wl,-e,main"],
+            );
+        // Debian has both in one package.
+        image.package("libssl3", &[CRYPTO, ENGINE]);
+        image
+    };
+    let (plain, asking) = (
+        "int f(void); int main(void) { return f(); }",
+        "int ENGINE_by_id(void); int main(void) { return ENGINE_by_id(); }",
+    );
+    let listing = "openssl_conf = init\n[init]\nengines = engine_section\n";
+    for (source, configuration, stays) in [
+        (plain, "# engines = none\n[ca]\n", false),
+        (asking, "", true),
+        (plain, listing, true),
+        (plain, ".include other.cnf\n", true),
+    ] {
+        let closure = image(source, configuration).run(&["server"]);
+        let kept: Vec<&str> = closure.paths().collect();
+        assert!(kept.contains(&CRYPTO), "{kept:?}");
+        assert_eq!(kept.contains(&ENGINE), stays, "{configuration:?}: {kept:?}");
+    }
+    let elsewhere = image(plain, "");
+    elsewhere.file("/srv/openssl.cnf", listing, 0o644);
+    let mut given = roots(&["server"]);
+    given.env.push("OPENSSL_CONF=/srv/openssl.cnf".to_owned());
+    let closure = elsewhere.close(&given, Level::Balanced);
+    assert!(closure.paths().any(|path| path == ENGINE));
 }

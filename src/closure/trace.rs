@@ -688,6 +688,7 @@ impl<'a> Trace<'a> {
                 && is_private(path)
                 && !path.contains("/gconv/")
                 && !path.contains("/security/")
+                && !self.rules.say_what_loads(path)
             {
                 self.keep(path, "a module of a package that is reached", &origin, By::Convention);
             }
