@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{Code, Diagnostic, Diagnostics, Source};
+use crate::oci::Reference;
 
 /// Where the configuration is unless [`ENVIRONMENT`] names another file.
 pub const DEFAULT_PATH: &str = "/etc/assay/config.toml";
@@ -34,6 +35,8 @@ const KEYS: &[&str] = &[
     "oci_runtime",
     "admit_timeout",
     "pull_evidence",
+    "policy_from",
+    "refresh_trust",
 ];
 
 /// Options of a containerd handler that the shim reads from a file named by the handler's `ConfigPath`, which is this
@@ -73,6 +76,10 @@ pub struct Config {
     pub admit_timeout: Duration,
     /// Whether `assay agent` pulls the evidence of images that appear on this node.
     pub pull_evidence: bool,
+    /// Where the fleet's policy is, which `assay agent` fetches.
+    pub policy_from: Option<Reference>,
+    /// Whether `assay agent` refreshes the built-in trusted roots.
+    pub refresh_trust: bool,
 }
 
 impl Default for Config {
@@ -87,6 +94,8 @@ impl Default for Config {
             oci_runtime: "runc".to_owned(),
             admit_timeout: Duration::from_secs(30),
             pull_evidence: false,
+            policy_from: None,
+            refresh_trust: false,
         }
     }
 }
@@ -160,6 +169,12 @@ impl Config {
         if let Some(pull) = reader.flag(&mut table, "pull_evidence") {
             config.pull_evidence = pull.into_inner();
         }
+        if let Some(text) = reader.text(&mut table, "policy_from") {
+            config.policy_from = policy_from(&mut reader, &text);
+        }
+        if let Some(refresh) = reader.flag(&mut table, "refresh_trust") {
+            config.refresh_trust = refresh.into_inner();
+        }
         for option in HANDLER_OPTIONS {
             table.discard(option);
         }
@@ -207,6 +222,21 @@ fn admit_timeout(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Durat
     duration
 }
 
+fn policy_from(reader: &mut Reader<'_>, text: &Spanned<String>) -> Option<Reference> {
+    let parsed: Result<Reference, _> = text.get_ref().parse();
+    parsed
+        .map_err(|error| {
+            reader.fault(
+                Code::InvalidValue,
+                text.span(),
+                format!("`policy_from` names nothing in a registry: {error}"),
+                "",
+                "as an image is named, \"registry.example/ops/policy:prod\" for example",
+            );
+        })
+        .ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -247,6 +277,8 @@ mod tests {
             oci_runtime = "/usr/bin/crun"
             admit_timeout = "1m 500ms"
             pull_evidence = true
+            policy_from = "registry.example/ops/policy:prod"
+            refresh_trust = true
         "#;
         assert_eq!(
             parse(text),
@@ -260,6 +292,8 @@ mod tests {
                 oci_runtime: "/usr/bin/crun".to_owned(),
                 admit_timeout: Duration::from_millis(60_500),
                 pull_evidence: true,
+                policy_from: Some("registry.example/ops/policy:prod".parse().unwrap()),
+                refresh_trust: true,
             })
         );
     }
@@ -277,7 +311,7 @@ mod tests {
         /etc/assay/config.toml:4:9: `trust` is not an absolute path without `..` (path-not-absolute); start it with / and leave out `..`
         /etc/assay/config.toml:5:15: `oci_runtime` is not an absolute path without `..` (path-not-absolute); start it with / and leave out `..`
         /etc/assay/config.toml:6:17: `0s` is no time for `admit_timeout` (invalid-value); from "100ms" to "10m", "10s" for example
-        /etc/assay/config.toml:7:1: config.toml has no key `stat` (unknown-key); its keys are `state`, `run`, `policy`, `trust`, `closure`, `seccomp`, `oci_runtime`, `admit_timeout` and `pull_evidence`
+        /etc/assay/config.toml:7:1: config.toml has no key `stat` (unknown-key); its keys are `state`, `run`, `policy`, `trust`, `closure`, `seccomp`, `oci_runtime`, `admit_timeout`, `pull_evidence`, `policy_from` and `refresh_trust`
         "#);
         for timeout in ["-1s", "1", "soon", "11m", "99999999999999999999s", "1 month"] {
             let Diagnostics(faults) = parse(&format!("admit_timeout = \"{timeout}\"")).unwrap_err();

@@ -321,18 +321,29 @@ pub fn toml_files(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
     Ok(files)
 }
 
+/// The places at which there is something, or may be.
+#[must_use]
+pub fn present(places: &[PathBuf]) -> Vec<PathBuf> {
+    places.iter().filter(|place| !is_missing(place)).cloned().collect()
+}
+
 /// Whether certainly nothing is at a place: what cannot be looked at is not missing.
 #[must_use]
 pub fn is_missing(path: &Path) -> bool {
     matches!(path.try_exists(), Ok(false)) && !path.is_symlink()
 }
 
-/// Reads the files that [`toml_files`] finds; what cannot be read safely is added to `faults`.
-pub fn sources(path: &Path, faults: &mut Vec<Diagnostic>) -> Vec<Arc<Source>> {
-    let files = toml_files(path).unwrap_or_else(|fault| {
-        faults.push(fault);
-        Vec::new()
-    });
+/// Reads the files that [`toml_files`] finds in these places, all together in the order of their names; what cannot be
+/// read safely is added to `faults`.
+pub fn sources(places: &[PathBuf], faults: &mut Vec<Diagnostic>) -> Vec<Arc<Source>> {
+    let mut files = Vec::new();
+    for place in places {
+        match toml_files(place) {
+            Ok(found) => files.extend(found),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    files.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
     let read = |file: PathBuf| Source::read(&file).map_err(|fault| faults.push(fault)).ok();
     files.into_iter().filter_map(read).collect()
 }

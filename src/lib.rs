@@ -23,6 +23,7 @@
 //! - [`identity`]: what a container really is, according to containerd and to the bytes that will be mounted.
 //! - [`view`]: a keep set and the layers of a snapshot in, a layer that shows only what is kept out; mounting it.
 //! - [`admission`]: all of the above put together: request in, [`admission::Decision`] out.
+//! - [`fleet`]: policy and trust of many nodes as one signed artifact: packing it, taking it from a registry or a file.
 //! - [`runtime`]: the command line of the OCI runtime (runc, crun).
 //! - [`shim`]: the containerd runtime v2 shim.
 //! - [`agent`]: the optional daemon: running containers are judged again.
@@ -37,6 +38,7 @@ pub mod config;
 pub mod diagnostic;
 pub mod digest;
 pub mod evidence;
+pub mod fleet;
 pub mod identity;
 pub mod oci;
 pub mod packages;

@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
     let file = assay_fuzz::file("keys/k.pub", data);
     let folder: &Path = file.parent().unwrap();
     assay_fuzz::file("keys/keys.toml", LISTED);
-    if let Ok(trust) = trust::load(folder) {
+    if let Ok(trust) = trust::load(&[folder.to_owned()]) {
         assert_eq!(trust.keys.len(), 1);
         // What is accepted as a key can be used as one.
         PublicKey::from_spki(&trust.keys[0].spki, trust.keys[0].hash).unwrap();

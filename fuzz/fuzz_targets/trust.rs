@@ -11,7 +11,7 @@ fuzz_target!(|data: &[u8]| {
         include_bytes!("../../src/trust/testdata/notation-ca.pem"),
     );
     let file = assay_fuzz::file("trust/trust.toml", data);
-    if let Err(faults) = trust::load(file.parent().unwrap()) {
+    if let Err(faults) = trust::load(&[file.parent().unwrap().to_owned()]) {
         assert!(faults.iter().all(|fault| !fault.line().is_empty()));
     }
 });

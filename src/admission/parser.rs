@@ -193,7 +193,7 @@ fn accept_fact(fact: &Fact, question: &Question) -> Result<(), &'static str> {
             if keys.peek().is_none() {
                 return Err("it names a key that it was not given");
             }
-            let needed = fact.claim.needs().ok();
+            let needed = question.needs(&fact.claim).ok();
             if !keys.any(|key| needed.is_some_and(|needed| key.r#use.contains(&needed))) {
                 return Err("it names a key that is not trusted for that");
             }
@@ -490,6 +490,7 @@ mod tests {
             notation: Vec::new(),
             denied: Denied::default(),
             conditions: Vec::new(),
+            purpose: None,
             through_index: true,
             certifiers: vec![Certifier {
                 root: "public-good".to_owned(),

@@ -27,9 +27,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
+use super::refresh::What;
 use crate::admission::again::{Reevaluation, Step};
 use crate::admission::{Decision, Verdict};
-use crate::policy::Active;
+use crate::policy::{Active, Kept};
 use crate::store::StateDir;
 
 /// Name of the socket below `run`.
@@ -80,6 +81,17 @@ struct Kind {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Fetched {
+    what: &'static str,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Origin {
+    from: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Root {
     root: String,
 }
@@ -109,6 +121,9 @@ pub(super) struct Metrics {
     evidence_age: Seconds,
     generation: Gauge,
     expiries: Family<Root, Seconds>,
+    refreshes: Family<Fetched, Counter>,
+    fleet_version: Family<Origin, Gauge>,
+    fleet_expiry: Family<Origin, Seconds>,
 }
 
 /// How many running containers stand how.
@@ -133,6 +148,9 @@ impl Metrics {
             evidence_age: Seconds::default(),
             generation: Gauge::default(),
             expiries: Family::default(),
+            refreshes: Family::default(),
+            fleet_version: Family::default(),
+            fleet_expiry: Family::default(),
         };
         let registry = &mut metrics.registry;
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
@@ -178,6 +196,21 @@ impl Metrics {
             "trust_root_expiry_timestamp_seconds",
             "When a trusted root does not count any more, where it has a max_age",
             metrics.expiries.clone(),
+        );
+        registry.register(
+            "refreshes",
+            "Fetches of the fleet's policy and of trusted roots",
+            metrics.refreshes.clone(),
+        );
+        registry.register(
+            "fleet_policy_version",
+            "Version of the fleet's policy, where there is one",
+            metrics.fleet_version.clone(),
+        );
+        registry.register(
+            "fleet_policy_expiry_timestamp_seconds",
+            "When the fleet's policy should have been replaced by a newer one",
+            metrics.fleet_expiry.clone(),
         );
         metrics
     }
@@ -234,6 +267,29 @@ impl Metrics {
                 let id = Root { root: root.id.clone() };
                 self.expiries.get_or_create(&id).set(until.as_duration().as_secs_f64());
             }
+        }
+    }
+
+    pub(super) fn refreshed(&self, what: What, is_done: bool) {
+        let fetched = Fetched {
+            what: what.as_str(),
+            result: if is_done { "done" } else { "failed" },
+        };
+        self.refreshes.get_or_create(&fetched).inc();
+    }
+
+    /// The fleet's policy that the node keeps.
+    pub(super) fn keep(&self, kept: Option<&Kept>) {
+        self.fleet_version.clear();
+        self.fleet_expiry.clear();
+        if let Some(kept) = kept {
+            let origin = Origin {
+                from: kept.from.clone(),
+            };
+            let version = i64::try_from(kept.version).unwrap_or(i64::MAX);
+            self.fleet_version.get_or_create(&origin).set(version);
+            let expiry = kept.expires.as_duration().as_secs_f64();
+            self.fleet_expiry.get_or_create(&origin).set(expiry);
         }
     }
 

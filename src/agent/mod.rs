@@ -8,6 +8,8 @@
 mod metrics;
 mod node;
 mod prepare;
+mod process;
+mod refresh;
 mod tenant;
 mod watch;
 
@@ -27,14 +29,15 @@ use crate::admission::log::{self, Line};
 use crate::config::Config;
 use crate::diagnostic::printable;
 use crate::digest::Digest;
-use crate::policy::Active;
 use crate::policy::activate::load_active;
+use crate::policy::{Active, Kept};
 use crate::shim::bar;
 use crate::store::{self, Bookmark, StateDir};
 use crate::trust::clock::Clock;
 use metrics::{Metrics, Standings};
 use node::{Activity, Key, Node, NodeError, Resident};
 use prepare::{Ground, Preparer};
+use refresh::{Refresher, What};
 use tenant::{Deed, Judged, Now, Tenant};
 use watch::Watch;
 
@@ -100,6 +103,10 @@ pub fn run(config: &Config, containerd: &str, listen: Option<SocketAddr>) -> Res
         state,
         patience: config.admit_timeout,
         pulls: config.pull_evidence,
+        refreshes: (config.policy_from.iter().map(|_| What::Policy))
+            .chain(config.refresh_trust.then_some(What::Trust))
+            .collect(),
+        expired: None,
         containerd: containerd.to_owned(),
         bookmark: Bookmark::default(),
         tenants: BTreeMap::new(),
@@ -132,6 +139,10 @@ struct Agent {
     patience: Duration,
     /// Whether evidence is pulled of images that appear.
     pulls: bool,
+    /// What is fetched on a schedule.
+    refreshes: Vec<What>,
+    /// The fleet's policy that was last said to have expired.
+    expired: Option<Digest>,
     containerd: String,
     /// How far the decision log was read.
     bookmark: Bookmark,
@@ -170,11 +181,17 @@ impl Agent {
         self.voice.ready();
         let mut clock = Drift::new();
         let mut preparer = Preparer::new(self.pulls);
+        let mut refresher = Refresher::new(&self.refreshes);
         let mut wake = self.wake();
         loop {
             self.voice.alive();
             preparer.go_on(&self.containerd, self.ground()).await;
-            let first = preparer.due().map_or(wake, |due| due.min(wake));
+            refresher.go_on();
+            let first = preparer
+                .due()
+                .into_iter()
+                .chain(refresher.due())
+                .fold(wake, Instant::min);
             let everything = tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -188,6 +205,14 @@ impl Agent {
                     if let Some(image) = preparer.take_in(&news) {
                         let text = format!("image {}/{} is prepared", image.namespace, image.name);
                         self.voice.note(&printable(&text));
+                    }
+                    continue;
+                }
+                (what, is_done) = refresher.ended() => {
+                    self.metrics.refreshed(what, is_done);
+                    if !is_done {
+                        let command = what.arguments().join(" ");
+                        self.voice.warn(&format!("assay {command} failed, and is tried again"));
                     }
                     continue;
                 }
@@ -206,6 +231,7 @@ impl Agent {
         }
         self.voice.stopping();
         preparer.end();
+        refresher.end();
         Ok(())
     }
 
@@ -300,11 +326,29 @@ impl Agent {
             } += 1;
         }
         self.metrics.stand(standings);
+        self.look_at_fleet();
         if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
             self.looked = Some(Instant::now());
             self.metrics.look(&self.state);
         }
         self.is_counting = true;
+    }
+
+    /// Says once that the fleet's policy has expired. It stays in force.
+    fn look_at_fleet(&mut self) {
+        // One that cannot be read keeps policy from being put in force, which says so.
+        let Ok(Some(kept)) = Kept::read(self.state.path()) else {
+            self.metrics.keep(None);
+            return;
+        };
+        self.metrics.keep(Some(&kept));
+        if kept.expires <= Timestamp::now() && self.expired != Some(kept.digest) {
+            self.expired = Some(kept.digest);
+            self.voice.warn(&format!(
+                "the fleet's policy, version {}, expired at {}; it stays in force until there is a newer one",
+                kept.version, kept.expires
+            ));
+        }
     }
 
     async fn try_round(&mut self, everything: bool) -> Result<(), Trouble> {

@@ -5,18 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use containerd_client::types::Envelope;
-use rustix::process::{Pid, PidfdFlags};
-use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 use tonic::Streaming;
 
 use super::node::{Node, NodeError, Picture};
+use super::process::Process;
 use super::tenant::Tenant;
 use crate::digest::Digest;
 use crate::policy::Kind;
@@ -156,7 +154,7 @@ impl Preparer {
         let Self { events, preparing, .. } = self;
         let ended = async {
             match preparing {
-                Some(preparing) => preparing.ended().await,
+                Some(preparing) => preparing.process.ended().await,
                 None => std::future::pending().await,
             }
         };
@@ -177,7 +175,8 @@ impl Preparer {
             }
             News::Ended => {
                 if let Some(preparing) = self.preparing.take() {
-                    let (job, code) = preparing.finish();
+                    let Preparing { job, process } = preparing;
+                    let code = process.finish();
                     let is_done = job.task == Task::Prepare && code == Some(0);
                     let prepared = is_done.then(|| job.picture.clone());
                     self.queue.ended(job, code, now);
@@ -230,7 +229,7 @@ impl Preparer {
     /// Ends the process that prepares.
     pub(super) fn end(self) {
         if let Some(preparing) = self.preparing {
-            preparing.kill();
+            preparing.process.kill();
         }
     }
 }
@@ -335,58 +334,29 @@ impl Queue {
 #[derive(Debug)]
 struct Preparing {
     job: Job,
-    child: Child,
-    ended: AsyncFd<OwnedFd>,
+    process: Process,
 }
 
 impl Preparing {
     /// `like` is a container of the same namespace, `kubernetes` are the Kubernetes namespaces of this node's containers.
     fn start(job: Job, containerd: &str, like: Option<&str>, kubernetes: &BTreeSet<String>) -> io::Result<Self> {
-        let mut command = Command::new("/proc/self/exe");
-        match job.task {
-            // Its environment says where credentials and proxies are.
-            Task::Pull => command.args(["evidence", "pull"]),
-            Task::Prepare => command
-                .args([
-                    "prepare",
-                    "--address",
-                    containerd,
-                    "--namespace",
-                    &job.picture.namespace,
-                ])
-                .args(kubernetes.iter().flat_map(|name| ["--kubernetes-namespace", name]))
-                .args(like.iter().flat_map(|id| ["--like", id])),
+        let mut arguments = match job.task {
+            Task::Pull => vec!["evidence", "pull"],
+            Task::Prepare => vec![
+                "prepare",
+                "--address",
+                containerd,
+                "--namespace",
+                &job.picture.namespace,
+            ],
+        };
+        if job.task == Task::Prepare {
+            arguments.extend(kubernetes.iter().flat_map(|name| ["--kubernetes-namespace", name]));
+            arguments.extend(like.iter().flat_map(|id| ["--like", id]));
         }
-        .args(["--", &job.picture.name])
-        .env_remove("NOTIFY_SOCKET")
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-        let child = command.spawn()?;
-        let ended = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::NONBLOCK)?;
-        // SAFETY: an OwnedFd is open and stays the same descriptor until it is dropped, and AsyncFd owns it.
-        let ended = unsafe { AsyncFd::register(ended) }?;
-        Ok(Self { job, child, ended })
-    }
-
-    /// Waits until it has ended.
-    async fn ended(&self) {
-        // Where that cannot be waited for, `finish` waits.
-        drop(self.ended.readable().await);
-    }
-
-    /// What it was about, and its exit code.
-    fn finish(mut self) -> (Job, Option<i32>) {
-        let code = self.child.wait().ok().and_then(|status| status.code());
-        (self.job, code)
-    }
-
-    /// Ends it.
-    fn kill(mut self) {
-        // Dead already, or not to live longer.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        arguments.extend(["--", &job.picture.name]);
+        let process = Process::start(&arguments, Stdio::null())?;
+        Ok(Self { job, process })
     }
 }
 

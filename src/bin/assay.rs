@@ -7,6 +7,7 @@ use assay::admission::{analysis, needs, parser};
 use assay::cli::policy::DiffArgs;
 use assay::cli::{self, Exit, Output};
 use assay::config::Config;
+use assay::fleet::Place;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Proves which image a container is started from and runs it only on a verified signature.
@@ -88,7 +89,26 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum Policy {
     /// Validate policy and trust and put them in force; a fault changes nothing
-    Apply,
+    Apply {
+        /// Take the fleet's policy from an OCI image layout with its signatures, a folder or a tar, and put it in force
+        /// together with this node's own
+        #[arg(long, value_name = "PATH")]
+        from: Option<PathBuf>,
+    },
+    /// Fetch the fleet's policy from the registry that policy_from in config.toml names, and put it in force
+    ///
+    /// Taken is only what a key with use = ["policy"] signed, what has not expired, and no lower version than before. The
+    /// agent does it every 15 minutes. Logs in with what 'docker login' left.
+    Pull {
+        /// Speak HTTP with the registry instead of HTTPS
+        #[arg(long)]
+        plain_http: bool,
+    },
+    /// Write policy and trust for a fleet into one tar, an OCI image layout to be pushed and signed
+    ///
+    /// Rules and deny list may name keys of this machine's trust.d too: what nodes have of their own, such as the key that
+    /// signs this. Push it with 'oras copy --from-oci-layout' or 'skopeo copy', and sign the digest that is printed with 'cosign sign'.
+    Pack(cli::policy::PackArgs),
     /// Validate policy and trust without putting them in force
     Check {
         /// What the findings are written as
@@ -192,7 +212,10 @@ fn run(command: Command) -> ExitCode {
         Command::Decisions(arguments) => cli::decisions::run(&arguments, &config),
         Command::Explain(arguments) => cli::explain::run(&arguments, &config),
         Command::Trust(arguments) => cli::trust::run(&arguments, &config),
-        Command::Policy(Policy::Apply) => cli::policy::apply(&config),
+        Command::Policy(Policy::Apply { from: None }) => cli::policy::apply(&config),
+        Command::Policy(Policy::Apply { from: Some(path) }) => cli::policy::take(&config, Place::File(&path)),
+        Command::Policy(Policy::Pull { plain_http }) => cli::policy::pull(&config, plain_http),
+        Command::Policy(Policy::Pack(arguments)) => cli::policy::pack(&config, &arguments),
         Command::Policy(Policy::Check { output }) => cli::policy::check(&config, output),
         Command::Policy(Policy::Test { file }) => cli::policy::test(&config, &file),
         Command::Policy(Policy::Diff(arguments)) => cli::policy::diff(&config, &arguments),

@@ -1,6 +1,6 @@
-//! `assay policy apply`, `check`, `test` and `diff`.
+//! `assay policy apply`, `pull`, `pack`, `check`, `test` and `diff`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -11,9 +11,10 @@ use crate::admission::comparison::{self, Change, Comparison, Word};
 use crate::admission::{Verdict, rehearsal};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity, inert, printable};
-use crate::policy::activate::{ActivateError, LoadError, activate, load_active, refresh_roots};
-use crate::policy::{Active, Checked};
-use crate::store::StateDir;
+use crate::fleet::{self, FleetError, PackError, Place, Taken};
+use crate::policy::activate::{ActivateError, Activated, LoadError, activate, load_active, refresh_roots};
+use crate::policy::{Active, Checked, Sources};
+use crate::store::{self, StateDir};
 
 /// How `diff` is told to take the policy that is in force.
 pub(super) const ACTIVE: &str = "active";
@@ -33,33 +34,155 @@ pub struct DiffArgs {
     pub output: Output,
 }
 
+/// Arguments of `assay policy pack`.
+#[derive(Debug, clap::Args)]
+pub struct PackArgs {
+    /// Folder with policy.d and, where there are any, trust.d, closure.d and seccomp.d
+    folder: PathBuf,
+    /// A number that is higher each time: nodes take no lower one
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    version: u64,
+    /// When nodes begin to warn that there is no newer one, such as 2027-01-31T00:00:00Z
+    #[arg(long, value_name = "TIME")]
+    expires: Timestamp,
+    /// Where to
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+}
+
 /// Puts policy and trust in force.
 #[must_use]
 pub fn apply(config: &Config) -> Exit {
     match activate(config) {
         Ok(activated) => {
-            show(&activated.warnings);
-            if let Some(reason) = activated.set_aside {
-                complain(format_args!("set aside the policy that was active before: {reason}"));
-            }
-            let state = if activated.changed {
-                "active"
-            } else {
-                "active already, nothing changed"
-            };
-            let (rules, keys) = (count(activated.rules, "rule"), count(activated.keys, "key"));
-            print(format_args!(
-                "policy generation {} with {rules} and {keys} is {state}",
-                activated.generation
-            ));
+            say(&activated);
             Exit::Done
         }
         Err(error) => {
-            match &error {
-                ActivateError::Sources(Diagnostics(diagnostics)) => show(diagnostics),
-                other => complain(format_args!("error: {other}")),
-            }
+            complain_of(&error);
             complain("nothing was activated; whatever policy was in force before still is");
+            Exit::Failed
+        }
+    }
+}
+
+fn say(activated: &Activated) {
+    show(&activated.warnings);
+    if let Some(reason) = &activated.set_aside {
+        complain(format_args!("set aside the policy that was active before: {reason}"));
+    }
+    let state = if activated.changed {
+        "active"
+    } else {
+        "active already, nothing changed"
+    };
+    let (rules, keys) = (count(activated.rules, "rule"), count(activated.keys, "key"));
+    print(format_args!(
+        "policy generation {} with {rules} and {keys} is {state}",
+        activated.generation
+    ));
+}
+
+fn complain_of(error: &ActivateError) {
+    match error {
+        ActivateError::Sources(Diagnostics(diagnostics)) => show(diagnostics),
+        other => complain(format_args!("error: {other}")),
+    }
+}
+
+/// Fetches the fleet's policy and puts it in force.
+#[must_use]
+pub fn pull(config: &Config, plain_http: bool) -> Exit {
+    match &config.policy_from {
+        Some(reference) => take(config, Place::Registry(reference, plain_http)),
+        None => {
+            complain(
+                "config.toml does not say where the fleet's policy is; add: policy_from = \"registry.example/ops/policy:prod\"",
+            );
+            Exit::Usage
+        }
+    }
+}
+
+/// Takes the fleet's policy and puts it in force.
+#[must_use]
+pub fn take(config: &Config, place: Place<'_>) -> Exit {
+    let taken = match fleet::take(config, place) {
+        Ok(taken) => taken,
+        Err(error) => {
+            match &error {
+                FleetError::Faulty(Diagnostics(faults)) | FleetError::Kept(Diagnostics(faults)) => show(faults),
+                FleetError::Activate(error) => complain_of(error),
+                _ => {}
+            }
+            let what = match &error {
+                FleetError::Faulty(_) => "it is not sound together with what this node has".to_owned(),
+                FleetError::Kept(_) => "what this node has cannot be used".to_owned(),
+                FleetError::Activate(_) => "it cannot be put in force".to_owned(),
+                error => error.to_string(),
+            };
+            complain(printable(&format!(
+                "error[{}]: the fleet's policy was not taken: {what}",
+                error.code()
+            )));
+            complain("whatever policy was in force before still is");
+            return match error {
+                FleetError::Unsigned { .. } => Exit::SignatureInvalid,
+                FleetError::Rollback { .. } | FleetError::Replaced { .. } | FleetError::Expired(_) => Exit::Denied,
+                FleetError::Kept(_) => Exit::Corrupt,
+                _ => Exit::Failed,
+            };
+        }
+    };
+    let Taken {
+        kept,
+        is_new,
+        is_expired,
+        activated,
+    } = taken;
+    print(printable(&format!(
+        "the fleet's policy is version {} ({}){}, signed by {}, until {}",
+        kept.version,
+        kept.digest,
+        if is_new { "" } else { " as before" },
+        kept.signer,
+        kept.expires
+    )));
+    say(&activated);
+    if is_expired {
+        complain("warning: it has expired, and stays in force until there is a newer one");
+    }
+    Exit::Done
+}
+
+/// Packs policy and trust for a fleet.
+#[must_use]
+pub fn pack(config: &Config, args: &PackArgs) -> Exit {
+    let packed = fleet::pack(&args.folder, &config.trust, args.version, args.expires).map_err(|error| match error {
+        PackError::Sources(Diagnostics(faults)) => {
+            show(&faults);
+            "the policy is not sound".to_owned()
+        }
+        error => error.to_string(),
+    });
+    let written = packed.and_then(|packed| {
+        let path = std::path::absolute(&args.output).map_err(|error| error.to_string())?;
+        let written = store::replace(&path, &packed.tar, 0o644);
+        written.map(|()| packed).map_err(|error| error.to_string())
+    });
+    match written {
+        Ok(packed) => {
+            show(&packed.warnings);
+            print(format_args!(
+                "version {} with {} is {}; sign that digest after the push",
+                args.version,
+                count(packed.files, "file"),
+                packed.digest
+            ));
+            Exit::Done
+        }
+        Err(why) => {
+            complain(printable(&format!("error: nothing was packed: {why}")));
             Exit::Failed
         }
     }
@@ -96,10 +219,15 @@ pub fn check(config: &Config, output: Output) -> Exit {
     if sound { Exit::Done } else { Exit::Failed }
 }
 
-/// Reads and checks policy at `policy`, and trust with its roots as they were refreshed last.
+/// Reads and checks what would be in force with policy at `policy` in the place of this node's own; roots are as they
+/// were refreshed last.
 pub(super) fn sources(config: &Config, policy: &Path) -> Result<Checked, Vec<Diagnostic>> {
-    let checked = crate::policy::check(policy, &config.trust, &config.closure)?;
-    let mut checked = checked.tuned(&config.seccomp, Timestamp::now())?;
+    let config = &Config {
+        policy: policy.to_owned(),
+        ..config.clone()
+    };
+    let sources = Sources::of(config).map_err(|fault| vec![fault])?;
+    let mut checked = crate::policy::check(&sources)?;
     // On a machine that is no node yet nothing is made for that.
     if config.state.exists()
         && let Ok(state) = StateDir::open(&config.state)

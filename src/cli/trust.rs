@@ -12,8 +12,9 @@ use serde::Serialize;
 use super::{Exit, Output, complain, count, print, show};
 use crate::admission::{Verdict, log};
 use crate::config::Config;
-use crate::diagnostic::{Diagnostics, printable};
+use crate::diagnostic::{Diagnostic, Diagnostics, printable};
 use crate::digest::Digest;
+use crate::policy::Sources;
 use crate::policy::activate::load_active;
 use crate::store::StateDir;
 use crate::trust::clock::{Clock, Mark};
@@ -173,9 +174,14 @@ fn retire(config: &Config, id: &str, given: &[Digest]) -> Exit {
     }))
 }
 
+/// This node's own trust and its fleet's.
+fn load(config: &Config) -> Result<Trust, Vec<Diagnostic>> {
+    trust::load(&Sources::of(config).map_err(|fault| vec![fault])?.trust)
+}
+
 /// Refreshes each root that can be, and activates policy when one was.
 fn update(config: &Config, from: Option<&Path>, only: Option<&str>) -> Exit {
-    let trust = match trust::load(&config.trust) {
+    let trust = match load(config) {
         Ok(trust) => trust,
         Err(faults) => {
             show(&faults);
@@ -342,7 +348,7 @@ struct ShownRoot<'a> {
 }
 
 fn show_trust(config: &Config, output: Output) -> Exit {
-    let trust = match trust::load(&config.trust) {
+    let trust = match load(config) {
         Ok(trust) => trust,
         Err(faults) => {
             show(&faults);

@@ -1,7 +1,7 @@
 //! The rules of `config/closure/*.toml`, and what an administrator adds to them in `/etc/assay/closure.d`.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::pattern;
@@ -164,17 +164,14 @@ impl Rules {
         rules.complete(faults)
     }
 
-    /// An administrator's files in a folder (its `*.toml` in the order of their names) or file, each with its path and
+    /// An administrator's files in folders (their `*.toml` in the order of their names) or files, each with its path and
     /// its text. A place that does not exist has none.
     ///
     /// # Errors
     /// What cannot be read safely.
-    pub fn files(path: &Path) -> Result<Vec<(String, String)>, Vec<Diagnostic>> {
-        if diagnostic::is_missing(path) {
-            return Ok(Vec::new());
-        }
+    pub fn files(places: &[PathBuf]) -> Result<Vec<(String, String)>, Vec<Diagnostic>> {
         let mut faults = Vec::new();
-        let files = diagnostic::sources(path, &mut faults)
+        let files = diagnostic::sources(&diagnostic::present(places), &mut faults)
             .into_iter()
             .map(|source| (source.path.display().to_string(), source.text.clone()))
             .collect();
@@ -378,8 +375,8 @@ mod tests {
         assert!(rules.shells.contains("sh") && rules.served.contains("alias") && rules.wrappers.contains("gosu"));
     }
 
-    fn load(path: &Path) -> Result<Rules, Vec<Diagnostic>> {
-        Rules::with(&Rules::files(path)?)
+    fn load(path: &std::path::Path) -> Result<Rules, Vec<Diagnostic>> {
+        Rules::with(&Rules::files(&[path.to_owned()])?)
     }
 
     #[test]

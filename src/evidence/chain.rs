@@ -367,7 +367,8 @@ impl Judge<'_> {
             return Some((subject, signature.clone(), index));
         };
         let key = self.question.keys.iter().find(|key| key.id == *id)?;
-        match self.keyring.standing(key, claim, &signature.proof.times, &[subject]) {
+        let needed = self.question.needs(claim);
+        match needed.and_then(|needed| self.keyring.standing(key, needed, &signature.proof.times, &[subject])) {
             Ok((key, _)) => {
                 let mut signature = signature.clone();
                 signature.proof.signer = Signer::Key(key.id.clone());

@@ -46,6 +46,7 @@ pub use inventory::{Inventory, KnownImage, Piece, Wanted, inventory};
 pub use predicate::{MAX_PREDICATE, NoPredicate, is_sbom, predicate};
 pub use pull::{Fault, Obstacle, Progress, Pull, PullError, Pulled, PulledImage, pull};
 pub use question::{Certifier, Denied, DeniedEntry, Question};
+pub(crate) use source::Source;
 pub use source::SourceError;
 
 /// Annotation of an entry of the layout's index: the digests that the payloads behind it name, separated by
@@ -545,7 +546,8 @@ impl Judge<'_> {
             let proved = about.iter().map(|signed| (*signed, proof.clone())).collect();
             return self.facts(manifest, unverified, proved);
         }
-        match self.keyring.standing(key, unverified.claim(), &proof.times, about) {
+        let needed = self.question.needs(unverified.claim());
+        match needed.and_then(|needed| self.keyring.standing(key, needed, &proof.times, about)) {
             Ok((key, subjects)) => {
                 let proof = Proof {
                     signer: Signer::Key(key.id.clone()),

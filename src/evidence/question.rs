@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::attest::Condition;
 use crate::digest::Digest;
-use crate::trust::{Key, Root, TextPattern, TrustStore};
-use crate::verify::Identity;
+use crate::trust::{Key, Root, TextPattern, TrustStore, Use};
+use crate::verify::{Claim, Identity, Problem};
 
 /// What is asked about the evidence in a layout.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct Question {
     pub denied: Denied,
     /// Conditions that may hold for predicates.
     pub conditions: Vec<Condition>,
+    /// What keys must be for, where it is not an image that is asked about: what signs it signs that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<Use>,
     /// Whether statements without signature may count by a signature of an index that lists them.
     pub through_index: bool,
     /// The node's own time.
@@ -73,6 +76,17 @@ impl Denied {
 }
 
 impl Question {
+    /// The use that a key must have for this claim to count.
+    ///
+    /// # Errors
+    /// As [`Claim::needs`].
+    pub fn needs(&self, claim: &Claim) -> Result<Use, Problem> {
+        match (self.purpose, claim) {
+            (Some(purpose), Claim::ImageSignature) => Ok(purpose),
+            _ => claim.needs(),
+        }
+    }
+
     /// Whether policy wants to know of signatures with a certificate for this identity: some rule names who certifies
     /// it, or the deny list names the identity.
     #[must_use]

@@ -80,7 +80,7 @@ pub enum SourceError {
 
 /// A folder or tar with an OCI image layout in it.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(crate) enum Source {
     Folder {
         path: PathBuf,
         fd: OwnedFd,
@@ -94,14 +94,14 @@ pub(super) enum Source {
 
 /// Where in a tar a file lies.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Extent {
+pub(crate) struct Extent {
     offset: u64,
     size: u64,
 }
 
 impl Source {
     /// Opens what is at `path`.
-    pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, SourceError> {
         let failed = |action| {
             move |source| store::Error::Io {
                 action,

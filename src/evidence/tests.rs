@@ -22,6 +22,7 @@ fn question(keys: &[Key], subjects: &[Digest]) -> Question {
         certifiers: Vec::new(),
         denied: Denied::default(),
         conditions: Vec::new(),
+        purpose: None,
         through_index: false,
         now: Timestamp::now(),
     }

@@ -143,6 +143,8 @@ pub struct Manifest {
     pub subject: Option<Descriptor>,
     /// What an artifact says it is.
     pub artifact_type: Option<String>,
+    /// What it says about itself.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl Manifest {
@@ -164,6 +166,7 @@ impl Manifest {
             layers,
             subject: document.subject,
             artifact_type: document.artifact_type,
+            annotations: document.annotations,
         })
     }
 }
@@ -286,6 +289,8 @@ struct Document {
     manifests: Option<Vec<Descriptor>>,
     subject: Option<Descriptor>,
     artifact_type: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    annotations: BTreeMap<String, String>,
 }
 
 impl Document {

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use super::{Active, Checked, check};
+use super::{Active, Checked, Sources, check};
 use crate::config::Config;
 use crate::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
 use crate::digest::Digest;
@@ -94,14 +94,13 @@ impl LoadError {
     }
 }
 
-/// Validates the sources that the configuration names and puts them in force.
+/// Validates the sources that the configuration names, with the fleet's policy that this node keeps, and puts them in force.
 ///
 /// # Errors
 /// Any fault in the sources, and a state directory that cannot be used. What was in force stays in force.
 pub fn activate(config: &Config) -> Result<Activated, ActivateError> {
-    let mut checked = check(&config.policy, &config.trust, &config.closure)
-        .and_then(|checked| checked.tuned(&config.seccomp, Timestamp::now()))
-        .map_err(Diagnostics)?;
+    let sources = Sources::of(config).map_err(|fault| Diagnostics(vec![fault]))?;
+    let mut checked = check(&sources).map_err(Diagnostics)?;
     let state = StateDir::open(&config.state)?;
     refresh_roots(&state, &mut checked);
     let directory = state.subdir(DIRECTORY)?;

@@ -1,12 +1,12 @@
 //! Policy and trust read together, with the checks that need more than one file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
 use super::activate::VERSION;
 use super::schema::{self, Named, SourcePolicy, SourceRule};
-use super::{Active, Deny, Mode, Rule, Tuning, diags};
+use super::{Active, Deny, Mode, Rule, Sources, Tuning, diags};
 use crate::closure::Rules;
 use crate::diagnostic::{self, Diagnostic, Place, Severity};
 use crate::trust::{self, Builder, Key, Root, SourceFile, Trust, TrustStore};
@@ -57,14 +57,18 @@ impl Checked {
     }
 }
 
-/// Reads folders or files of policy, of trust and of the closure's rules, and checks everything that can be wrong with
-/// them.
+/// Reads policy, trust, the closure's rules and the tunings of profiles, and checks everything that can be wrong with them.
 ///
 /// # Errors
 /// Everything that is wrong, warnings included.
-pub fn check(policy: &Path, trust: &Path, closure: &Path) -> Result<Checked, Vec<Diagnostic>> {
+pub fn check(sources: &Sources) -> Result<Checked, Vec<Diagnostic>> {
+    rules(sources)?.tuned(&sources.seccomp, Timestamp::now())
+}
+
+/// All but the tunings.
+fn rules(places: &Sources) -> Result<Checked, Vec<Diagnostic>> {
     let mut found = Vec::new();
-    let trust = match trust::load(trust) {
+    let trust = match trust::load(&places.trust) {
         Ok(mut trust) => {
             found.append(&mut trust.warnings);
             Some(trust)
@@ -74,16 +78,16 @@ pub fn check(policy: &Path, trust: &Path, closure: &Path) -> Result<Checked, Vec
             None
         }
     };
-    let closure = Rules::files(closure)
+    let closure = Rules::files(&places.closure)
         .and_then(|files| Rules::with(&files).map(|_| files))
         .unwrap_or_else(|faults| {
             found.extend(faults);
             Vec::new()
         });
-    let (read, mut sources) = read(policy, &mut found);
+    let (read, mut sources) = read(&places.policy, &mut found);
     let readable = found.iter().all(|diagnostic| diagnostic.severity == Severity::Warning);
     if readable && read.rules.is_empty() {
-        found.push(diags::no_rules(policy));
+        found.push(diags::no_rules(places.policy.first()));
     }
     check_names(&read.rules, &mut found);
     check_reach(&read.rules, &mut found);
@@ -117,10 +121,10 @@ pub fn check(policy: &Path, trust: &Path, closure: &Path) -> Result<Checked, Vec
     }
 }
 
-fn read(path: &Path, found: &mut Vec<Diagnostic>) -> (SourcePolicy, Vec<SourceFile>) {
+fn read(places: &[PathBuf], found: &mut Vec<Diagnostic>) -> (SourcePolicy, Vec<SourceFile>) {
     let mut policy = SourcePolicy::default();
     let mut sources = Vec::new();
-    for source in diagnostic::sources(path, found) {
+    for source in diagnostic::sources(places, found) {
         sources.push(SourceFile::new(&source.path, source.text.as_bytes()));
         let (read, faults) = schema::parse(&source);
         found.extend(faults);
@@ -250,8 +254,7 @@ mod tests {
     }
 
     fn check_in(folder: &tempfile::TempDir) -> Result<Checked, Vec<Diagnostic>> {
-        let [policy, trust, closure] = ["policy.d", "trust.d", "closure.d"].map(|name| folder.path().join(name));
-        check(&policy, &trust, &closure)
+        check(&Sources::default().and(folder.path()))
     }
 
     fn check_files(policies: &[(&str, &str)]) -> Result<Checked, Vec<Diagnostic>> {

@@ -1,7 +1,7 @@
 //! What a person reads when a file of `policy.d` is wrong.
 
 use std::fmt::Display;
-use std::path::Path;
+use std::path::PathBuf;
 
 use toml::Spanned;
 
@@ -313,12 +313,12 @@ pub(super) fn audit_requires_nothing(reader: &mut Reader<'_>, table: &Table<'_>,
     ));
 }
 
-pub(super) fn no_rules(path: &Path) -> Diagnostic {
+pub(super) fn no_rules(place: Option<&PathBuf>) -> Diagnostic {
     Diagnostic::without_place(
         Code::NoRules,
         format!(
             "{} holds no rule, and without a rule every container is refused",
-            path.display()
+            place.map(|place| place.display().to_string()).unwrap_or_default()
         ),
         "write a [[rule]] in a .toml file there",
     )

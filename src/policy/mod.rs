@@ -14,6 +14,7 @@ mod mirror;
 mod pattern;
 mod schema;
 mod shortfall;
+mod sources;
 mod table;
 mod tuning;
 
@@ -33,6 +34,7 @@ pub use confine::{
 pub use evaluate::{Image, Outcome};
 pub use mirror::Mirror;
 pub use pattern::{ImageName, ImagePattern, InvalidPattern, NamespacePattern};
+pub use sources::{FLEET, FOLDERS, Kept, Sources};
 pub use table::{
     Asks, CertificatePattern, IdentityPattern, NotationPattern, Parameter, Provenance, Revocation, SbomFormat, Signed,
     SignerPattern, Table, Vsa,
@@ -330,6 +332,7 @@ impl Active {
                 log: self.deny.log.clone(),
             },
             conditions: self.conditions(),
+            purpose: None,
             through_index: self.tables().any(|table| table.signed == Signed::Index),
             now,
         }

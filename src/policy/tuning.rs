@@ -1,7 +1,7 @@
 //! `/etc/assay/seccomp.d`: what a security team adds to the profile of an image, or takes from it, for a reason and for
 //! a time.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -55,16 +55,13 @@ impl Tuning {
 }
 
 impl Checked {
-    /// Adds the tunings in a folder or file; none where there is no such folder. One that has expired is a warning.
+    /// Adds the tunings in folders or files; none where there is no such folder. One that has expired is a warning.
     ///
     /// # Errors
     /// Everything that is wrong with them, what was found before included.
-    pub fn tuned(mut self, path: &Path, now: Timestamp) -> Result<Self, Vec<Diagnostic>> {
-        if diagnostic::is_missing(path) {
-            return Ok(self);
-        }
+    pub fn tuned(mut self, places: &[PathBuf], now: Timestamp) -> Result<Self, Vec<Diagnostic>> {
         let mut found = std::mem::take(&mut self.warnings);
-        for source in diagnostic::sources(path, &mut found) {
+        for source in diagnostic::sources(&diagnostic::present(places), &mut found) {
             self.sources.push(SourceFile::new(&source.path, source.text.as_bytes()));
             let (tunings, faults) = parse(&source);
             found.extend(faults);
@@ -105,7 +102,7 @@ mod tests {
             tunings: Vec::new(),
             warnings: Vec::new(),
         };
-        empty.tuned(folder.path(), now).map_err(|found| {
+        empty.tuned(&[folder.path().to_owned()], now).map_err(|found| {
             let said: Vec<String> = found.iter().map(ToString::to_string).collect();
             said.join("\n\n")
                 .replace(&folder.path().display().to_string(), "/etc/assay/seccomp.d")

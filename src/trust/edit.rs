@@ -117,7 +117,7 @@ pub fn add_key(trust: &Path, new: &NewKey<'_>) -> Result<PathBuf, EditError> {
     })?;
     let (folder, file) = places(trust)?;
     let _lock = lock(&folder)?;
-    let present = super::load(trust).map_err(Diagnostics)?;
+    let present = super::load(&[trust.to_owned()]).map_err(Diagnostics)?;
     if present.keys.iter().any(|key| key.id == new.id) {
         return Err(EditError::IdTaken(new.id.to_owned()));
     }
@@ -175,7 +175,7 @@ pub fn set_status(
 ) -> Result<(PathBuf, usize), EditError> {
     let (folder, _) = places(trust)?;
     let _lock = lock(&folder)?;
-    let present = super::load(trust).map_err(Diagnostics)?;
+    let present = super::load(&[trust.to_owned()]).map_err(Diagnostics)?;
     let Some(key) = present.keys.iter().find(|key| key.id == id) else {
         return Err(EditError::Unknown {
             id: printable(id).chars().take(80).collect(),
@@ -325,7 +325,7 @@ fn change(
         .into());
     }
     store::replace(file, after.as_bytes(), FILE_MODE)?;
-    if let Err(faults) = super::load(trust) {
+    if let Err(faults) = super::load(&[trust.to_owned()]) {
         if before.is_empty() {
             let _ = fs::remove_file(file);
         } else {
@@ -391,7 +391,7 @@ mod tests {
         builtin = "sigstore"
         "#);
         assert_eq!(fs::read_to_string(trust.join("new.pub")).unwrap(), ED25519);
-        let keys = super::super::load(&trust).unwrap().keys;
+        let keys = super::super::load(std::slice::from_ref(&trust)).unwrap().keys;
         assert_eq!(keys[1].r#use, [Use::Image, Use::Sbom]);
         assert_eq!((keys[1].hash, keys[1].status), (HashAlgorithm::Sha512, Status::Active));
     }
@@ -402,10 +402,10 @@ mod tests {
         let new = folder.path().join("new.pub");
         let fresh = folder.path().join("fresh/trust.d");
         assert_eq!(add(&fresh, "new", &new).unwrap(), fresh.join("keys.toml"));
-        assert_eq!(super::super::load(&fresh).unwrap().keys.len(), 1);
+        assert_eq!(super::super::load(std::slice::from_ref(&fresh)).unwrap().keys.len(), 1);
         let file = trust.join("keys.toml");
         assert_eq!(add(&file, "new", &new).unwrap(), file);
-        assert_eq!(super::super::load(&file).unwrap().keys.len(), 2);
+        assert_eq!(super::super::load(std::slice::from_ref(&file)).unwrap().keys.len(), 2);
         fs::write(
             &file,
             "key = [{ id = 'release', file = 'release.pub', use = ['image'] }]",
@@ -413,7 +413,7 @@ mod tests {
         .unwrap();
         add(&file, "newer", &new).unwrap();
         set_status(&file, "release", Status::Distrusted, &BTreeSet::new()).unwrap();
-        let keys = super::super::load(&file).unwrap().keys;
+        let keys = super::super::load(std::slice::from_ref(&file)).unwrap().keys;
         assert_eq!((keys.len(), keys[0].status), (2, Status::Distrusted));
     }
 
@@ -470,11 +470,11 @@ mod tests {
         id = "public-good"
         builtin = "sigstore"
         "#);
-        let key = super::super::load(&trust).unwrap().keys.remove(0);
+        let key = super::super::load(std::slice::from_ref(&trust)).unwrap().keys.remove(0);
         assert_eq!((key.status, key.digests.len()), (Status::Retired, 2));
         assert!(matches!(retire(&[one]), Err(EditError::Unchanged(..))));
         set_status(&trust, "release", Status::Distrusted, &BTreeSet::new()).unwrap();
-        let key = super::super::load(&trust).unwrap().keys.remove(0);
+        let key = super::super::load(std::slice::from_ref(&trust)).unwrap().keys.remove(0);
         assert_eq!((key.status, key.digests.len()), (Status::Distrusted, 0));
         assert!(matches!(retire(&[one]), Err(EditError::Distrusted(_))));
         let error = set_status(&trust, "relase", Status::Retired, &BTreeSet::new()).unwrap_err();

@@ -3,7 +3,7 @@
 mod builder;
 mod notation;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -64,17 +64,14 @@ struct Found {
     faults: Vec<Diagnostic>,
 }
 
-/// Reads a folder (its `*.toml` in the order of their names) or a file of trust. A folder that does not exist holds
-/// no keys.
+/// Reads folders (their `*.toml` in the order of their names) or files of trust. A folder that does not exist holds no
+/// keys.
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn load(path: &Path) -> Result<Trust, Vec<Diagnostic>> {
-    if diagnostic::is_missing(path) {
-        return Ok(Trust::default());
-    }
+pub fn load(places: &[PathBuf]) -> Result<Trust, Vec<Diagnostic>> {
     let mut found = Found::default();
-    for source in diagnostic::sources(path, &mut found.faults) {
+    for source in diagnostic::sources(&diagnostic::present(places), &mut found.faults) {
         found.files.push(SourceFile::new(&source.path, source.text.as_bytes()));
         parse(&source, &mut found);
     }
@@ -384,7 +381,7 @@ mod tests {
 
     fn faults(text: &str) -> String {
         let folder = folder(&[("keys.toml", text)]);
-        let faults = load(folder.path()).unwrap_err();
+        let faults = load(&[folder.path().to_owned()]).unwrap_err();
         let shown: Vec<_> = faults.iter().map(ToString::to_string).collect();
         shown
             .join("\n")
@@ -397,7 +394,7 @@ mod tests {
             "roots.toml",
             "[[root]]\nid = 'aging'\nbuiltin = 'sigstore'\nmax_age = '30d'\n[[root]]\nid = 'ageless'\nbuiltin = 'github'",
         )]);
-        let trust = load(folder.path()).unwrap();
+        let trust = load(&[folder.path().to_owned()]).unwrap();
         let aging = &trust.roots[0];
         assert_eq!(
             (aging.max_age, aging.as_of),
@@ -427,7 +424,7 @@ mod tests {
             ("a.toml", "[[key]]\nid = 'first'\nfile = 'p256.pem'\nuse = ['image']"),
             ("c.toml.off", "nonsense"),
         ]);
-        let trust = load(folder.path()).unwrap();
+        let trust = load(&[folder.path().to_owned()]).unwrap();
         let [first, second] = trust.keys.as_slice() else {
             panic!("{trust:?}")
         };
@@ -454,10 +451,10 @@ mod tests {
     #[test]
     fn no_folder_holds_no_keys_but_a_broken_one_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(load(&folder.path().join("none")), Ok(Trust::default()));
-        assert_eq!(load(folder.path()), Ok(Trust::default()));
+        assert_eq!(load(&[folder.path().join("none")]), Ok(Trust::default()));
+        assert_eq!(load(&[folder.path().to_owned()]), Ok(Trust::default()));
         std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
-        assert!(load(&folder.path().join("link")).is_err());
+        assert!(load(&[folder.path().join("link")]).is_err());
     }
 
     #[test]
@@ -669,7 +666,7 @@ mod tests {
             format!("[[key]]\nid = 'a'\nfile = 'p256.pem'\nuse = ['image']\nstatus = '{status}'\ndigests = {digests}")
         };
         let folder = folder(&[("keys.toml", &key("retired", &format!("['{digest}']")))]);
-        let trust = load(folder.path()).unwrap();
+        let trust = load(&[folder.path().to_owned()]).unwrap();
         assert_eq!(trust.keys[0].digests, [digest.parse().unwrap()]);
         insta::assert_snapshot!(faults(&key("active", &format!("['{digest}']"))), @r#"
         error[invalid-value]: `digests` says for what a retired key still counts, and this key is not retired
@@ -699,7 +696,7 @@ mod tests {
             ),
             ("trusted_root.json", &Root::builtin("", Builtin::Staging).json),
         ]);
-        let trust = load(folder.path()).unwrap();
+        let trust = load(&[folder.path().to_owned()]).unwrap();
         let ids: Vec<_> = trust.roots.iter().map(|root| root.id.as_str()).collect();
         assert_eq!(ids, ["public-good", "gh", "ours"]);
         assert_eq!(trust.warnings, []);
@@ -787,7 +784,7 @@ mod tests {
             ("keys.toml", "[[root]]\nid = 'a'\nfile = 'root.json'"),
             ("root.json", json),
         ]);
-        let (sound, said) = match load(folder.path()) {
+        let (sound, said) = match load(&[folder.path().to_owned()]) {
             Ok(trust) => (true, trust.warnings),
             Err(faults) => (false, faults),
         };
@@ -885,7 +882,7 @@ mod tests {
             ("a.toml", "[[key]\n"),
             ("b.toml", "[[key]]\nid = 'a'\nfile = 'empty.pem'\nuse = ['image']\n"),
         ]);
-        let faults = load(folder.path()).unwrap_err();
+        let faults = load(&[folder.path().to_owned()]).unwrap_err();
         assert_eq!(faults.len(), 2, "{faults:?}");
     }
 }

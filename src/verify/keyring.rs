@@ -1,7 +1,7 @@
 //! Which trusted key made a signature, and whether that key counts for what is claimed.
 
 use super::key::PublicKey;
-use super::{Claim, Finding, Problem, TrustedTime, Unverified};
+use super::{Finding, Problem, TrustedTime, Unverified};
 use crate::digest::Digest;
 use crate::oci::shorten;
 use crate::trust::{HashAlgorithm, Key, Status, Use};
@@ -114,8 +114,8 @@ impl<'a> Keyring<'a> {
         }
     }
 
-    /// The entry of a key that signed `claim` by which it counts, and those of the subjects in `about` for which it
-    /// does, when `times` are the trusted times of the signature. The same key may be listed more than once: distrust
+    /// The entry of a key that made a signature by which it counts for `needed`, and those of the subjects in `about` for
+    /// which it does, when `times` are the trusted times of the signature. The same key may be listed more than once: distrust
     /// of any entry is distrust of the key, otherwise the first entry that counts is the one.
     ///
     /// # Errors
@@ -123,11 +123,10 @@ impl<'a> Keyring<'a> {
     pub fn standing(
         &self,
         signed_by: &'a Key,
-        claim: &Claim,
+        needed: Use,
         times: &[TrustedTime],
         about: &[Digest],
     ) -> Result<(&'a Key, Vec<Digest>), Problem> {
-        let needed = claim.needs()?;
         let same = || {
             self.keys
                 .iter()

@@ -95,7 +95,7 @@ fn judged(unverified: Result<Unverified, Problem>, keys: &[Key]) -> Result<Strin
     assert_eq!(findings, []);
     keyring
         .signer(&unverified)
-        .and_then(|key| keyring.standing(key, unverified.claim(), &[], unverified.subjects()))
+        .and_then(|key| keyring.standing(key, unverified.claim().needs()?, &[], unverified.subjects()))
         .map(|(key, _)| key.id.clone())
         .map_err(|problem| problem.code())
 }
@@ -834,7 +834,7 @@ fn a_window_and_retirement_need_a_time_that_someone_vouches_for() {
         let keys = [key.clone()];
         let (keyring, _) = Keyring::new(&keys);
         keyring
-            .standing(&keys[0], &Claim::ImageSignature, times, &[image, other])
+            .standing(&keys[0], Use::Image, times, &[image, other])
             .map(|(_, subjects)| subjects)
             .map_err(|problem| problem.code())
     };

@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(change(&policy, "registry.k8s.io/pause:3.9", &[old]).unwrap(), first);
         let second = change(&policy, "registry.k8s.io/pause:3.10", &[new]).unwrap();
         fs::write(&second.path, &second.after).unwrap();
-        let checked = crate::policy::check(&policy, &trust, &folder.path().join("closure.d")).unwrap();
+        let checked = crate::policy::check(&crate::policy::Sources::default().and(folder.path())).unwrap();
         let digests: BTreeSet<Digest> = checked.rules[0].digest.iter().copied().collect();
         assert_eq!(digests, BTreeSet::from([old, new]));
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+
 use super::{Check, Group, Patient};
 use crate::admission::Verdict;
 use crate::admission::comparison::{self, Change, Comparison, Word};
@@ -9,7 +11,7 @@ use crate::cli::count;
 use crate::config::Config;
 use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::policy::activate::{LoadError, load_active};
-use crate::policy::{Active, Checked};
+use crate::policy::{Active, Checked, Kept};
 use crate::store::StateDir;
 
 const POLICY: Group = Group("policy");
@@ -31,6 +33,7 @@ pub(super) fn sources(config: &Config) -> Vec<Check> {
     let checked = crate::cli::policy::sources(config, &config.policy);
     let active = active(config);
     let mut checks = vec![readable(&checked), in_force(&active)];
+    checks.extend(fleet(config));
     if let Ok(checked) = checked {
         checks.push(fresh(&checked.warnings));
         if let Ok(active) = &active {
@@ -74,6 +77,34 @@ fn in_force(active: &Result<Active, LoadError>) -> Check {
             format!("generation {} is in force since {}", active.generation, active.time),
         ),
         Err(error) => POLICY.fail(CODE, format!("{error}: every container is refused"), error.fix()),
+    }
+}
+
+/// The policy of this node's fleet: there is a check where it has one, or should.
+fn fleet(config: &Config) -> Option<Check> {
+    const CODE: &str = "fleet-policy";
+    let pull = "assay policy pull";
+    match (Kept::read(&config.state), &config.policy_from) {
+        (Err(fault), _) => Some(POLICY.fail(CODE, fault.message, pull)),
+        (Ok(Some(kept)), _) if kept.expires <= Timestamp::now() => Some(POLICY.fail(
+            CODE,
+            format!(
+                "version {} from {} expired at {} and stays in force: nobody packs a newer one, or it does not arrive",
+                kept.version, kept.from, kept.expires
+            ),
+            pull,
+        )),
+        (Ok(Some(kept)), _) => Some(POLICY.pass(
+            CODE,
+            format!(
+                "version {} from {}, signed by {}, until {}",
+                kept.version, kept.from, kept.signer, kept.expires
+            ),
+        )),
+        (Ok(None), Some(reference)) => {
+            Some(POLICY.fail(CODE, format!("nothing was ever taken from {reference}"), pull))
+        }
+        (Ok(None), None) => None,
     }
 }
 
@@ -214,6 +245,36 @@ mod tests {
             .iter()
             .find(|check| check.code == code)
             .map(|check| check.standing)
+    }
+
+    #[test]
+    fn a_fleets_policy_that_never_came_or_has_expired_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(folder.path());
+        assert_eq!(standing(&config, "fleet-policy"), None);
+        config.policy_from = Some("registry.example/ops/policy:prod".parse().unwrap());
+        assert_eq!(standing(&config, "fleet-policy"), Some(Standing::Fail));
+        let state = StateDir::open(&config.state).unwrap();
+        let keep = |expires: &str| {
+            let digest = crate::digest::Digest::of(b"");
+            let kept = Kept::new(
+                digest,
+                1,
+                expires.parse().unwrap(),
+                "fleet".to_owned(),
+                "a file".to_owned(),
+            );
+            kept.write(&state.subdir(crate::policy::FLEET).unwrap()).unwrap();
+        };
+        keep("2199-01-01T00:00:00Z");
+        assert_eq!(standing(&config, "fleet-policy"), Some(Standing::Pass));
+        keep("2020-01-01T00:00:00Z");
+        assert_eq!(standing(&config, "fleet-policy"), Some(Standing::Fail));
+        // A part of the policy that cannot be read is no reason to go on without it.
+        let kept = config.state.join("fleet/kept.json");
+        fs::write(&kept, "{").unwrap();
+        assert_eq!(standing(&config, "fleet-policy"), Some(Standing::Fail));
+        assert_eq!(standing(&config, "policy-sources"), Some(Standing::Fail));
     }
 
     #[test]
