@@ -71,7 +71,10 @@ struct Found {
 /// Everything that is wrong with it.
 pub fn load(path: &Path) -> Result<Trust, Vec<Diagnostic>> {
     if diagnostic::is_missing(path) {
-        return Ok(Trust::default());
+        return Ok(Trust {
+            warnings: vec![diags::missing(path)],
+            ..Trust::default()
+        });
     }
     let mut found = Found::default();
     for source in diagnostic::sources(path, &mut found.faults) {
@@ -454,7 +457,9 @@ mod tests {
     #[test]
     fn no_folder_holds_no_keys_but_a_broken_one_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(load(&folder.path().join("none")), Ok(Trust::default()));
+        let none = load(&folder.path().join("none")).unwrap();
+        assert!(none.keys.is_empty() && none.roots.is_empty());
+        assert_eq!(none.warnings.len(), 1);
         assert_eq!(load(folder.path()), Ok(Trust::default()));
         std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
         assert!(load(&folder.path().join("link")).is_err());
