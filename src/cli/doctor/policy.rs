@@ -98,7 +98,7 @@ fn same(config: &Config, checked: Checked, active: &Active) -> Check {
         POLICY.warn(
             CODE,
             "policy.d, trust.d, closure.d, seccomp.d or a trusted root changed since the policy was put in force",
-            &format!(
+            format!(
                 "assay policy diff active {}, then: assay policy apply",
                 config.policy.display()
             ),
