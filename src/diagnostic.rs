@@ -142,6 +142,8 @@ codes! {
     InvalidCondition = "invalid-condition",
     /// A key whose signatures cannot count at present.
     KeyInactive = "key-inactive",
+    /// A rule asks for log entries or times, and trust has no root to verify them under.
+    RootNeeded = "root-needed",
     /// More signers are asked for than there are.
     Threshold = "threshold",
     /// A trusted root that was not refreshed for long.
@@ -291,7 +293,7 @@ pub fn toml_files(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
         Diagnostic::without_place(
             Code::Unreadable,
             format!("{} cannot be read: {e}", path.display()),
-            "create it, or name another place in config.toml",
+            "check the path, or create it; where no argument names it, config.toml does",
         )
     };
     let metadata = fs::metadata(path).map_err(unreadable)?;

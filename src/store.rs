@@ -30,7 +30,7 @@ const MAX_NAME: usize = 200;
 #[expect(clippy::error_impl_error, reason = "always written with its module: store::Error")]
 pub enum Error {
     /// A system call failed.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}{}", path.display(), as_root(*source))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -120,6 +120,12 @@ impl Error {
         )
     }
 
+    /// True when the user who runs this may not do it.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_denied(*source))
+    }
+
     fn io(action: &'static str, path: &Path, source: Errno) -> Self {
         match source {
             Errno::NOSPC | Errno::DQUOT => Self::Full { path: path.to_owned() },
@@ -133,6 +139,19 @@ impl Error {
 
     fn std(action: &'static str, path: &Path, error: &std::io::Error) -> Self {
         Self::io(action, path, Errno::from_io_error(error).unwrap_or(Errno::IO))
+    }
+}
+
+fn is_denied(source: Errno) -> bool {
+    matches!(source, Errno::ACCESS | Errno::PERM)
+}
+
+/// What to do about what only root may do.
+fn as_root(source: Errno) -> &'static str {
+    if is_denied(source) && !rustix::process::geteuid().is_root() {
+        "; run it as root"
+    } else {
+        ""
     }
 }
 

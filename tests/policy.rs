@@ -181,6 +181,32 @@ mod tests {
     }
 
     #[test]
+    fn a_test_without_readable_evidence_fails_whatever_it_expects() {
+        let node = Node::new(GOOD);
+        signed(&node, "registry.example/app:1");
+        fs::create_dir(node.root.join("empty")).unwrap();
+        node.write("file.tar", "no layout");
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let run = |evidence: &str| {
+            node.write(
+                "tests.toml",
+                &format!(
+                    "[[test]]\nname = \"unsigned\"\nimage = \"registry.example/app:2\"\ndigest = \"{digest}\"\n\
+                     evidence = \"{evidence}\"\nexpect = \"refuse\"\n"
+                ),
+            );
+            node.run(&["policy", "test", node.root.join("tests.toml").to_str().unwrap()])
+        };
+        let (code, out, err) = run("state/evidence");
+        assert_eq!(code, Some(0), "{out}{err}");
+        for evidence in ["empty", "file.tar", "nosuch"] {
+            let (code, out, _) = run(evidence);
+            assert_eq!(code, Some(1), "{evidence}: {out}");
+            assert!(out.starts_with("FAILED  unsigned: ") && out.contains(evidence), "{out}");
+        }
+    }
+
+    #[test]
     fn diff_says_what_another_policy_would_decide_differently() {
         let node = Node::new(GOOD);
         signed(&node, "registry.example/app:1");

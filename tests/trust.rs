@@ -104,6 +104,45 @@ mod tests {
     }
 
     #[test]
+    fn a_root_that_is_not_there_is_told_from_one_that_is_no_built_in() {
+        let node = Node::new(ROOT);
+        let (code, _, err) = node.run(&["trust", "update", "--root", "nope"]);
+        assert_eq!(
+            (code, err.as_str()),
+            (Some(7), "trust.d has no root 'nope'; it has: public-good\n")
+        );
+    }
+
+    #[test]
+    fn who_may_not_read_the_state_is_told_that_root_can() {
+        use std::os::unix::fs::PermissionsExt as _;
+        use std::os::unix::process::CommandExt as _;
+        let node = Node::new("");
+        node.done(&["policy", "apply"]);
+        fs::set_permissions(&node.root, fs::Permissions::from_mode(0o755)).unwrap();
+        let as_nobody = |arguments: &[&str]| {
+            let output = Command::new(env!("CARGO_BIN_EXE_assay"))
+                .args(arguments)
+                .current_dir("/")
+                .env("ASSAY_CONFIG", node.root.join("config.toml"))
+                .uid(65534)
+                .gid(65534)
+                .output()
+                .unwrap();
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+        };
+        let said = as_nobody(&["trust", "show"]);
+        assert!(
+            said.contains("only root can see") && !said.contains("policy apply"),
+            "{said}"
+        );
+        for arguments in [&["evidence", "ls"][..], &["policy", "apply"], &["trust", "clock"]] {
+            let said = as_nobody(arguments);
+            assert!(said.contains("run it as root"), "{arguments:?}: {said}");
+        }
+    }
+
+    #[test]
     fn keys_come_and_go_and_the_rest_of_the_file_stays() {
         let node = Node::new("");
         node.done(&["policy", "apply"]);
@@ -276,8 +315,8 @@ mod tests {
           evidence        0 of 1 blobs are there, unchanged
                           DIGEST: cannot open blobs/sha256/HEX: No such file or directory (os error 2)
           policy          another one was activated since
-          verdict         it would be refused today: evidence-cache-empty: a signature by release of DIGEST is required; found instead: the evidence cache is empty: nothing was imported yet (assay evidence import PATH) (evidence-cache-empty)
-          to fix          assay evidence import PATH, with a PATH that holds such a signature
+          verdict         it would be refused today: evidence-cache-empty: a signature by release of DIGEST is required, and the evidence cache is empty
+          to fix          assay evidence pull IMAGE, or: assay evidence import PATH, with a PATH that holds such a signature
         "#);
         let json: serde_json::Value = serde_json::from_str(&node.done(&["explain", &id, "-o", "json"])).unwrap();
         assert_eq!(json["id"], id.as_str());
@@ -323,9 +362,20 @@ mod tests {
         let json: serde_json::Value =
             serde_json::from_str(&node.done(&["explain", "threshold", "-o", "json"])).unwrap();
         assert_eq!(json["about"], "What `check` and `apply` complain about");
+        // One of many in a row, one with a digit in it, one of an allow, of a check of the node and of an inventory.
+        for code in [
+            "bundle-malformed",
+            "not-utf8",
+            "digest-listed",
+            "pause-rule",
+            "database-invalid",
+        ] {
+            let said = node.done(&["explain", code]);
+            assert!(said.starts_with(&format!("{code} (")) && said.len() < 400, "{said}");
+        }
         assert!(
             node.done(&["explain", "evidence-malformed"])
-                .contains("Import the evidence again")
+                .contains("import the evidence again")
         );
         assert!(!node.root.join("state").exists());
     }

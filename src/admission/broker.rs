@@ -702,8 +702,12 @@ impl Desk {
     /// The desk for views.
     fn minimizing(&self) -> Result<minimize::Desk<'_>, (String, String)> {
         let run = self.run.as_ref().ok_or_else(|| {
+            let why = StateDir::open(&self.run_directory).err();
             (
-                "the directory for what dies with the boot cannot be used".to_owned(),
+                why.map_or_else(
+                    || "the directory for what dies with the boot could not be used".to_owned(),
+                    |why| format!("the directory for what dies with the boot cannot be used: {why}"),
+                ),
                 "make the directory `run` of config.toml root's own, mode 0700, and writable".to_owned(),
             )
         })?;

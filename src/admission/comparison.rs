@@ -153,7 +153,7 @@ pub fn compare(config: &Config, old: &Active, new: &Active, address: &str) -> Re
     let differs = |change: &Change| !change.old.is_like(&change.new);
     let mut bench = Bench::open(config, [old, new], differs)?;
     let (mut comparison, census, namespaces) = bench.node(address)?;
-    let (cached, nameless) = bench.cached(&census)?;
+    let (cached, nameless) = cached(bench.evidence.as_ref(), &census)?;
     for image in cached {
         comparison.images += 1;
         comparison.changes.extend(bench.image(KUBERNETES, &image, &namespaces));
@@ -236,7 +236,7 @@ impl Bench<'_> {
                 )),
             }
         }
-        for (namespace, name) in &census.named {
+        for (namespace, name, _) in &census.named {
             // CRI's own records of images, under the digest of their configuration; no pod names an image so.
             if name.parse::<Digest>().is_ok() {
                 continue;
@@ -429,59 +429,6 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Images of the evidence cache that containerd does not have, under each of their names and for this node's
-    /// platform; and how many there are that have no name.
-    fn cached(&self, census: &Census) -> Result<(Vec<Image>, usize), CompareError> {
-        let Some(cache) = &self.evidence else {
-            return Ok((Vec::new(), 0));
-        };
-        let layout = Layout::new(cache.as_fd());
-        let document = |digest: Digest| layout.blob_by_digest(digest, oci::MAX_DOCUMENT).ok();
-        let known = evidence::inventory(cache)?.images;
-        let parts: BTreeSet<Digest> = known.iter().flat_map(|image| &image.manifests).copied().collect();
-        let (mut images, mut nameless) = (Vec::new(), 0);
-        for image in known {
-            if census.images.contains(&image.digest) {
-                continue;
-            }
-            // What stands for something only as a part of an index is judged as that.
-            if image.names.is_empty() {
-                nameless += usize::from(!parts.contains(&image.digest));
-                continue;
-            }
-            let index = document(image.digest)
-                .filter(|_| !image.manifests.is_empty())
-                .and_then(|bytes| {
-                    let kinds = [oci::INDEX, oci::DOCKER_INDEX];
-                    kinds.iter().find_map(|kind| Index::parse(&bytes, kind).ok())
-                });
-            let (manifests, indexes) = match index {
-                Some(index) => {
-                    let here = index.manifests.into_iter().filter(|child| {
-                        let platform = child.platform.as_ref();
-                        oci::is_manifest(&child.media_type) && platform.is_none_or(identity::is_this_platform)
-                    });
-                    (here.map(|child| child.digest).collect(), vec![image.digest])
-                }
-                None => (vec![image.digest], Vec::new()),
-            };
-            for manifest in manifests {
-                // Where the cache does not hold the manifest, it stands for its configuration.
-                let config = document(manifest)
-                    .and_then(|bytes| Manifest::parse(&bytes, oci::MANIFEST).ok())
-                    .map_or(manifest, |manifest| manifest.config.digest);
-                images.extend(image.names.iter().map(|name| Image {
-                    name: name.clone(),
-                    config,
-                    manifests: vec![manifest],
-                    indexes: indexes.clone(),
-                    chain_id: manifest,
-                }));
-            }
-        }
-        Ok((images, nameless))
-    }
-
     /// The image that a name stands for in containerd.
     fn look_up(&self, address: &str, namespace: &str, name: &str) -> Result<Image, String> {
         let started = Instant::now();
@@ -558,6 +505,105 @@ fn ask(
     Ok(answer)
 }
 
+/// Images of the evidence cache under each name by which containerd does not have them, for this node's platform;
+/// and how many there are that have no name.
+fn cached(cache: Option<&StateDir>, census: &Census) -> Result<(Vec<Image>, usize), CompareError> {
+    let Some(cache) = cache else {
+        return Ok((Vec::new(), 0));
+    };
+    let layout = Layout::new(cache.as_fd());
+    let document = |digest: Digest| layout.blob_by_digest(digest, oci::MAX_DOCUMENT).ok();
+    let known = evidence::inventory(cache)?.images;
+    let parts: BTreeSet<Digest> = known.iter().flat_map(|image| &image.manifests).copied().collect();
+    let (mut images, mut nameless) = (Vec::new(), 0);
+    for image in known {
+        // What stands for something only as a part of an index is judged as that.
+        if image.names.is_empty() {
+            let is_known = parts.contains(&image.digest) || census.images.contains(&image.digest);
+            nameless += usize::from(!is_known);
+            continue;
+        }
+        // Rules go by names: what containerd has under one of them says nothing about the others.
+        let in_containerd = |name: &str| {
+            let mut named = census.named.iter();
+            named.any(|(_, known, digest)| known == name && *digest == image.digest)
+        };
+        let names: Vec<&String> = image.names.iter().filter(|name| !in_containerd(name)).collect();
+        let index = document(image.digest)
+            .filter(|_| !image.manifests.is_empty())
+            .and_then(|bytes| {
+                let kinds = [oci::INDEX, oci::DOCKER_INDEX];
+                kinds.iter().find_map(|kind| Index::parse(&bytes, kind).ok())
+            });
+        let (manifests, indexes) = match index {
+            Some(index) => {
+                let here = index.manifests.into_iter().filter(|child| {
+                    let platform = child.platform.as_ref();
+                    oci::is_manifest(&child.media_type) && platform.is_none_or(identity::is_this_platform)
+                });
+                (here.map(|child| child.digest).collect(), vec![image.digest])
+            }
+            None => (vec![image.digest], Vec::new()),
+        };
+        for manifest in manifests {
+            // Where the cache does not hold the manifest, it stands for its configuration.
+            let config = document(manifest)
+                .and_then(|bytes| Manifest::parse(&bytes, oci::MANIFEST).ok())
+                .map_or(manifest, |manifest| manifest.config.digest);
+            images.extend(names.iter().map(|name| Image {
+                name: (*name).clone(),
+                config,
+                manifests: vec![manifest],
+                indexes: indexes.clone(),
+                chain_id: manifest,
+            }));
+        }
+    }
+    Ok((images, nameless))
+}
+
 fn shown(image: &Image) -> Digest {
     image.manifests.first().copied().unwrap_or(image.config)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_cached_image_is_left_out_only_under_the_name_that_containerd_has_it_by() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = StateDir::open(&folder.path().canonicalize().unwrap().join("evidence")).unwrap();
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/evidence");
+        evidence::import(&cache, &[fixtures.join("oras")]).unwrap();
+        let digest = std::fs::read_to_string(fixtures.join("manifest.digest")).unwrap();
+        let digest: Digest = digest.trim().parse().unwrap();
+        let index = cache.path().join("index.json");
+        let mut listed: serde_json::Value = serde_json::from_slice(&std::fs::read(&index).unwrap()).unwrap();
+        let entries = listed["manifests"].as_array_mut().unwrap();
+        let image = entries
+            .iter_mut()
+            .find(|entry| entry["digest"] == digest.to_string())
+            .unwrap();
+        image["annotations"]["dev.assay.evidence.image"] = "r.example/app:1,r.example/app:2".into();
+        std::fs::write(&index, listed.to_string()).unwrap();
+        let names = |census: &Census| -> Vec<String> {
+            let (images, _) = cached(Some(&cache), census).unwrap();
+            images.into_iter().map(|image| image.name).collect()
+        };
+        assert_eq!(names(&Census::default()), ["r.example/app:1", "r.example/app:2"]);
+        let held = |digest: Digest| Census {
+            images: BTreeSet::from([digest]),
+            named: BTreeSet::from([(KUBERNETES.to_owned(), "r.example/app:1".to_owned(), digest)]),
+            containers: Vec::new(),
+        };
+        assert_eq!(names(&held(digest)), ["r.example/app:2"]);
+        // The name stands for something else there: what was pulled is yet to come.
+        assert_eq!(
+            names(&held(Digest::of(b"before"))),
+            ["r.example/app:1", "r.example/app:2"]
+        );
+    }
 }

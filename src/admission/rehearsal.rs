@@ -81,6 +81,17 @@ pub enum RehearsalError {
         /// Why.
         source: std::io::Error,
     },
+    /// The evidence is no layout, or an empty one.
+    #[error(
+        "{path} holds no OCI image layout with evidence: {why}; make one with: oras copy --recursive --to-oci-layout",
+        path = path.display()
+    )]
+    Layout {
+        /// Where it should be.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 /// Reads a table of tests. Paths in it are relative to its folder.
@@ -167,13 +178,23 @@ impl Test {
     /// Asks the policy.
     ///
     /// # Errors
-    /// Evidence that cannot be opened.
+    /// Evidence that cannot be opened, or that is no layout with evidence: a refusal for that says nothing about a policy.
     pub fn run(&self, active: &Active, now: Timestamp) -> Result<Said, RehearsalError> {
         let folder = File::open(&self.evidence).map_err(|source| RehearsalError::Evidence {
             path: self.evidence.clone(),
             source,
         })?;
         let layout = Layout::new(folder.as_fd());
+        let unusable = |why: String| RehearsalError::Layout {
+            path: self.evidence.clone(),
+            why,
+        };
+        if folder.metadata().is_ok_and(|metadata| !metadata.is_dir()) {
+            return Err(unusable("it is no folder".to_owned()));
+        }
+        if layout.index().map_err(|error| unusable(error.to_string()))?.is_empty() {
+            return Err(unusable("its index.json lists nothing".to_owned()));
+        }
         let manifest = layout
             .blob_by_digest(self.digest, oci::MAX_DOCUMENT)
             .ok()

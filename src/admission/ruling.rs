@@ -413,7 +413,7 @@ fn no_rule(case: &Case<'_>) -> Ruling {
         "no-rule",
         format!("no rule matches this {kind}{place}, and what no rule matches does not run"),
         &format!(
-            "an administrator adds a rule with match = {{ kind = \"{kind}\"{image}{namespace} }} and runs: assay policy apply"
+            "an administrator adds a rule with match = {{ kind = \"{kind}\"{image}{namespace} }} and what it asks for, and runs: assay policy apply"
         ),
         true,
     )
@@ -830,6 +830,6 @@ mod tests {
         let rules = vec![signed_by(Mode::Enforce, "release")];
         let ruling = rule(&active(rules), &volume, &mut |_| panic!("nothing is asked"));
         assert_eq!(said(&ruling), (false, "no-rule"));
-        insta::assert_snapshot!(ruling.fix, @r#"an administrator adds a rule with match = { kind = "volume", image = ["example.com/app"] } and runs: assay policy apply"#);
+        insta::assert_snapshot!(ruling.fix, @r#"an administrator adds a rule with match = { kind = "volume", image = ["example.com/app"] } and what it asks for, and runs: assay policy apply"#);
     }
 }

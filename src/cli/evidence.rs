@@ -149,7 +149,7 @@ pub fn run(args: &Args, config: &Config) -> Exit {
                 plain_http: *plain_http,
             };
             match pull(&config.state, what) {
-                Ok(pulled) => say(&pulled),
+                Ok(pulled) => say(&pulled, referrers_from.as_ref()),
                 Err(error) => fail(&error),
             }
         }
@@ -166,7 +166,7 @@ pub fn run(args: &Args, config: &Config) -> Exit {
         },
         Command::Export { output, wanted } => match export(&config.state, output.as_deref(), wanted) {
             Ok(Exported { evidence: 0, .. }) => {
-                complain("there is no such evidence in the cache; what there is: assay evidence ls");
+                complain("the cache holds no evidence: assay evidence pull IMAGE, or: assay evidence import PATH");
                 Exit::NotFound
             }
             Ok(Exported { evidence, blobs }) => {
@@ -176,6 +176,10 @@ pub fn run(args: &Args, config: &Config) -> Exit {
                     count(blobs, "blob")
                 ));
                 Exit::Done
+            }
+            Err(error @ ReadError::Export(ExportError::Absent(_))) => {
+                fail(&error);
+                Exit::NotFound
             }
             Err(error) => fail(&error),
         },
@@ -365,8 +369,8 @@ fn show(inventory: &Inventory, wanted: &Wanted, output: Output) -> Exit {
                 "nothing was pulled under the name {name}; give the digest of the image, which assay verify {name} tells, \
                  or run: assay evidence pull {name}"
             )),
-            Wanted::Digest(digest) => {
-                format!("the cache holds nothing about {digest}; what there is: assay evidence ls")
+            Wanted::Digest(_) | Wanted::Start(_) => {
+                format!("the cache holds nothing about {wanted}; what there is: assay evidence ls")
             }
         });
         return Exit::NotFound;
@@ -494,7 +498,7 @@ fn pull(state: &Path, what: Pull<'_>) -> Result<Pulled, PullError> {
 }
 
 /// Says what came of a pull.
-fn say(pulled: &Pulled) -> Exit {
+fn say(pulled: &Pulled, referrers_from: Option<&Reference>) -> Exit {
     for image in &pulled.images {
         let (one, many) = (
             "1 manifest with evidence",
@@ -515,9 +519,15 @@ fn say(pulled: &Pulled) -> Exit {
     }
     let mut exit = Exit::Done;
     for image in pulled.images.iter().filter(|image| image.evidence == 0) {
+        let elsewhere = match referrers_from {
+            Some(other) => format!(
+                ", nor in {}: is it signed, and does that repository exist?",
+                other.name()
+            ),
+            None => ": is it signed, and are its signatures in another repository (--referrers-from)?".to_owned(),
+        };
         complain(inert(&format!(
-            "the registry holds no signature and no attestation of {}: is it signed, and are its signatures in \
-             another repository (--referrers-from)?",
+            "the registry holds no signature and no attestation of {}{elsewhere}",
             image.name
         )));
         exit = Exit::EvidenceMissing;
@@ -572,6 +582,28 @@ mod tests {
             Exit::EvidenceMissing
         );
         assert!(Line::try_parse_from(["assay", "import"]).is_err());
+    }
+
+    #[test]
+    fn an_export_is_of_everything_that_was_named_or_it_is_none() {
+        let keep = tempfile::tempdir().unwrap();
+        let state = keep.path().canonicalize().unwrap().join("state");
+        let fixtures = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/evidence"));
+        let oras = fixtures.join("oras");
+        assert_eq!(run_with(&state, &["import", oras.to_str().unwrap()]), Exit::Done);
+        let manifest = std::fs::read_to_string(fixtures.join("manifest.digest")).unwrap();
+        let manifest = manifest.trim();
+        let tar = keep.path().join("some.tar");
+        let export = |wanted: &[&str]| run_with(&state, &[&["export", "-o", tar.to_str().unwrap()], wanted].concat());
+        assert_eq!(
+            (export(&[manifest, "app:never"]), tar.exists()),
+            (Exit::NotFound, false)
+        );
+        assert_eq!((export(&[manifest]), tar.exists()), (Exit::Done, true));
+        // The digests of refusals are short.
+        assert_eq!(export(&[&manifest[..19]]), Exit::Done);
+        assert_eq!(run_with(&state, &["show", &manifest[..19]]), Exit::Done);
+        assert_eq!(run_with(&state, &["show", "sha256:000000000000"]), Exit::NotFound);
     }
 
     #[test]

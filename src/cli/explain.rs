@@ -13,9 +13,12 @@ use crate::store::StateDir;
 use crate::verify::{Claim, Fact, Signer, TimeSource};
 
 /// The pages that list codes, in the order in which they are searched.
-const PAGES: [&str; 2] = [
+const PAGES: [&str; 5] = [
     include_str!("../../docs/refusals.md"),
     include_str!("../../docs/policy.md"),
+    include_str!("../../docs/decisions.md"),
+    include_str!("../../docs/doctor.md"),
+    include_str!("../../docs/sbom.md"),
 ];
 
 /// Most decisions that are listed.
@@ -382,7 +385,10 @@ fn checked_again(sheet: &mut Sheet, decision: &Decision, recheck: &Recheck) {
 
 /// Looks a code up in the documentation: in the tables that list codes, then in the paragraphs that do.
 fn meaning(code: &str) -> Option<Meaning> {
-    if !code.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') {
+    if !code
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    {
         return None;
     }
     let quoted = format!("`{code}`");

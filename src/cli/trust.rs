@@ -195,6 +195,15 @@ fn update(config: &Config, from: Option<&Path>, only: Option<&str>) -> Exit {
         .filter(|root| matches!(root.source, RootSource::Builtin(_)))
         .collect();
     match (roots.as_slice(), from) {
+        ([], _) if only.is_some_and(|id| trust.roots.iter().all(|root| root.id != id)) => {
+            let known: Vec<&str> = trust.roots.iter().map(|root| root.id.as_str()).collect();
+            complain(printable(&format!(
+                "trust.d has no root '{}'; it has: {}",
+                only.unwrap_or_default(),
+                known.join(", ")
+            )));
+            return Exit::NotFound;
+        }
         ([], _) => {
             complain(
                 "trust.d lists no built-in root to refresh; a root from a file is refreshed by replacing the file",
@@ -296,8 +305,8 @@ fn clock(config: &Config, reset: bool) -> Exit {
 /// What `show` says to programs.
 #[derive(Debug, Serialize)]
 struct Shown<'a> {
-    /// Whether the active policy holds the same.
-    in_force: bool,
+    /// Whether the active policy holds the same; none where only root may read that.
+    in_force: Option<bool>,
     keys: Vec<ShownKey<'a>>,
     roots: Vec<ShownRoot<'a>>,
     builders: &'a [Builder],
@@ -418,17 +427,18 @@ fn show_trust(config: &Config, output: Output) -> Exit {
     Exit::Done
 }
 
-/// `false` also where it cannot be told, for want of rights for example.
-fn is_in_force(config: &Config, trust: &Trust) -> bool {
-    StateDir::open(&config.state)
-        .ok()
-        .and_then(|state| load_active(&state).ok())
-        .is_some_and(|(active, _)| {
-            active.keys == trust.keys
-                && active.roots == trust.roots
-                && active.builders == trust.builders
-                && active.notation == trust.notation
-        })
+/// `None` where it cannot be told for want of rights.
+fn is_in_force(config: &Config, trust: &Trust) -> Option<bool> {
+    let state = match StateDir::open(&config.state) {
+        Ok(state) => state,
+        Err(error) => return (!error.is_denied()).then_some(false),
+    };
+    Some(load_active(&state).is_ok_and(|(active, _)| {
+        active.keys == trust.keys
+            && active.roots == trust.roots
+            && active.builders == trust.builders
+            && active.notation == trust.notation
+    }))
 }
 
 impl<'a> ShownKey<'a> {
@@ -537,10 +547,10 @@ ROOT {}  {}  {}{age}{until}{old}",
         if text.is_empty() {
             let _ = writeln!(text, "{} lists nobody", place.display());
         }
-        text.push_str(if self.in_force {
-            "the active policy holds the same"
-        } else {
-            "this is not what is in force on this node; to put it in force: assay policy apply"
+        text.push_str(match self.in_force {
+            Some(true) => "the active policy holds the same",
+            Some(false) => "this is not what is in force on this node; to put it in force: assay policy apply",
+            None => "whether it is in force on this node, only root can see: run it as root",
         });
         text.lines()
             .map(printable)

@@ -157,7 +157,11 @@ fn code(decision: &Decision) -> Exit {
         | "vsa-policy"
         | "vsa-failed"
         | "vsa-level"
-        | "revocation-unknown" => Exit::Denied,
+        | "revocation-unknown"
+        | "builder-not-signer"
+        | "log-promise-only"
+        | "log-too-few" => Exit::Denied,
+        code if code.ends_with("-subject") && KINDS.contains(&code.trim_end_matches("-subject")) => Exit::Denied,
         "clock-unreadable" => Exit::Corrupt,
         "containerd-failed" | "identity-timeout" | "parser-timeout" | "parser-start" | "config-invalid" => Exit::Failed,
         // What is left is said about a signature that is there.
@@ -229,6 +233,10 @@ mod tests {
             ("signature-invalid", true, Exit::SignatureInvalid),
             ("key-unknown", true, Exit::Denied),
             ("key-window", true, Exit::Denied),
+            ("signature-subject", true, Exit::Denied),
+            ("sbom-subject", true, Exit::Denied),
+            ("log-too-few", true, Exit::Denied),
+            ("subject-mismatch", true, Exit::SignatureInvalid),
             ("clock-behind", false, Exit::Failed),
             ("no-rule", true, Exit::Denied),
             ("image-unknown", false, Exit::NotFound),

@@ -15,6 +15,12 @@ use crate::store::{self, StateDir};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExportError {
+    /// There is no evidence about some of what is wanted, so that the tar would be incomplete.
+    #[error(
+        "the cache holds no evidence about {}; what there is: assay evidence ls",
+        .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    Absent(Vec<Wanted>),
     /// The cache cannot be read.
     #[error("{0}; run: assay evidence import PATH, with a whole copy of the evidence")]
     Layout(#[from] LayoutError),
@@ -50,6 +56,11 @@ pub fn export(evidence: &StateDir, wanted: &[Wanted], to: impl Write) -> Result<
     let mut entries = layout.index()?;
     if !wanted.is_empty() {
         let known = inventory(evidence)?;
+        let absent = |one: &&Wanted| known.about(&known.digests(one)).is_empty();
+        let absent: Vec<Wanted> = wanted.iter().filter(absent).cloned().collect();
+        if !absent.is_empty() {
+            return Err(ExportError::Absent(absent));
+        }
         let chosen = chosen(&known, wanted);
         entries.retain(|entry| chosen.contains(&entry.digest));
     }

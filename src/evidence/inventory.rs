@@ -1,6 +1,7 @@
 //! What the cache holds, for people. Nothing here is verified: it is what the evidence says of itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::SystemTime;
@@ -138,12 +139,24 @@ fn since(evidence: &StateDir, digest: Digest) -> Option<SystemTime> {
 }
 
 impl Inventory {
-    /// The digests that `image` is known by: itself, what its index lists and, where it is a name, what that stands
-    /// for. Empty for a name under which nothing was pulled.
+    /// The digests that `image` is known by: itself, what its index lists and, where it is a name or the start of a
+    /// digest, what that stands for. Empty where that is nothing.
     #[must_use]
     pub fn digests(&self, image: &Wanted) -> BTreeSet<Digest> {
         let mut found: BTreeSet<Digest> = match image {
             Wanted::Digest(digest) => BTreeSet::from([*digest]),
+            Wanted::Start(start) => {
+                let pieces = self
+                    .pieces
+                    .iter()
+                    .flat_map(|piece| piece.about.iter().chain([&piece.manifest]));
+                let images = self
+                    .images
+                    .iter()
+                    .flat_map(|image| image.manifests.iter().chain([&image.digest]));
+                let known = pieces.chain(images).copied();
+                known.filter(|digest| digest.to_string().starts_with(start)).collect()
+            }
             Wanted::Name(name) => {
                 let named = self.images.iter().filter(|known| known.names.contains(name));
                 named.map(|known| known.digest).collect()
@@ -177,11 +190,16 @@ impl Inventory {
     }
 }
 
+/// Fewest hexadecimal digits that stand for a digest.
+const MIN_START: usize = 8;
+
 /// What is asked for: an image, or a piece of evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
     /// By digest.
     Digest(Digest),
+    /// By the start of a digest, as refusals print it.
+    Start(String),
     /// By name, in its normal form.
     Name(String),
 }
@@ -193,11 +211,24 @@ impl std::str::FromStr for Wanted {
         if let Ok(digest) = text.parse() {
             return Ok(Self::Digest(digest));
         }
+        let is_start = |hex: &str| hex.len() >= MIN_START && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if text.strip_prefix("sha256:").is_some_and(is_start) {
+            return Ok(Self::Start(text.to_ascii_lowercase()));
+        }
         let reference: oci::Reference = text.parse()?;
         Ok(match reference.digest() {
             Some(digest) => Self::Digest(digest),
             None => Self::Name(reference.to_string()),
         })
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Digest(digest) => write!(f, "{digest}"),
+            Self::Start(text) | Self::Name(text) => f.write_str(text),
+        }
     }
 }
 

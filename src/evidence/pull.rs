@@ -203,7 +203,11 @@ pub fn pull(
     }
     store.blobs.sync()?;
     import::write_layout(downloads, entries.values())?;
-    let report = import::import(evidence, &[downloads.path().to_owned()])?;
+    let mut report = import::import(evidence, &[downloads.path().to_owned()])?;
+    // A pull with faults leaves what it fetched; that comes along, and is not what was asked for now.
+    report.imported.retain(|item| entries.contains_key(&item.manifest));
+    report.present.retain(|item| entries.contains_key(&item.manifest));
+    report.skipped.retain(|skipped| entries.contains_key(&skipped.blob));
     // What is left of a pull with faults need not be fetched again by the next one.
     if faults.is_empty() {
         store.clear()?;

@@ -46,8 +46,8 @@ pub struct Inhabitant {
 pub struct Census {
     /// Digests of all images: indexes with the manifests that they list, and manifests.
     pub images: BTreeSet<Digest>,
-    /// Namespace and name of all records of images.
-    pub named: BTreeSet<(String, String)>,
+    /// Namespace, name and digest of all records of images.
+    pub named: BTreeSet<(String, String, Digest)>,
     /// All containers.
     pub containers: Vec<Inhabitant>,
 }
@@ -117,7 +117,9 @@ async fn count(socket: &str) -> Result<Census, Fault> {
                 );
             }
             census.images.extend(&digests);
-            census.named.insert((namespace.name.clone(), image.name.clone()));
+            census
+                .named
+                .insert((namespace.name.clone(), image.name.clone(), digest));
             named.insert(image.name, digests);
         }
         let mut request = containerd.request(ListContainersRequest::default());

@@ -271,7 +271,11 @@ impl Fault {
     #[must_use]
     pub fn fix(&self) -> &'static str {
         match self {
-            Self::Unreachable { .. } | Self::Call { .. } | Self::MountTable(_) => {
+            Self::Unreachable { .. } => {
+                "check that containerd runs (systemctl status containerd) and that this is its socket (commands take \
+                 another with --address); then try again"
+            }
+            Self::Call { .. } | Self::MountTable(_) => {
                 "check that containerd runs (systemctl status containerd) and start the container again"
             }
             Self::Namespace(_) | Self::ContainerUnknown(_) | Self::SnapshotMissing { .. } => {

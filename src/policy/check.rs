@@ -179,8 +179,13 @@ fn check_trust(policy: &SourcePolicy, trust: &Trust, found: &mut Vec<Diagnostic>
                 Some(key) if !key.r#use.contains(&family.needs()) => {
                     found.push(diags::key_use(id, place.clone(), family));
                 }
-                Some(key) => found.extend(diags::key_inactive(key, place)),
+                Some(key) => found.extend(diags::key_inactive(key, place, !roots.is_empty())),
             },
+            Named::Logs if roots.is_empty() => found.push(diags::root_needed(id, place.clone())),
+            Named::Times if roots.is_empty() && trust.notation.iter().all(|store| store.tsa.is_empty()) => {
+                found.push(diags::root_needed(id, place.clone()));
+            }
+            Named::Logs | Named::Times => {}
             Named::Root => found.extend(missing("[[root]]", &roots)),
             Named::Builder => found.extend(missing("[[builder]]", &builders)),
             Named::Store => found.extend(missing("[[notation]]", &stores)),
@@ -466,7 +471,7 @@ mod tests {
         fs::remove_dir(folder.path().join("policy.d")).unwrap();
         insta::assert_snapshot!(show(&folder, &check_in(&folder).unwrap_err()), @"
         error[unreadable]: /etc/assay/policy.d cannot be read: No such file or directory (os error 2)
-         help: create it, or name another place in config.toml
+         help: check the path, or create it; where no argument names it, config.toml does
         ");
     }
 
@@ -600,6 +605,20 @@ mod tests {
         6 | any = [{ identity = "https://x/*", issuer = "https://y", root = "z" }]
           |                                                                 ^^^
          help: trust holds no [[root]] yet: add one to trust.d
+
+        warning[root-needed]: no evidence meets `log`: trust.d has no root by which a log entry or a timestamp could be verified
+         --> /etc/assay/policy.d/50.toml:7:7
+          |
+        7 | log = "required"
+          |       ^^^^^^^^^^
+         help: add a [[root]] to trust.d, or remove the key from the rule
+
+        warning[root-needed]: no evidence meets `max_age`: trust.d has no root by which a log entry or a timestamp could be verified
+         --> /etc/assay/policy.d/50.toml:8:11
+          |
+        8 | max_age = "90d"
+          |           ^^^^^
+         help: add a [[root]] to trust.d, or remove the key from the rule
         "#
         );
         insta::assert_snapshot!(said(&format!("{}\n[[deny]]\nidentity = [\"x\"]", rule(SIGNED))), @"");
@@ -770,6 +789,18 @@ mod tests {
           | ^^^^^^^^ neither signature, provenance, vsa nor digest
          help: add [[rule.signature]], [[rule.provenance]], [[rule.vsa]] or digest = ["sha256:…"]; to run unchecked write mode = "off"
         "#);
+        // It says what is in the image, and allows nothing for that.
+        insta::assert_snapshot!(said(&rule("[[rule.sbom]]\nany = [{ key = \"sbom-only\" }]")), @r#"
+        error[rule-requires-nothing]: rule `a` allows nothing: an SBOM or a VEX document alone does not say that an image may run
+         --> /etc/assay/policy.d/50.toml:1:1
+          |
+        1 | [[rule]]
+          | ^^^^^^^^ neither signature, provenance, vsa nor digest
+         help: add [[rule.signature]], [[rule.provenance]], [[rule.vsa]] or digest = ["sha256:…"]; to run unchecked write mode = "off"
+        "#);
+        // A slip of the pen is that alone.
+        let slip = rule(&SIGNED.replace("rule.signature", "rule.signatures"));
+        assert!(said(&slip).starts_with("error[unknown-key]") && !said(&slip).contains("requires-nothing"));
         // Without a mode a rule enforces.
         insta::assert_snapshot!(said("[[rule]]\nname = \"a\"\nmatch.kind = \"sandbox\""), @r#"
         error[rule-requires-nothing]: rule `a` enforces nothing: it would allow every image that it matches
@@ -942,8 +973,15 @@ mod tests {
           |                ^^^^^^^^^^^
          help: add "image" to its `use` in trust.d, if that is what it signs
         "#);
-        // Logs and timestamps say when it signed.
-        insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = [{ key = \"windowed\" }]")), @"");
+        // Only logs and timestamps say when it signed.
+        insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = [{ key = \"windowed\" }]")), @r#"
+        warning[key-inactive]: no signature by key `windowed` counts: it has a window, and trust.d has no [[root]] by which a time could be trusted
+         --> /etc/assay/policy.d/50.toml:6:16
+          |
+        6 | any = [{ key = "windowed" }]
+          |                ^^^^^^^^^^
+         help: remove it from the rule, or change the key in trust.d
+        "#);
         insta::assert_snapshot!(said(&rule("[[rule.signature]]\nany = [{ key = \"old\" }]")), @r#"
         warning[key-inactive]: no signature by key `old` counts: it is retired, and neither `until` nor `digests` says what it signed before
          --> /etc/assay/policy.d/50.toml:6:16
@@ -971,6 +1009,9 @@ mod tests {
         let folder = folder(&[("50.toml", &rule(SIGNED))]);
         fs::remove_dir_all(folder.path().join("trust.d")).unwrap();
         insta::assert_snapshot!(show(&folder, &check_in(&folder).unwrap_err()), @r#"
+        warning[unreadable]: /etc/assay/trust.d does not exist, so that nobody is trusted
+         help: create it, or correct `trust` in config.toml
+
         error[key-unknown]: trust holds no key `release`
          --> /etc/assay/policy.d/50.toml:6:16
           |

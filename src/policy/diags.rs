@@ -286,28 +286,45 @@ pub(super) fn trust_unknown(what: &str, id: &str, place: Place, known: &[&str]) 
     )
 }
 
-pub(super) fn requires_nothing(reader: &mut Reader<'_>, table: &Table<'_>, rule: &Rule) {
-    reader.fault(
-        Code::RuleRequiresNothing,
-        table.span(),
+/// `described`: it asks what is in the image, which is not enough.
+pub(super) fn requires_nothing(reader: &mut Reader<'_>, table: &Table<'_>, rule: &Rule, described: bool) {
+    let message = if described {
+        format!(
+            "rule `{}` allows nothing: an SBOM or a VEX document alone does not say that an image may run",
+            rule.name
+        )
+    } else {
         format!(
             "rule `{}` enforces nothing: it would allow every image that it matches",
             rule.name
-        ),
+        )
+    };
+    reader.fault(
+        Code::RuleRequiresNothing,
+        table.span(),
+        message,
         "neither signature, provenance, vsa nor digest",
         "add [[rule.signature]], [[rule.provenance]], [[rule.vsa]] or digest = [\"sha256:…\"]; to run unchecked write \
          mode = \"off\"",
     );
 }
 
-pub(super) fn audit_requires_nothing(reader: &mut Reader<'_>, table: &Table<'_>, rule: &Rule) {
-    reader.push(Diagnostic::warning(
-        Code::AuditRequiresNothing,
-        reader.at(table.span()),
+pub(super) fn audit_requires_nothing(reader: &mut Reader<'_>, table: &Table<'_>, rule: &Rule, described: bool) {
+    let message = if described {
+        format!(
+            "audit rule `{}` judges nothing: an SBOM or a VEX document alone does not say that an image may run",
+            rule.name
+        )
+    } else {
         format!(
             "audit rule `{}` has nothing to check, so that it cannot say what enforce would do",
             rule.name
-        ),
+        )
+    };
+    reader.push(Diagnostic::warning(
+        Code::AuditRequiresNothing,
+        reader.at(table.span()),
+        message,
         "neither signature, provenance, vsa nor digest",
         "add what it shall check",
     ));
@@ -372,13 +389,19 @@ pub(super) fn key_use(id: &str, place: Place, family: Family) -> Diagnostic {
     )
 }
 
-/// Why no signature by a key counts, whatever vouches for it.
-fn inactive(key: &Key) -> Option<&'static str> {
+/// Why no signature by a key counts, whatever vouches for it. `timed`: there is a root by which a time is trusted.
+fn inactive(key: &Key, timed: bool) -> Option<&'static str> {
     match key.status {
         Status::Retired if key.until.is_none() && key.digests.is_empty() => {
             Some("is retired, and neither `until` nor `digests` says what it signed before")
         }
         Status::Distrusted => Some("is distrusted"),
+        Status::Active if !timed && (key.from.is_some() || key.until.is_some()) => {
+            Some("has a window, and trust.d has no [[root]] by which a time could be trusted")
+        }
+        Status::Retired if !timed && key.digests.is_empty() => {
+            Some("is retired without `digests`, and trust.d has no [[root]] by which a time could be trusted")
+        }
         Status::Retired | Status::Active => None,
     }
 }
@@ -395,8 +418,8 @@ fn half_seen(key: &Key) -> Option<&'static str> {
     }
 }
 
-pub(super) fn key_inactive(key: &Key, place: &Place) -> Option<Diagnostic> {
-    let why = inactive(key)?;
+pub(super) fn key_inactive(key: &Key, place: &Place, timed: bool) -> Option<Diagnostic> {
+    let why = inactive(key, timed)?;
     Some(Diagnostic::warning(
         Code::KeyInactive,
         place.clone(),
@@ -404,6 +427,19 @@ pub(super) fn key_inactive(key: &Key, place: &Place) -> Option<Diagnostic> {
         "",
         "remove it from the rule, or change the key in trust.d",
     ))
+}
+
+/// A table asks for what no root vouches for: `what` in the words of its key.
+pub(super) fn root_needed(what: &str, place: Place) -> Diagnostic {
+    Diagnostic::warning(
+        Code::RootNeeded,
+        place,
+        format!(
+            "no evidence meets `{what}`: trust.d has no root by which a log entry or a timestamp could be verified"
+        ),
+        "",
+        "add a [[root]] to trust.d, or remove the key from the rule",
+    )
 }
 
 pub(super) fn denied_key_inactive(key: &Key, place: &Place) -> Option<Diagnostic> {

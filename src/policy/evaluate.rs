@@ -14,7 +14,7 @@ use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::oci::shorten;
 use crate::trust::{Builder, BuilderSigner, TextPattern};
-use crate::verify::{Answer, Certificate, Claim, Fact, Finding, Identity, NotationSigner, Signer, Span};
+use crate::verify::{Answer, Certificate, Claim, Fact, Finding, Identity, NotationSigner, Problem, Signer, Span};
 
 /// Findings that a refusal repeats; the rest is counted. Kubernetes cuts what it shows at 1024 bytes.
 const MAX_FINDINGS: usize = 2;
@@ -31,6 +31,9 @@ const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") {
 } else {
     "SCMP_ARCH_X86_64"
 };
+
+/// Codes of findings about keys that do not count any more.
+const CEASED: [&str; 3] = ["key-retired", "key-window", "key-distrusted"];
 
 /// How the codes of findings about conditions start.
 const CONDITION: &str = "where-";
@@ -189,7 +192,8 @@ impl Rule {
                 "add [[rule.signature]] or digest to the rule and run: assay policy apply".to_owned(),
             );
         }
-        if !self.digest.is_empty() && !self.digest.iter().any(|digest| image.has(digest)) {
+        let listed = self.digest.iter().find(|digest| image.has(digest));
+        if !self.digest.is_empty() && listed.is_none() {
             let shown = image.shown();
             return refuse(
                 "digest-not-listed",
@@ -225,7 +229,7 @@ impl Rule {
             }
         }
         if self.tables.is_empty() {
-            reasons.push(format!("{} is listed by the rule", image.shown()));
+            reasons.extend(listed.map(|digest| format!("{digest} is listed by the rule")));
         } else if self.tables.iter().any(|table| table.asks == Asks::Signature) {
             "signature-verified".clone_into(&mut allow.code);
         } else {
@@ -251,8 +255,12 @@ fn done(asks: &Asks) -> &'static str {
 /// What mends evidence that is there and does not count; `None` where only other evidence does.
 fn mend(code: &str) -> Option<&'static str> {
     Some(match code {
-        "key-hash" | "key-use" | "key-unusable" => {
+        "key-hash" | "key-unusable" => {
             "an administrator corrects the key's entry in trust.d and runs: assay policy apply"
+        }
+        "key-use" => {
+            "have it signed by a signer that the rule names and import that; or, if this key is to count for it, add that \
+             to its use in trust.d, the key to the rule where it is not there, and run: assay policy apply"
         }
         "key-unknown" => {
             "have the image signed by a key that the rule names and import that signature; or, if the signer is to be \
@@ -271,8 +279,13 @@ fn mend(code: &str) -> Option<&'static str> {
         | "attestation-platform" => {
             "fetch the evidence again (assay evidence pull IMAGE); if it stays, treat it as forged"
         }
-        "key-retired" | "key-window" | "key-distrusted" => {
+        "key-window" | "key-distrusted" => {
             "have the image signed with a current key and import that signature: assay evidence import PATH"
+        }
+        "key-retired" => {
+            "have the image signed with a current key, name that in the rule and import the signature; or, if this one is \
+             to stay valid, run: assay trust retire-key KEY --digest DIGEST, with the digest that was signed, and: assay \
+             policy apply"
         }
         "root-too-old" => {
             "an administrator runs: assay trust update (without a network: --from MIRROR), or replaces the root's file and \
@@ -313,7 +326,7 @@ impl<'a> Court<'a> {
         let wanted = wanted(table);
         let shown = self.image.shown();
         let import = format!(
-            "assay evidence import PATH, with a PATH that holds such {}",
+            "assay evidence pull IMAGE, or: assay evidence import PATH, with a PATH that holds such {}",
             noun(family).1
         );
         if !signers.is_empty() {
@@ -347,6 +360,14 @@ impl<'a> Court<'a> {
         } else {
             findings.sort_by_key(|finding| !finding.code.starts_with(ATTESTATION));
         }
+        let empty = |finding: &&Finding| finding.code == Problem::CacheEmpty.code();
+        if let Some(finding) = findings.iter().copied().find(empty) {
+            return Err(Box::new(refuse(
+                &finding.code,
+                format!("{missing}, and {}", finding.text),
+                import,
+            )));
+        }
         if let Some(finding) = findings.first() {
             let reason = format!("{missing}; found instead: {}", tell(&findings));
             let fix = mend(&finding.code).map_or(import, str::to_owned);
@@ -377,8 +398,19 @@ impl<'a> Court<'a> {
         let wanted = wanted(table);
         if let Shortfall::Signer = shortfall {
             let others = distinct(short.iter().map(|(fact, _)| shown_signer(fact))).join(", ");
-            let reason = format!("{wanted} of {shown} is required, and there is only that by {others}");
-            return refuse(shortfall.code(), reason, import);
+            let mut reason = format!("{wanted} of {shown} is required, and only that by {others} counts as one");
+            // It may be there and have ceased to count, as after a change of keys.
+            let ceased: Vec<&Finding> = self
+                .answer
+                .findings
+                .iter()
+                .filter(|finding| CEASED.contains(&finding.code.as_str()))
+                .collect();
+            if !ceased.is_empty() {
+                reason.push_str(&format!("; found besides: {}", tell(&ceased)));
+            }
+            let fix = shortfall.fix().map_or(import, str::to_owned);
+            return refuse(shortfall.code(), reason, fix);
         }
         // The parser said more about a condition than whether it holds.
         let said = self.answer.findings.iter().find(|finding| match shortfall {
@@ -896,18 +928,28 @@ mod tests {
             code: "key-unknown".to_owned(),
             text: format!("bundle {number} is signed by a key that trust does not hold\n\u{1b}[2J"),
         };
-        insta::assert_snapshot!(refused(&one, vec![], vec![]), @"signature-missing: a signature by release or qa of <manifest> is required, and the evidence cache holds no signature of it; assay evidence import PATH, with a PATH that holds such a signature");
+        insta::assert_snapshot!(refused(&one, vec![], vec![]), @"signature-missing: a signature by release or qa of <manifest> is required, and the evidence cache holds no signature of it; assay evidence pull IMAGE, or: assay evidence import PATH, with a PATH that holds such a signature");
         insta::assert_snapshot!(refused(&one, vec![], vec![finding(1)]), @r"key-unknown: a signature by release or qa of <manifest> is required; found instead: bundle 1 is signed by a key that trust does not hold\u{a}\u{1b}[2J (key-unknown in sha256:ee8250fb76e0); have the image signed by a key that the rule names and import that signature; or, if the signer is to be trusted, add its key to trust.d and to the rule and run: assay policy apply");
         insta::assert_snapshot!(refused(&one, vec![], (1..=5).map(finding).collect()), @r"key-unknown: a signature by release or qa of <manifest> is required; found instead: bundle 1 is signed by a key that trust does not hold\u{a}\u{1b}[2J (key-unknown in sha256:ee8250fb76e0), bundle 2 is signed by a key that trust does not hold\u{a}\u{1b}[2J (key-unknown in sha256:ee8250fb76e0), and 3 more; have the image signed by a key that the rule names and import that signature; or, if the signer is to be trusted, add its key to trust.d and to the rule and run: assay policy apply");
-        insta::assert_snapshot!(refused(&one, vec![signed("stranger", "manifest")], vec![]), @"signer-not-wanted: a signature by release or qa of <manifest> is required, and there is only that by stranger; assay evidence import PATH, with a PATH that holds such a signature");
-        insta::assert_snapshot!(refused(&one, vec![fact("release", "manifest", Claim::Attestation("https://slsa.dev/provenance/v1".to_owned()))], vec![]), @"signature-missing: a signature by release or qa of <manifest> is required, and release only attested it, which is no image signature; assay evidence import PATH, with a PATH that holds such a signature");
-        insta::assert_snapshot!(refused(&two, vec![signed("qa", "index"), signed("qa", "manifest")], vec![]), @"signature-too-few: a signature by 2 of release, qa, legal of <manifest> is required, and it is only by qa; assay evidence import PATH, with a PATH that holds such a signature");
+        insta::assert_snapshot!(refused(&one, vec![signed("stranger", "manifest")], vec![]), @"signer-not-wanted: a signature by release or qa of <manifest> is required, and only that by stranger counts as one; have it signed by a signer that the rule names and import that; or, if the one that counts is to be accepted, add it to the rule and run: assay policy apply");
+        insta::assert_snapshot!(refused(&one, vec![fact("release", "manifest", Claim::Attestation("https://slsa.dev/provenance/v1".to_owned()))], vec![]), @"signature-missing: a signature by release or qa of <manifest> is required, and release only attested it, which is no image signature; assay evidence pull IMAGE, or: assay evidence import PATH, with a PATH that holds such a signature");
+        insta::assert_snapshot!(refused(&two, vec![signed("qa", "index"), signed("qa", "manifest")], vec![]), @"signature-too-few: a signature by 2 of release, qa, legal of <manifest> is required, and it is only by qa; assay evidence pull IMAGE, or: assay evidence import PATH, with a PATH that holds such a signature");
         let platform = rule(vec![signature(&["release"], 1, Subject::Platform)], &[]);
         insta::assert_snapshot!(refused(&platform, vec![signed("release", "index")], vec![]), @r#"signature-subject: a signature by release of <manifest> is required; that by release does not count: it is about <index>, and the rule asks for the platform's manifest itself, not an index; sign that too, or set subject = "either" in the rule and run: assay policy apply"#);
         let index = rule(vec![signature(&["release"], 1, Subject::Index)], &[]);
         insta::assert_snapshot!(refused(&index, vec![signed("release", "manifest")], vec![]), @r#"signature-subject: a signature by release of <manifest> is required; that by release does not count: it is about <manifest>, and the rule asks for an index that lists the image, not the manifest alone; sign that too, or set subject = "either" in the rule and run: assay policy apply"#);
         let listed = rule(vec![], &["pause"]);
         insta::assert_snapshot!(refused(&listed, vec![signed("release", "manifest")], vec![]), @"digest-not-listed: <manifest> is none of the digests that the rule lists; run an image that it lists, or add <manifest> to its digest list and run: assay policy apply");
+        let said = |code: &str, text: &str| Finding {
+            evidence: None,
+            code: code.to_owned(),
+            text: text.to_owned(),
+        };
+        insta::assert_snapshot!(refused(&one, vec![], vec![said("evidence-cache-empty", "the evidence cache is empty")]), @"evidence-cache-empty: a signature by release or qa of <manifest> is required, and the evidence cache is empty; assay evidence pull IMAGE, or: assay evidence import PATH, with a PATH that holds such a signature");
+        insta::assert_snapshot!(refused(&one, vec![], vec![said("key-use", "stranger may not")]), @"key-use: a signature by release or qa of <manifest> is required; found instead: stranger may not (key-use); have it signed by a signer that the rule names and import that; or, if this key is to count for it, add that to its use in trust.d, the key to the rule where it is not there, and run: assay policy apply");
+        // What the rule names is there too, and has ceased to count.
+        insta::assert_snapshot!(refused(&one, vec![signed("stranger", "manifest")], vec![said("key-unknown", "nobody"), said("key-retired", "release is retired")]), @"signer-not-wanted: a signature by release or qa of <manifest> is required, and only that by stranger counts as one; found besides: release is retired (key-retired); have it signed by a signer that the rule names and import that; or, if the one that counts is to be accepted, add it to the rule and run: assay policy apply");
+        insta::assert_snapshot!(refused(&one, vec![], vec![said("key-retired", "release is retired")]), @"key-retired: a signature by release or qa of <manifest> is required; found instead: release is retired (key-retired); have the image signed with a current key, name that in the rule and import the signature; or, if this one is to stay valid, run: assay trust retire-key KEY --digest DIGEST, with the digest that was signed, and: assay policy apply");
         let nothing = rule(vec![], &[]);
         insta::assert_snapshot!(refused(&nothing, vec![signed("release", "manifest")], vec![]), @"nothing-required: the rule asks for neither a signature, provenance, a verification summary nor a digest, which is not enough to allow anything; add [[rule.signature]] or digest to the rule and run: assay policy apply");
     }
@@ -1022,12 +1064,11 @@ mod tests {
 
     #[test]
     fn a_listed_digest_may_be_any_of_the_image() {
-        for name in ["config", "manifest", "other manifest", "index"] {
+        for name in ["config", "manifest", "index"] {
             let outcome = evaluate(&rule(vec![], &["pause", name]), vec![], vec![]);
             assert_eq!(
                 told(&outcome),
-                "digest-listed: <manifest> is listed by the rule; ",
-                "{name}"
+                format!("digest-listed: <{name}> is listed by the rule; ")
             );
         }
     }
@@ -1211,7 +1252,7 @@ mod tests {
             level: Some(4),
             ..asks.clone()
         };
-        insta::assert_snapshot!(judge(&higher, saying(good.clone(), says.clone())), @"builder-level: provenance from builder generator at level 4 of <manifest> is required; that by https://github.com/generator/x/.github/workflows/slsa.yml@refs/tags/v1.2.3 (issuer https://token.actions.githubusercontent.com, root public-good) does not count: trust.d gives its builder generator only level 3; have the image built by a builder that the rule names; or add this one to trust.d and to the rule and run: assay policy apply");
+        insta::assert_snapshot!(judge(&higher, saying(good.clone(), says.clone())), @"builder-level: provenance from builder generator at level 4 of <manifest> is required; that by https://github.com/generator/x/.github/workflows/slsa.yml@refs/tags/v1.2.3 (issuer https://token.actions.githubusercontent.com, root public-good) does not count: trust.d gives its builder generator only level 3; have the image built by a builder of that level, or lower level in the rule and run: assay policy apply");
         let parameters = |list: &[(&str, Option<&str>)]| Provenance {
             parameters: Some(
                 list.iter()
@@ -1289,7 +1330,7 @@ mod tests {
             told(&evaluate(&rule, vec![fact], vec![]))
         };
         insta::assert_snapshot!(judge(&asks, summary(), "verifier"), @"attestation-verified: verification summary by verifier;");
-        insta::assert_snapshot!(judge(&asks, summary(), "stranger"), @"signer-not-wanted: a verification summary by verifier of <manifest> is required, and there is only that by stranger; assay evidence import PATH, with a PATH that holds such a verification summary");
+        insta::assert_snapshot!(judge(&asks, summary(), "stranger"), @"signer-not-wanted: a verification summary by verifier of <manifest> is required, and only that by stranger counts as one; have it signed by a signer that the rule names and import that; or, if the one that counts is to be accepted, add it to the rule and run: assay policy apply");
         insta::assert_snapshot!(judge(&asks, Summary { verifier: "https://evil.example".to_owned(), ..summary() }, "verifier"), @"vsa-verifier: a verification summary by verifier of <manifest> is required; that by verifier does not count: its verifier is https://evil.example; import a summary that the rule is about, or correct the rule's [[rule.vsa]] and run: assay policy apply");
         insta::assert_snapshot!(judge(&asks, Summary { resource: "docker.io/acme/other".to_owned(), ..summary() }, "verifier"), @"vsa-resource: a verification summary by verifier of <manifest> is required; that by verifier does not count: it is about docker.io/acme/other; import a summary that the rule is about, or correct the rule's [[rule.vsa]] and run: assay policy apply");
         insta::assert_snapshot!(judge(&asks, Summary { passed: false, ..summary() }, "verifier"), @"vsa-failed: a verification summary by verifier of <manifest> is required; that by verifier does not count: the verification did not pass; use an image that passed the verification at that level");
@@ -1521,7 +1562,7 @@ mod tests {
         insta::assert_snapshot!(judge(about("https://cyclonedx.org/bom", vec![]), vec![]), @"where-false: an SBOM by release of <manifest> is required; that by release does not count: where = predicate.bomFormat == 'CycloneDX' does not hold for it; use an image for which the condition holds, or correct it and run: assay policy apply");
         insta::assert_snapshot!(judge(about("https://cyclonedx.org/bom", vec![1]), vec![Finding { evidence: Some(digest("evidence")), code: "where-error".to_owned(), text: format!("where = {cel} has no answer for its predicate: the field bomFormat is missing") }]), @"where-error: an SBOM by release of <manifest> is required; that by release does not count: where = predicate.bomFormat == 'CycloneDX' has no answer for its predicate: the field bomFormat is missing (where-error in sha256:ee8250fb76e0); use an image for which the condition holds, or correct it and run: assay policy apply");
         insta::assert_snapshot!(judge(about("https://spdx.dev/Document", vec![0]), vec![]), @"sbom-format: an SBOM by release of <manifest> is required; that by release does not count: it is of type https://spdx.dev/Document, and the rule asks for CycloneDX; have an SBOM of that format attested, or change format in the rule and run: assay policy apply");
-        insta::assert_snapshot!(judge(about("https://openvex.dev/ns", vec![0]), vec![]), @"sbom-missing: an SBOM by release of <manifest> is required, and what release signed is something else; assay evidence import PATH, with a PATH that holds such an SBOM");
+        insta::assert_snapshot!(judge(about("https://openvex.dev/ns", vec![0]), vec![]), @"sbom-missing: an SBOM by release of <manifest> is required, and what release signed is something else; assay evidence pull IMAGE, or: assay evidence import PATH, with a PATH that holds such an SBOM");
     }
 
     #[test]
@@ -1602,7 +1643,7 @@ mod tests {
             )
             .allow
         );
-        insta::assert_snapshot!(refused(&required, signer("other", "O=acme,ST=WA,C=US", ""), vec![]), @"signer-not-wanted: a signature by C=US, ST=WA, O=acme (trust store acme) of <manifest> is required, and there is only that by O=acme,ST=WA,C=US (trust store other); assay evidence import PATH, with a PATH that holds such a signature");
+        insta::assert_snapshot!(refused(&required, signer("other", "O=acme,ST=WA,C=US", ""), vec![]), @"signer-not-wanted: a signature by C=US, ST=WA, O=acme (trust store acme) of <manifest> is required, and only that by O=acme,ST=WA,C=US (trust store other) counts as one; have it signed by a signer that the rule names and import that; or, if the one that counts is to be accepted, add it to the rule and run: assay policy apply");
         assert!(!evaluate(&required, signer("acme", "O=evil,ST=WA,C=US", ""), vec![]).allow);
     }
 

@@ -67,6 +67,10 @@ pub(super) enum Named {
     Root,
     Builder,
     Store,
+    /// Transparency logs of any root.
+    Logs,
+    /// Logs or timestamp authorities of any root or trust store.
+    Times,
 }
 
 /// A place where a rule names something of trust.
@@ -130,10 +134,11 @@ fn parse_rule<'s>(reader: &mut Reader<'s>, table: &mut Table<'s>) -> Option<Sour
         }
         sound
     });
-    // What could not be read was asked for all the same.
+    // What could not be read was asked for all the same, and a key that is none may have been meant for one of these.
     let asks = ["signature", "provenance", "vsa", "digest"]
         .iter()
         .any(|key| table.has(key));
+    let described = ["sbom", "vex"].iter().any(|key| table.has(key));
     let faults = reader.count_faults();
     let r#match = parse_match(reader, table);
     let is_partial = reader.count_faults() > faults;
@@ -169,9 +174,10 @@ fn parse_rule<'s>(reader: &mut Reader<'s>, table: &mut Table<'s>) -> Option<Sour
         reevaluate,
     };
     match rule.mode {
-        Mode::Enforce if !asks => diags::requires_nothing(reader, table, &rule),
-        Mode::Audit if !asks => diags::audit_requires_nothing(reader, table, &rule),
-        _ => {}
+        _ if asks || !table.is_empty() => {}
+        Mode::Enforce => diags::requires_nothing(reader, table, &rule, described),
+        Mode::Audit => diags::audit_requires_nothing(reader, table, &rule, described),
+        Mode::Off => {}
     }
     Some(SourceRule {
         rule,

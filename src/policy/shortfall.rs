@@ -172,7 +172,11 @@ impl Shortfall {
     /// What to do next, where it is something else than to import other evidence.
     pub(super) fn fix(&self) -> Option<&'static str> {
         Some(match self {
-            Self::Missing(_) | Self::TooFew(_) | Self::Signer => return None,
+            Self::Missing(_) | Self::TooFew(_) => return None,
+            Self::Signer => {
+                "have it signed by a signer that the rule names and import that; or, if the one that counts is to be \
+                 accepted, add it to the rule and run: assay policy apply"
+            }
             Self::Subject(..) => "sign that too, or set subject = \"either\" in the rule and run: assay policy apply",
             Self::Index(_) => {
                 "have the attestation manifest signed and import that signature, or set signed = \"index\" in the rule and \
@@ -197,7 +201,10 @@ impl Shortfall {
                 "have an SBOM of that format attested, or change format in the rule and run: assay policy apply"
             }
             Self::Machine(_) => "have a profile attested that was made on a machine like this one",
-            Self::Builder(_) | Self::BuilderRef(_) | Self::Level(..) => {
+            Self::Level(..) => {
+                "have the image built by a builder of that level, or lower level in the rule and run: assay policy apply"
+            }
+            Self::Builder(_) | Self::BuilderRef(_) => {
                 "have the image built by a builder that the rule names; or add this one to trust.d and to the rule and \
                  run: assay policy apply"
             }

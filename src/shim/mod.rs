@@ -33,7 +33,7 @@ pub mod task;
 pub mod watch;
 
 use crate::config::Config;
-use crate::diagnostic::Diagnostics;
+use crate::diagnostic::{Diagnostic, Diagnostics};
 use options::Options;
 
 /// Assay's configuration for a handler with these options.
@@ -48,6 +48,17 @@ pub fn config(options: &Options) -> Result<Config, Diagnostics> {
     }
 }
 
+/// The refusal of every container while the configuration cannot be used, in one line. It stands in no decision log: which
+/// one that is says the configuration.
+#[must_use]
+pub fn unconfigured(Diagnostics(faults): &Diagnostics) -> String {
+    let fault = faults.first().map(Diagnostic::line).unwrap_or_default();
+    format!(
+        "assay refused: config-invalid: the configuration of Assay is not usable: {fault}; to fix: an administrator \
+         corrects the file, or what names it (ASSAY_CONFIG of containerd's service, ConfigPath of the handler)"
+    )
+}
+
 /// The OCI runtime to use: the handler's option, else the configured one.
 #[must_use]
 pub fn program(options: &Options, config: &Config) -> String {
@@ -55,5 +66,24 @@ pub fn program(options: &Options, config: &Config) -> String {
         config.oci_runtime.clone()
     } else {
         options.binary_name.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_that_cannot_be_used_is_a_refusal_in_one_line() {
+        let missing = Config::read("/nonexistent/config.toml".as_ref()).unwrap_err();
+        let line = unconfigured(&missing);
+        assert!(
+            line.starts_with("assay refused: config-invalid: ") && !line.contains('\n'),
+            "{line}"
+        );
+        assert!(
+            line.contains("/nonexistent/config.toml") && line.contains("; to fix: "),
+            "{line}"
+        );
     }
 }

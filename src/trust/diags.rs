@@ -1,5 +1,7 @@
 //! What a person reads when a file of `trust.d` is wrong.
 
+use std::path::Path;
+
 use toml::Spanned;
 
 use super::TextFault;
@@ -7,7 +9,18 @@ use super::notation;
 use super::public_key::Fault;
 use super::root::{LeftOut, MAX_ROOTS, Root, RootError};
 use crate::diagnostic::strict::{Reader, Table};
-use crate::diagnostic::{Code, Diagnostic, Place, printable};
+use crate::diagnostic::{Code, Diagnostic, Place, Severity, printable};
+
+pub(super) fn missing(path: &Path) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Warning,
+        ..Diagnostic::without_place(
+            Code::Unreadable,
+            format!("{} does not exist, so that nobody is trusted", path.display()),
+            "create it, or correct `trust` in config.toml",
+        )
+    }
+}
 
 pub(super) fn invalid_id(reader: &mut Reader<'_>, id: &Spanned<String>, of: &str) {
     reader.fault(

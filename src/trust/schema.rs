@@ -70,6 +70,14 @@ struct Found {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(places: &[PathBuf]) -> Result<Trust, Vec<Diagnostic>> {
+    if let Some(place) = places.first()
+        && places.iter().all(|place| diagnostic::is_missing(place))
+    {
+        return Ok(Trust {
+            warnings: vec![diags::missing(place)],
+            ..Trust::default()
+        });
+    }
     let mut found = Found::default();
     for source in diagnostic::sources(&diagnostic::present(places), &mut found.faults) {
         found.files.push(SourceFile::new(&source.path, source.text.as_bytes()));
@@ -451,7 +459,9 @@ mod tests {
     #[test]
     fn no_folder_holds_no_keys_but_a_broken_one_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(load(&[folder.path().join("none")]), Ok(Trust::default()));
+        let none = load(&[folder.path().join("none")]).unwrap();
+        assert!(none.keys.is_empty() && none.roots.is_empty());
+        assert_eq!(none.warnings.len(), 1);
         assert_eq!(load(&[folder.path().to_owned()]), Ok(Trust::default()));
         std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
         assert!(load(&[folder.path().join("link")]).is_err());

@@ -187,10 +187,13 @@ fn counts(key: &Key, needed: Use, times: &[TrustedTime], about: &[Digest]) -> Re
             .copied()
             .filter(|subject| key.digests.contains(subject))
             .collect();
-        return if recorded.is_empty() {
-            Err(Problem::KeyRetired(key.id.clone()))
-        } else {
-            Ok(recorded)
+        return match about.first() {
+            Some(signed) if recorded.is_empty() => Err(Problem::KeyRetired {
+                key: key.id.clone(),
+                ends: key.until.is_some(),
+                signed: *signed,
+            }),
+            _ => Ok(recorded),
         };
     }
     if timed || (key.from.is_none() && key.until.is_none()) {

@@ -239,7 +239,7 @@ pub enum Problem {
     #[error("the evidence cache cannot be used: {0}; an import (assay evidence import PATH) rebuilds it")]
     Cache(LayoutError),
     /// The evidence layout is empty.
-    #[error("the evidence cache is empty: nothing was imported yet (assay evidence import PATH)")]
+    #[error("the evidence cache is empty")]
     CacheEmpty,
     /// A manifest or layer cannot be read or is not what its descriptor says.
     #[error("it cannot be used: {0}")]
@@ -435,10 +435,17 @@ pub enum Problem {
     KeyDistrusted(String),
     /// The key is retired.
     #[error(
-        "it is signed by the retired key '{0}'; no trusted time says that it was signed within the key's window, and \
-         the digest is not recorded as one that stays valid"
+        "the retired key '{key}' signed {signed}, which is not recorded as one that stays valid{}",
+        window(*.ends)
     )]
-    KeyRetired(String),
+    KeyRetired {
+        /// Identifier of the key.
+        key: String,
+        /// Whether the key's window has an end, so that a time could help.
+        ends: bool,
+        /// What it signs.
+        signed: Digest,
+    },
     /// The key has a validity window.
     #[error("it is signed by the key '{0}', and no trusted time says that it was signed within the key's window")]
     KeyWindow(String),
@@ -462,6 +469,10 @@ fn hint(hint: Option<&str>) -> String {
     hint.map_or_else(String::new, |hint| {
         format!(" (it names the key with fingerprint {hint})")
     })
+}
+
+fn window(ends: bool) -> &'static str {
+    if ends { ", at no trusted time in its window" } else { "" }
 }
 
 impl Problem {
@@ -520,7 +531,7 @@ impl Problem {
             Self::MessageNeeded(_) => "message-needed",
             Self::KeyUse { .. } => "key-use",
             Self::KeyDistrusted(_) => "key-distrusted",
-            Self::KeyRetired(_) => "key-retired",
+            Self::KeyRetired { .. } => "key-retired",
             Self::KeyWindow(_) => "key-window",
             Self::KeyUnusable { .. } => "key-unusable",
             Self::WorkLimit(_) => "work-limit",

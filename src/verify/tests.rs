@@ -991,7 +991,16 @@ fn what_a_person_reads() {
             needed: "image",
         },
         Problem::KeyDistrusted(key()),
-        Problem::KeyRetired(key()),
+        Problem::KeyRetired {
+            key: key(),
+            ends: false,
+            signed: Digest::of(b""),
+        },
+        Problem::KeyRetired {
+            key: key(),
+            ends: true,
+            signed: Digest::of(b""),
+        },
         Problem::KeyWindow(key()),
         Problem::KeyUnusable {
             key: key(),
@@ -1019,7 +1028,7 @@ fn what_a_person_reads() {
     }
     insta::assert_snapshot!(lines, @r#"
     evidence-cache-unusable: the evidence cache cannot be used: index.json of the layout: schemaVersion is 3, expected 2; an import (assay evidence import PATH) rebuilds it
-    evidence-cache-empty: the evidence cache is empty: nothing was imported yet (assay evidence import PATH)
+    evidence-cache-empty: the evidence cache is empty
     evidence-missing: it cannot be used: cannot open blobs/sha256/00: No such file or directory (os error 2)
     evidence-corrupt: it cannot be used: the blob sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 is corrupt: its bytes have the digest sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881
     evidence-corrupt: it cannot be used: the blob sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 has 2 bytes where its descriptor says 1
@@ -1060,7 +1069,8 @@ fn what_a_person_reads() {
     message-needed: it names the key 'release', which cannot verify a signature whose message is given by its SHA-256 only
     key-use: it is signed by the key 'release', which trust.d does not list for 'image'
     key-distrusted: it is signed by the key 'release', which is distrusted
-    key-retired: it is signed by the retired key 'release'; no trusted time says that it was signed within the key's window, and the digest is not recorded as one that stays valid
+    key-retired: the retired key 'release' signed sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855, which is not recorded as one that stays valid
+    key-retired: the retired key 'release' signed sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855, which is not recorded as one that stays valid, at no trusted time in its window
     key-window: it is signed by the key 'release', and no trusted time says that it was signed within the key's window
     key-unusable: the key 'release' in trust.d cannot be used: not a valid ECDSA P-256 key
     work-limit: there is more evidence than may be looked at for one image (manifests); remove what is not needed

@@ -310,13 +310,36 @@ fn what_a_registry_gets_wrong_is_said_and_the_rest_is_kept() {
         assert!(said.err.contains(part), "{part}: {}", said.err);
     }
     assert_eq!(node.manifests(), digests(std::slice::from_ref(&good)), "{}", said.out);
+    // What it left is not what another pull found.
+    let elsewhere = fake.image("elsewhere", "linux/amd64");
+    fake.tag("elsewhere", "1", &elsewhere);
+    let its = fake.artifact("elsewhere", DSSE, envelope(&elsewhere, 9).as_bytes(), Some(&elsewhere));
+    fake.referrers("elsewhere", &elsewhere, std::slice::from_ref(&its), 10);
+    let said = node.pull(&[&fake.name("elsewhere:1")]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(
+        said.out.contains("1 imported, 0 already present, 0 skipped"),
+        "{}",
+        said.out
+    );
     // The next pull goes on where this one was.
     let bytes = envelope(&platform, 3);
     fake.blob("app", DSSE, bytes.as_bytes());
     fake.forget();
     node.pull(&[&fake.name("app:1")]);
-    assert_eq!(sorted(node.manifests()), digests(&[good.clone(), missing]));
+    assert_eq!(sorted(node.manifests()), digests(&[good.clone(), missing, its]));
     assert!(!fake.requests().contains(&layer(&good)));
+}
+
+#[test]
+fn where_evidence_was_looked_for_in_vain_is_said() {
+    let fake = Fake::start();
+    app(&fake);
+    let other = fake.name("nosuch");
+    let said = Node::new().pull(&["--referrers-from", &other, &fake.name("app:1")]);
+    assert_eq!(said.code, 4, "{}", said.err);
+    assert!(said.err.contains(&format!("nor in {other}")), "{}", said.err);
+    assert!(!said.err.contains("--referrers-from"), "{}", said.err);
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub(super) fn sources(config: &Config) -> Vec<Check> {
     if let Ok(checked) = checked {
         checks.push(fresh(&checked.warnings));
         if let Ok(active) = &active {
-            checks.push(same(checked, active));
+            checks.push(same(config, checked, active));
         }
     }
     checks
@@ -117,7 +117,7 @@ fn fresh(warnings: &[Diagnostic]) -> Check {
 }
 
 /// Whether what is written is what is in force.
-fn same(checked: Checked, active: &Active) -> Check {
+fn same(config: &Config, checked: Checked, active: &Active) -> Check {
     const CODE: &str = "policy-in-force";
     let written = Active {
         version: active.version,
@@ -129,7 +129,10 @@ fn same(checked: Checked, active: &Active) -> Check {
         POLICY.warn(
             CODE,
             "policy.d, trust.d, closure.d, seccomp.d or a trusted root changed since the policy was put in force",
-            "assay policy diff active /etc/assay/policy.d, then: assay policy apply",
+            format!(
+                "assay policy diff active {}, then: assay policy apply",
+                config.policy.display()
+            ),
         )
     }
 }
@@ -299,7 +302,11 @@ mod tests {
             "[[rule]]\nname = 'y'\nmatch = { image = ['**'] }\nmode = 'off'\n",
         )
         .unwrap();
-        assert_eq!(standing(&config, "policy-in-force"), Some(Standing::Warn));
+        let checks = sources(&config);
+        let changed = checks.iter().find(|check| check.code == "policy-in-force").unwrap();
+        assert_eq!(changed.standing, Standing::Warn);
+        let diff = format!("policy diff active {}", config.policy.display());
+        assert!(changed.fix.contains(&diff), "{}", changed.fix);
         fs::write(config.state.join("active/policy.json"), "{").unwrap();
         assert_eq!(standing(&config, "policy-active"), Some(Standing::Fail));
     }

@@ -109,6 +109,24 @@ pub(super) fn parse<'s>(
     }
     let threshold = reader.count(table, "threshold", MAX_THRESHOLD);
     let asks = parse_asks(reader, table, family, mentions);
+    let logs_at = reader.place_of(table, "logs").or_else(|| reader.place_of(table, "log"));
+    let logs = parse_logs(reader, table);
+    if let (Some(place), 1..) = (logs_at, logs) {
+        mentions.push(Mention {
+            what: Named::Logs,
+            id: "log".to_owned(),
+            place,
+        });
+    }
+    let age_at = reader.place_of(table, "max_age");
+    let max_age = reader.age(table, "max_age");
+    if let Some(place) = age_at {
+        mentions.push(Mention {
+            what: Named::Times,
+            id: "max_age".to_owned(),
+            place,
+        });
+    }
     let condition = reader.text(table, "where");
     if let Some(condition) = &condition {
         diags::check_condition(reader, condition);
@@ -117,8 +135,8 @@ pub(super) fn parse<'s>(
         threshold: threshold.as_ref().map_or(1, |threshold| *threshold.get_ref()),
         subject: reader.choice(table, "subject", SUBJECTS).unwrap_or_default(),
         signed: reader.choice(table, "signed", SIGNED).unwrap_or_default(),
-        logs: parse_logs(reader, table),
-        max_age: reader.age(table, "max_age"),
+        logs,
+        max_age,
         condition: condition.map(Spanned::into_inner),
         asks: asks?,
         any,

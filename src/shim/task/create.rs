@@ -22,7 +22,7 @@ use crate::shim::io::{Pending, Stdio};
 use crate::shim::options::Options;
 use crate::shim::process::Process;
 use crate::shim::watch::{Watched, Watcher};
-use crate::shim::{bar, config, edit, events, mount, program};
+use crate::shim::{bar, config, edit, events, mount, program, unconfigured};
 use crate::view::View;
 
 impl Tasks {
@@ -36,7 +36,7 @@ impl Tasks {
             // containerd does this itself, but 1.x only for runtimes that have one of its own names.
             request.checkpoint.clone_from(&options.criu_image_path);
         }
-        let config = config(&options).map_err(|error| Error::Precondition(error.to_string()))?;
+        let config = config(&options).map_err(|faults| Error::Precondition(unconfigured(&faults)))?;
         let bundle = PathBuf::from(&request.bundle);
         let spec = Spec::read(&bundle)?;
         let runtime = Runtime {
