@@ -35,6 +35,9 @@ const OTHERS: &[&str] = &[
     "/etc/X11/**",
 ];
 
+/// Shared directories in which only applications lie: what no package owns there may be started.
+const APPLICATIONS: &[&str] = &["/home", "/media", "/mnt", "/opt", "/root", "/srv"];
+
 /// What was searched so far.
 #[derive(Debug, Default)]
 pub(super) struct Configured {
@@ -163,6 +166,7 @@ impl Trace<'_> {
         };
         if self.space.what(&found.path) != Some(What::Directory)
             || SHARED.iter().any(|shared| pattern::path(shared, &found.path))
+                && !APPLICATIONS.contains(&found.path.as_str())
             || !self.configured.directories.insert(found.path.clone())
         {
             return;

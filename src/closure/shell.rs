@@ -47,6 +47,8 @@ pub(super) struct Command {
     pub(super) text: usize,
     /// Its input is a here-document or a file.
     pub(super) has_input: bool,
+    /// The function whose output is this command's output.
+    pub(super) function: Option<String>,
 }
 
 /// What a script says.
@@ -143,6 +145,8 @@ pub(super) fn parse(text: &str, base: usize) -> Script {
             texts: &mut texts,
             script: &mut script,
             is_unbalanced: false,
+            defined: None,
+            braces: Vec::new(),
         };
         lexer.commands(number);
         let inner = std::mem::take(&mut lexer.inner);
@@ -173,6 +177,10 @@ struct Lexer<'t> {
     script: &'t mut Script,
     /// A `((` had no end; none that follows has one.
     is_unbalanced: bool,
+    /// The function whose body comes next.
+    defined: Option<String>,
+    /// For each open brace, the function whose body it is.
+    braces: Vec<Option<String>>,
 }
 
 const OPERATORS: &[&str] = &[";;&", ";;", ";&", "&&", "||", "|&", ";", "&", "|", "(", ")", "\n"];
@@ -523,6 +531,8 @@ impl Lexer<'_> {
             texts: &mut *self.texts,
             script: &mut *self.script,
             is_unbalanced: self.is_unbalanced,
+            defined: None,
+            braces: Vec::new(),
         };
         let mut word = Word::default();
         // Blanks and operators are text in here.
@@ -622,7 +632,7 @@ impl Lexer<'_> {
                 Token::Operator("(") => {
                     if let [name] = words.as_slice() {
                         if let Some(name) = name.literal() {
-                            self.script.functions.insert(name);
+                            self.define(name);
                         }
                         words.clear();
                         if self.starts(")") {
@@ -723,9 +733,16 @@ impl Lexer<'_> {
     /// Takes a keyword and what belongs to it; false where the word is none.
     fn keyword(&mut self, word: &Word, cases: &mut Vec<bool>) -> bool {
         match word.plain() {
-            Some(
-                "if" | "then" | "else" | "elif" | "fi" | "while" | "until" | "do" | "done" | "!" | "{" | "}" | "coproc",
-            ) => true,
+            Some("if" | "then" | "else" | "elif" | "fi" | "while" | "until" | "do" | "done" | "!" | "coproc") => true,
+            Some("{") => {
+                let function = self.defined.take();
+                self.braces.push(function);
+                true
+            }
+            Some("}") => {
+                self.braces.pop();
+                true
+            }
             Some("esac") => {
                 cases.pop();
                 true
@@ -745,8 +762,10 @@ impl Lexer<'_> {
                 true
             }
             Some("function") => {
-                if let Token::Word(name) = self.token() {
-                    self.script.functions.extend(name.literal());
+                if let Token::Word(name) = self.token()
+                    && let Some(name) = name.literal()
+                {
+                    self.define(name);
                 }
                 if self.starts("()") {
                     self.at += 2;
@@ -762,6 +781,11 @@ impl Lexer<'_> {
             },
             _ => false,
         }
+    }
+
+    fn define(&mut self, name: String) {
+        self.defined = Some(name.clone());
+        self.script.functions.insert(name);
     }
 
     fn for_loop(&mut self) {
@@ -820,10 +844,13 @@ impl Lexer<'_> {
             }
             _ => {}
         }
+        // A body that is no group of braces is one that nothing is known of.
+        self.defined = None;
         self.script.commands.push(Command {
             words,
             text: number,
             has_input,
+            function: self.braces.iter().rev().find_map(Clone::clone),
         });
     }
 }
