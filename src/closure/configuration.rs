@@ -240,6 +240,13 @@ impl Trace<'_> {
         }
         for place in places {
             for file in self.space.expand(&place) {
+                let end = self.space.resolve(&file).map(|found| found.path);
+                let is_enabled = end.is_some_and(|end| end != file && self.class(&end) != Class::Data);
+                if is_enabled {
+                    let origin = Origin::Path(program.to_owned());
+                    let rule = "a link in the configuration of a program leads to it";
+                    self.keep(&file, rule, &origin, By::Rule);
+                }
                 self.search_configuration(&file, "the configuration of a program names it");
             }
         }

@@ -1289,7 +1289,7 @@ impl Trace<'_> {
         }
         for (values, _) in argv.iter().skip(1) {
             for value in &values.known {
-                if value.contains('/') {
+                if value.starts_with('/') || command.is_written && value.contains('/') {
                     self.argument(value, "the script names it", &origin, &cwd);
                 }
             }

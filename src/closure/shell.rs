@@ -47,6 +47,8 @@ pub(super) struct Command {
     pub(super) text: usize,
     /// Its input is a here-document or a file.
     pub(super) has_input: bool,
+    /// Its output goes into a file or another command, as far as that is seen.
+    pub(super) is_written: bool,
     /// The function whose output is this command's output.
     pub(super) function: Option<String>,
 }
@@ -588,7 +590,7 @@ impl Lexer<'_> {
     /// The commands of one text.
     fn commands(&mut self, number: usize) {
         let mut words: Vec<Word> = Vec::new();
-        let mut has_input = false;
+        let (mut has_input, mut is_written) = (false, false);
         // For each open `case`, whether patterns are expected.
         let mut cases: Vec<bool> = Vec::new();
         loop {
@@ -641,7 +643,8 @@ impl Lexer<'_> {
                     }
                 }
                 Token::Operator(operator) => {
-                    self.finish(&mut words, &mut has_input, number);
+                    is_written |= operator.starts_with('|') && operator != "||";
+                    self.finish(&mut words, &mut has_input, &mut is_written, number);
                     if (operator.starts_with(";;") || operator == ";&")
                         && let Some(last) = cases.last_mut()
                     {
@@ -651,9 +654,18 @@ impl Lexer<'_> {
                 Token::Redirection(operator) => {
                     has_input |= operator.starts_with('<');
                     self.redirect(operator);
+                    if matches!(operator, ">" | ">>" | ">|" | "&>" | "&>>") && !self.is_device() {
+                        is_written = true;
+                        if words.is_empty() {
+                            // Behind a compound command: any of those before may be in it.
+                            let before = self.script.commands.iter_mut();
+                            let its = before.filter(|command| command.text == number);
+                            its.for_each(|command| command.is_written = true);
+                        }
+                    }
                 }
                 Token::End => {
-                    self.finish(&mut words, &mut has_input, number);
+                    self.finish(&mut words, &mut has_input, &mut is_written, number);
                     return;
                 }
             }
@@ -812,9 +824,16 @@ impl Lexer<'_> {
         }
     }
 
-    fn finish(&mut self, words: &mut Vec<Word>, has_input: &mut bool, number: usize) {
+    /// Whether the last redirection leads to a device.
+    fn is_device(&self) -> bool {
+        let target = self.script.redirected.last().and_then(Word::literal);
+        target.is_some_and(|target| target.starts_with("/dev/"))
+    }
+
+    fn finish(&mut self, words: &mut Vec<Word>, has_input: &mut bool, is_written: &mut bool, number: usize) {
         let words = std::mem::take(words);
         let has_input = std::mem::take(has_input);
+        let is_written = std::mem::take(is_written);
         let Some(first) = words.first() else { return };
         match first.literal().as_deref() {
             Some("export" | "local" | "readonly" | "declare" | "typeset") => {
@@ -850,6 +869,7 @@ impl Lexer<'_> {
             words,
             text: number,
             has_input,
+            is_written,
             function: self.braces.iter().rev().find_map(Clone::clone),
         });
     }

@@ -280,7 +280,8 @@ fn programs_that_a_script_writes_into_a_configuration_are_kept() {
     image.file(
         "/entry.sh",
         "#!/bin/sh\ncat >/tmp/c <<E\nextend hello /usr/bin/first $PORT\n# extend /usr/bin/unused\nE\n\
-         echo \"piped: |\\\"/usr/bin/second\\\"\" >>/tmp/c\nprintf 'a\\tb /usr/bin/third' >>/tmp/c\n\
+         echo \"piped: |\\\"/usr/bin/second\\\"\" >>/tmp/c\n{ if true; then printf 'a\\tb /usr/bin/third'; fi; } >>/tmp/c\n\
+         echo \"run '/usr/bin/unused' yourself\" >/dev/stderr\n\
          cat <<'E' >>/tmp/c\npass=/script\nE\nexec server -c /tmp/c\n",
         0o755,
     );
@@ -900,7 +901,16 @@ fn what_a_program_is_given_as_configuration_leads_to_what_it_names() {
 fn a_directory_that_configuration_names_keeps_the_images_own_scripts_and_what_they_start() {
     let mut image = Image::new();
     image
-        .programs(&["httpd", "sh", "tool", "date", "packaged", "other"])
+        .programs(&[
+            "httpd",
+            "sh",
+            "tool",
+            "date",
+            "/usr/share/httpd/plugin",
+            "packaged",
+            "other",
+        ])
+        .link("/etc/httpd/plugins/one", "/usr/share/httpd/plugin")
         .file(
             "/etc/httpd/site.conf",
             "ScriptAlias /cgi-bin/ /usr/lib/cgi-bin/\nDocumentRoot /srv\n",
@@ -914,7 +924,15 @@ fn a_directory_that_configuration_names_keeps_the_images_own_scripts_and_what_th
     image.package("scripts", &["/usr/lib/cgi-bin/brought", "/etc/other/other.conf"]);
     assert_eq!(
         executables(&image.run(&["httpd"])),
-        names(&["httpd", "sh", "tool", "date", "/usr/lib/cgi-bin/own", "/srv/cgi/site"])
+        names(&[
+            "httpd",
+            "sh",
+            "tool",
+            "date",
+            "/usr/share/httpd/plugin",
+            "/usr/lib/cgi-bin/own",
+            "/srv/cgi/site"
+        ])
     );
 }
 
