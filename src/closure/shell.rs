@@ -5,6 +5,7 @@
 //! nesting, and the levels are limited.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use super::values::HOLE;
 
@@ -50,7 +51,7 @@ pub(super) struct Command {
     /// Its output goes into a file or another command, as far as that is seen.
     pub(super) is_written: bool,
     /// The function whose output is this command's output.
-    pub(super) function: Option<String>,
+    pub(super) function: Option<Rc<str>>,
 }
 
 /// What a script says.
@@ -138,6 +139,7 @@ pub(super) fn parse(text: &str, base: usize) -> Script {
             script.broken = Some("its substitutions are nested too deep");
             continue;
         }
+        let before = script.commands.len();
         let mut lexer = Lexer {
             text: text.as_bytes(),
             at: 0,
@@ -147,11 +149,15 @@ pub(super) fn parse(text: &str, base: usize) -> Script {
             texts: &mut texts,
             script: &mut script,
             is_unbalanced: false,
+            written: 0,
             defined: None,
             braces: Vec::new(),
         };
         lexer.commands(number);
+        let written = lexer.written;
         let inner = std::mem::take(&mut lexer.inner);
+        let its = script.commands.iter_mut().take(written).skip(before);
+        its.for_each(|command| command.is_written = true);
         waiting.extend(inner.into_iter().map(|(number, text)| (text, number, depth + 1)));
     }
     script.last_text = texts;
@@ -179,10 +185,12 @@ struct Lexer<'t> {
     script: &'t mut Script,
     /// A `((` had no end; none that follows has one.
     is_unbalanced: bool,
+    /// How many commands of the script may be in compound ones that are written into files.
+    written: usize,
     /// The function whose body comes next.
-    defined: Option<String>,
-    /// For each open brace, the function whose body it is.
-    braces: Vec<Option<String>>,
+    defined: Option<Rc<str>>,
+    /// For each open brace, the function in whose body it is.
+    braces: Vec<Option<Rc<str>>>,
 }
 
 const OPERATORS: &[&str] = &[";;&", ";;", ";&", "&&", "||", "|&", ";", "&", "|", "(", ")", "\n"];
@@ -533,6 +541,7 @@ impl Lexer<'_> {
             texts: &mut *self.texts,
             script: &mut *self.script,
             is_unbalanced: self.is_unbalanced,
+            written: 0,
             defined: None,
             braces: Vec::new(),
         };
@@ -658,9 +667,7 @@ impl Lexer<'_> {
                         is_written = true;
                         if words.is_empty() {
                             // Behind a compound command: any of those before may be in it.
-                            let before = self.script.commands.iter_mut();
-                            let its = before.filter(|command| command.text == number);
-                            its.for_each(|command| command.is_written = true);
+                            self.written = self.script.commands.len();
                         }
                     }
                 }
@@ -747,8 +754,8 @@ impl Lexer<'_> {
         match word.plain() {
             Some("if" | "then" | "else" | "elif" | "fi" | "while" | "until" | "do" | "done" | "!" | "coproc") => true,
             Some("{") => {
-                let function = self.defined.take();
-                self.braces.push(function);
+                let outer = self.braces.last().cloned().flatten();
+                self.braces.push(self.defined.take().or(outer));
                 true
             }
             Some("}") => {
@@ -796,7 +803,7 @@ impl Lexer<'_> {
     }
 
     fn define(&mut self, name: String) {
-        self.defined = Some(name.clone());
+        self.defined = Some(name.as_str().into());
         self.script.functions.insert(name);
     }
 
@@ -870,7 +877,7 @@ impl Lexer<'_> {
             text: number,
             has_input,
             is_written,
-            function: self.braces.iter().rev().find_map(Clone::clone),
+            function: self.braces.last().cloned().flatten(),
         });
     }
 }

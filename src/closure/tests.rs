@@ -1158,6 +1158,19 @@ fn patterns_over_many_names_keep_everything_when_they_are_too_many() {
 }
 
 #[test]
+fn a_script_of_nothing_but_braces_and_redirections_is_read_once() {
+    let image = Image::new();
+    image.programs(&["sh"]);
+    let text = format!(
+        "#!/bin/sh\n{}\n{}",
+        "{ ".repeat(300_000),
+        "> /tmp/x\n:\n".repeat(60_000)
+    );
+    image.file("/entry.sh", text, 0o755);
+    assert_eq!(image.run(&["/entry.sh"]).unfollowed, []);
+}
+
+#[test]
 fn an_evaluated_text_or_a_command_that_is_too_long_is_said() {
     let image = Image::new();
     image.programs(&["sh"]);
