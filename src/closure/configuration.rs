@@ -35,6 +35,9 @@ const OTHERS: &[&str] = &[
     "/etc/X11/**",
 ];
 
+/// Shared directories in which only applications lie: what no package owns there may be started.
+const APPLICATIONS: &[&str] = &["/home", "/media", "/mnt", "/opt", "/root", "/srv"];
+
 /// What was searched so far.
 #[derive(Debug, Default)]
 pub(super) struct Configured {
@@ -167,6 +170,7 @@ impl Trace<'_> {
         };
         if self.space.what(&found.path) != Some(What::Directory)
             || SHARED.iter().any(|shared| pattern::path(shared, &found.path))
+                && !APPLICATIONS.contains(&found.path.as_str())
             || !self.configured.directories.insert(found.path.clone())
         {
             return;
@@ -240,6 +244,13 @@ impl Trace<'_> {
         }
         for place in places {
             for file in self.space.expand(&place) {
+                let end = self.space.resolve(&file).map(|found| found.path);
+                let is_enabled = end.is_some_and(|end| end != file && self.class(&end) != Class::Data);
+                if is_enabled {
+                    let origin = Origin::Path(program.to_owned());
+                    let rule = "a link in the configuration of a program leads to it";
+                    self.keep(&file, rule, &origin, By::Rule);
+                }
                 self.search_configuration(&file, "the configuration of a program names it");
             }
         }

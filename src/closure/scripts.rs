@@ -109,6 +109,17 @@ pub(super) const BUILTINS: &[&str] = &[
     "wait",
 ];
 
+/// Those of them that print nothing.
+const SILENT: &[&str] = &[
+    ":", "[", "[[", "break", "cd", "continue", "declare", "exit", "export", "false", "getopts", "let", "local", "read",
+    "readonly", "return", "set", "shift", "test", "true", "typeset", "unset", "wait",
+];
+
+/// Whether a source is a module that is searched when it is imported.
+pub(super) fn is_module(path: &str) -> bool {
+    MODULES.iter().any(|mark| path.contains(mark))
+}
+
 /// What is still to be followed. Texts lead to one another without end, so none is followed inside of another.
 #[derive(Default)]
 pub(super) struct Waiting {
@@ -154,6 +165,8 @@ struct Shell {
     sourced: BTreeSet<String>,
     evaluated: usize,
     memory: BTreeMap<String, Values>,
+    /// Arguments of the function whose output is asked for.
+    given: Option<Values>,
     /// What it is called.
     names: Values,
     /// Where its own path ends when links are followed.
@@ -250,7 +263,11 @@ impl Shell {
         // A variable that is made from itself adds nothing to what its other assignments say.
         self.memory.insert(name.to_owned(), Values::default());
         let mut values = Values::default();
-        if name == "@" {
+        if name == "@"
+            && let Some(given) = &self.given
+        {
+            values.join(given.clone());
+        } else if name == "@" {
             match self.args.clone() {
                 Some(args) => args.into_iter().for_each(|text| values.add(text)),
                 None => values.add_unknown(),
@@ -258,7 +275,10 @@ impl Shell {
         } else if let Some(value) = self.environment.get(name) {
             values.add(value.clone());
         }
-        let bindings = self.bindings.get(name).cloned().unwrap_or_default();
+        let mut bindings = self.bindings.get(name).cloned().unwrap_or_default();
+        if name == "@" && self.given.is_some() {
+            bindings.clear();
+        }
         if bindings.is_empty() && values.known.is_empty() && !values.has_more() && name != "@" {
             values.add(String::new());
         }
@@ -286,18 +306,48 @@ impl Shell {
             .iter()
             .filter_map(|number| self.commands.get(*number).cloned())
             .collect();
-        let words = match commands.as_slice() {
-            [only] => only.words.clone(),
+        match commands.as_slice() {
+            [only] => self.printed(&only.words, chain),
             [first, second]
                 if second.words.len() == 1
                     && second.words.first().and_then(Word::literal).as_deref() == Some("pwd") =>
             {
-                first.words.clone()
+                self.printed(&first.words, chain)
             }
-            _ => return Values::unknown(),
-        };
+            _ => Values::unknown(),
+        }
+    }
+
+    /// What a call of a function of the script prints: what the commands of its body do.
+    fn returned(&mut self, function: &str, words: &[Word], chain: usize) -> Values {
+        let is_its = |command: &&Command| command.function.as_deref() == Some(function);
+        let body: Vec<Command> = self.commands.iter().filter(is_its).cloned().collect();
+        if chain > MAX_CHAIN || body.is_empty() || !self.budget.spend(STEP + self.commands.len() as u64) {
+            return Values::unknown();
+        }
+        let mut given = Values::default();
+        for word in words.iter().skip(1) {
+            given.join(self.values(word, chain + 1));
+        }
+        let outer = (self.given.replace(given), std::mem::take(&mut self.memory));
+        let mut all = Values::default();
+        for command in body {
+            let name = command.words.first().and_then(Word::literal).unwrap_or_default();
+            if !SILENT.contains(&name.as_str()) {
+                all.join(self.printed(&command.words, chain + 1));
+            }
+        }
+        (self.given, self.memory) = outer;
+        all
+    }
+
+    /// What a command prints.
+    fn printed(&mut self, words: &[Word], chain: usize) -> Values {
         let name = words.first().and_then(Word::literal).unwrap_or_default();
-        if self.absent.contains(&name) && !self.functions.contains(&name) {
+        if self.functions.contains(&name) {
+            return self.returned(&name, words, chain);
+        }
+        if self.absent.contains(&name) {
             return Values::of("");
         }
         // The loop with which start scripts follow the links of their own path: `expr "$listed" : '.*-> \(.*\)$'`.
@@ -747,7 +797,7 @@ impl Trace<'_> {
         self.search_imports(language);
     }
 
-    fn sources_below(&self, language: &Language, directory: &str) -> Vec<String> {
+    pub(super) fn sources_below(&self, language: &Language, directory: &str) -> Vec<String> {
         let shared = matches!(
             directory,
             "" | "/" | "/usr/bin" | "/usr/sbin" | "/usr/local/bin" | "/bin" | "/sbin" | "/usr/local/sbin"
@@ -756,6 +806,7 @@ impl Trace<'_> {
             return Vec::new();
         }
         let mut found = self.space.below(directory);
+        found.push(directory.to_owned());
         found.retain(|path| language.sources.iter().any(|wanted| pattern::path(wanted, path)));
         found
     }
@@ -970,6 +1021,7 @@ impl Trace<'_> {
             sourced: BTreeSet::new(),
             evaluated: 0,
             memory: BTreeMap::new(),
+            given: None,
             names,
             target,
             absent: BTreeSet::new(),
@@ -1237,7 +1289,7 @@ impl Trace<'_> {
         }
         for (values, _) in argv.iter().skip(1) {
             for value in &values.known {
-                if value.contains('/') {
+                if value.starts_with('/') || command.is_written && value.contains('/') {
                     self.argument(value, "the script names it", &origin, &cwd);
                 }
             }
@@ -1299,7 +1351,6 @@ impl Trace<'_> {
                 let end = self.space.resolve(path);
                 end.is_some_and(|end| matches!(self.space.what(&end.path), Some(What::File { .. })))
             };
-            let known = found.len();
             found.extend(paths.into_iter().filter(|path| {
                 if is_started {
                     self.command(path, "/").is_some()
@@ -1307,11 +1358,12 @@ impl Trace<'_> {
                     is_file(path)
                 }
             }));
-            if found.len() == known || found.len() > MAX_VALUES || !self.budget.spend(self.space.size) {
+            if found.len() > MAX_VALUES || !self.budget.spend(self.space.size) {
                 return None;
             }
         }
-        Some(found)
+        // A text that no file of the image fits names none; where none fits any, it is not understood.
+        (values.holed.is_empty() || !found.is_empty()).then_some(found)
     }
 
     fn follow_name(&mut self, shell: &mut Shell, argv: &mut [(Values, String)], first: usize, has_input: bool) {

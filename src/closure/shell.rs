@@ -5,6 +5,7 @@
 //! nesting, and the levels are limited.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use super::values::HOLE;
 
@@ -47,6 +48,10 @@ pub(super) struct Command {
     pub(super) text: usize,
     /// Its input is a here-document or a file.
     pub(super) has_input: bool,
+    /// Its output goes into a file or another command, as far as that is seen.
+    pub(super) is_written: bool,
+    /// The function whose output is this command's output.
+    pub(super) function: Option<Rc<str>>,
 }
 
 /// What a script says.
@@ -134,6 +139,7 @@ pub(super) fn parse(text: &str, base: usize) -> Script {
             script.broken = Some("its substitutions are nested too deep");
             continue;
         }
+        let before = script.commands.len();
         let mut lexer = Lexer {
             text: text.as_bytes(),
             at: 0,
@@ -143,9 +149,15 @@ pub(super) fn parse(text: &str, base: usize) -> Script {
             texts: &mut texts,
             script: &mut script,
             is_unbalanced: false,
+            written: 0,
+            defined: None,
+            braces: Vec::new(),
         };
         lexer.commands(number);
+        let written = lexer.written;
         let inner = std::mem::take(&mut lexer.inner);
+        let its = script.commands.iter_mut().take(written).skip(before);
+        its.for_each(|command| command.is_written = true);
         waiting.extend(inner.into_iter().map(|(number, text)| (text, number, depth + 1)));
     }
     script.last_text = texts;
@@ -173,6 +185,12 @@ struct Lexer<'t> {
     script: &'t mut Script,
     /// A `((` had no end; none that follows has one.
     is_unbalanced: bool,
+    /// How many commands of the script may be in compound ones that are written into files.
+    written: usize,
+    /// The function whose body comes next.
+    defined: Option<Rc<str>>,
+    /// For each open brace, the function in whose body it is.
+    braces: Vec<Option<Rc<str>>>,
 }
 
 const OPERATORS: &[&str] = &[";;&", ";;", ";&", "&&", "||", "|&", ";", "&", "|", "(", ")", "\n"];
@@ -523,6 +541,9 @@ impl Lexer<'_> {
             texts: &mut *self.texts,
             script: &mut *self.script,
             is_unbalanced: self.is_unbalanced,
+            written: 0,
+            defined: None,
+            braces: Vec::new(),
         };
         let mut word = Word::default();
         // Blanks and operators are text in here.
@@ -578,7 +599,7 @@ impl Lexer<'_> {
     /// The commands of one text.
     fn commands(&mut self, number: usize) {
         let mut words: Vec<Word> = Vec::new();
-        let mut has_input = false;
+        let (mut has_input, mut is_written) = (false, false);
         // For each open `case`, whether patterns are expected.
         let mut cases: Vec<bool> = Vec::new();
         loop {
@@ -622,7 +643,7 @@ impl Lexer<'_> {
                 Token::Operator("(") => {
                     if let [name] = words.as_slice() {
                         if let Some(name) = name.literal() {
-                            self.script.functions.insert(name);
+                            self.define(name);
                         }
                         words.clear();
                         if self.starts(")") {
@@ -631,7 +652,8 @@ impl Lexer<'_> {
                     }
                 }
                 Token::Operator(operator) => {
-                    self.finish(&mut words, &mut has_input, number);
+                    is_written |= operator.starts_with('|') && operator != "||";
+                    self.finish(&mut words, &mut has_input, &mut is_written, number);
                     if (operator.starts_with(";;") || operator == ";&")
                         && let Some(last) = cases.last_mut()
                     {
@@ -641,9 +663,16 @@ impl Lexer<'_> {
                 Token::Redirection(operator) => {
                     has_input |= operator.starts_with('<');
                     self.redirect(operator);
+                    if matches!(operator, ">" | ">>" | ">|" | "&>" | "&>>") && !self.is_device() {
+                        is_written = true;
+                        if words.is_empty() {
+                            // Behind a compound command: any of those before may be in it.
+                            self.written = self.script.commands.len();
+                        }
+                    }
                 }
                 Token::End => {
-                    self.finish(&mut words, &mut has_input, number);
+                    self.finish(&mut words, &mut has_input, &mut is_written, number);
                     return;
                 }
             }
@@ -723,9 +752,16 @@ impl Lexer<'_> {
     /// Takes a keyword and what belongs to it; false where the word is none.
     fn keyword(&mut self, word: &Word, cases: &mut Vec<bool>) -> bool {
         match word.plain() {
-            Some(
-                "if" | "then" | "else" | "elif" | "fi" | "while" | "until" | "do" | "done" | "!" | "{" | "}" | "coproc",
-            ) => true,
+            Some("if" | "then" | "else" | "elif" | "fi" | "while" | "until" | "do" | "done" | "!" | "coproc") => true,
+            Some("{") => {
+                let outer = self.braces.last().cloned().flatten();
+                self.braces.push(self.defined.take().or(outer));
+                true
+            }
+            Some("}") => {
+                self.braces.pop();
+                true
+            }
             Some("esac") => {
                 cases.pop();
                 true
@@ -745,8 +781,10 @@ impl Lexer<'_> {
                 true
             }
             Some("function") => {
-                if let Token::Word(name) = self.token() {
-                    self.script.functions.extend(name.literal());
+                if let Token::Word(name) = self.token()
+                    && let Some(name) = name.literal()
+                {
+                    self.define(name);
                 }
                 if self.starts("()") {
                     self.at += 2;
@@ -762,6 +800,11 @@ impl Lexer<'_> {
             },
             _ => false,
         }
+    }
+
+    fn define(&mut self, name: String) {
+        self.defined = Some(name.as_str().into());
+        self.script.functions.insert(name);
     }
 
     fn for_loop(&mut self) {
@@ -788,9 +831,16 @@ impl Lexer<'_> {
         }
     }
 
-    fn finish(&mut self, words: &mut Vec<Word>, has_input: &mut bool, number: usize) {
+    /// Whether the last redirection leads to a device.
+    fn is_device(&self) -> bool {
+        let target = self.script.redirected.last().and_then(Word::literal);
+        target.is_some_and(|target| target.starts_with("/dev/"))
+    }
+
+    fn finish(&mut self, words: &mut Vec<Word>, has_input: &mut bool, is_written: &mut bool, number: usize) {
         let words = std::mem::take(words);
         let has_input = std::mem::take(has_input);
+        let is_written = std::mem::take(is_written);
         let Some(first) = words.first() else { return };
         match first.literal().as_deref() {
             Some("export" | "local" | "readonly" | "declare" | "typeset") => {
@@ -820,10 +870,14 @@ impl Lexer<'_> {
             }
             _ => {}
         }
+        // A body that is no group of braces is one that nothing is known of.
+        self.defined = None;
         self.script.commands.push(Command {
             words,
             text: number,
             has_input,
+            is_written,
+            function: self.braces.last().cloned().flatten(),
         });
     }
 }

@@ -280,7 +280,8 @@ fn programs_that_a_script_writes_into_a_configuration_are_kept() {
     image.file(
         "/entry.sh",
         "#!/bin/sh\ncat >/tmp/c <<E\nextend hello /usr/bin/first $PORT\n# extend /usr/bin/unused\nE\n\
-         echo \"piped: |\\\"/usr/bin/second\\\"\" >>/tmp/c\nprintf 'a\\tb /usr/bin/third' >>/tmp/c\n\
+         echo \"piped: |\\\"/usr/bin/second\\\"\" >>/tmp/c\n{ if true; then printf 'a\\tb /usr/bin/third'; fi; } >>/tmp/c\n\
+         echo \"run '/usr/bin/unused' yourself\" >/dev/stderr\n\
          cat <<'E' >>/tmp/c\npass=/script\nE\nexec server -c /tmp/c\n",
         0o755,
     );
@@ -422,6 +423,33 @@ fn a_command_of_which_the_name_or_the_directory_is_known_is_followed() {
         programs: true,
     });
     assert_eq!(image.close(&given, Level::Balanced).unfollowed.len(), 1);
+}
+
+#[test]
+fn a_command_that_a_function_of_the_script_looks_for_is_followed() {
+    let mut image = Image::new();
+    image.programs(&["sh", "sed", "/usr/bin/defaults", "server", "unused"]);
+    image.package("tools", &["/usr/bin/unused"]);
+    // As mariadb-install-db finds its programs.
+    image.file(
+        "/install.sh",
+        "#!/bin/sh\nargument() {\n  echo \"$1\" | sed -e 's/^[^=]*=//'\n}\n\
+         find_in() {\n  file=$1; shift\n  for dir in \"$@\"\n  do\n    if test -f \"$dir/$file\"\n    then\n      \
+         echo \"$dir/$file\"\n      break\n    fi\n  done\n}\n\
+         other() {\n  echo nothing to do with it\n}\n\
+         base=`argument \"$1\"`\nif test -n \"$base\"\nthen\n  defaults=`find_in defaults $base/bin $base/extra`\n\
+         else\n  defaults=/usr/bin/defaults\nfi\nother x\n\"$defaults\" --server\nexec server\n",
+        0o755,
+    );
+    let closure = image.run(&["/install.sh", "--base=/usr"]);
+    assert_eq!(closure.unfollowed, []);
+    assert_eq!(
+        executables(&closure),
+        names(&["sh", "sed", "defaults", "server", "/install.sh"])
+    );
+    // What another program prints is not known.
+    image.file("/other.sh", "#!/bin/sh\nf() { server; }\n$(f) x\n", 0o755);
+    assert_eq!(image.run(&["/other.sh"]).unfollowed.len(), 1);
 }
 
 #[test]
@@ -585,6 +613,40 @@ fn an_interpreters_modules_stay_and_the_programs_that_they_start_are_found() {
     assert!(!executables(&image.run(&["python3", "/app/main.py"])).contains("/usr/bin/convert"));
     let closure = image.run(&["python3", "-c", "import os; os.system('convert x')"]);
     assert!(executables(&closure).is_superset(&names(&["sh", "convert"])));
+}
+
+#[test]
+fn an_application_is_searched_wherever_it_lies() {
+    let mut image = Image::new();
+    image.programs(&["python3", "first", "second", "third", "unused"]);
+    image
+        .file("/usr/bin/serve", "#!/usr/bin/python3\nimport server\n", 0o755)
+        .file("/srv/app/main.py", "subprocess.run([\"first\"])\n", 0o644)
+        .file("/srv/app/owned.py", "subprocess.run([\"unused\"])\n", 0o644);
+    image.package("server", &["/usr/bin/serve", "/srv/app/owned.py"]);
+    let mounted = |destination: &str, content| Mounted {
+        destination: destination.to_owned(),
+        content,
+        writable: false,
+        programs: true,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("m.py"), "subprocess.run([\"second\"])\n").unwrap();
+    let tree = Tree::scan(fs::File::open(folder.path()).unwrap().into()).unwrap();
+    let mut given = roots(&["serve", "--app-dir", "/srv/app", "main:app"]);
+    given.mounts = vec![
+        mounted("/mnt", Content::Tree(tree)),
+        mounted(
+            "/mnt2/m.py",
+            Content::File(b"subprocess.run([\"third\"])\n".to_vec(), 0o644),
+        ),
+    ];
+    let closure = image.close(&given, Level::Balanced);
+    assert_eq!(closure.unfollowed, []);
+    assert_eq!(
+        executables(&closure),
+        names(&["python3", "serve", "first", "second", "third"])
+    );
 }
 
 #[test]
@@ -839,12 +901,22 @@ fn what_a_program_is_given_as_configuration_leads_to_what_it_names() {
 fn a_directory_that_configuration_names_keeps_the_images_own_scripts_and_what_they_start() {
     let mut image = Image::new();
     image
-        .programs(&["httpd", "sh", "tool", "packaged", "other"])
+        .programs(&[
+            "httpd",
+            "sh",
+            "tool",
+            "date",
+            "/usr/share/httpd/plugin",
+            "packaged",
+            "other",
+        ])
+        .link("/etc/httpd/plugins/one", "/usr/share/httpd/plugin")
         .file(
             "/etc/httpd/site.conf",
-            "ScriptAlias /cgi-bin/ /usr/lib/cgi-bin/\n",
+            "ScriptAlias /cgi-bin/ /usr/lib/cgi-bin/\nDocumentRoot /srv\n",
             0o644,
         )
+        .file("/srv/cgi/site", "#!/usr/bin/sh\ndate\n", 0o755)
         .file("/etc/other/other.conf", "run /usr/bin/other\n", 0o644)
         .file("/usr/lib/cgi-bin/own", "#!/usr/bin/sh\ntool\n", 0o755)
         .file("/usr/lib/cgi-bin/brought", "#!/usr/bin/sh\npackaged\n", 0o755);
@@ -852,7 +924,15 @@ fn a_directory_that_configuration_names_keeps_the_images_own_scripts_and_what_th
     image.package("scripts", &["/usr/lib/cgi-bin/brought", "/etc/other/other.conf"]);
     assert_eq!(
         executables(&image.run(&["httpd"])),
-        names(&["httpd", "sh", "tool", "/usr/lib/cgi-bin/own"])
+        names(&[
+            "httpd",
+            "sh",
+            "tool",
+            "date",
+            "/usr/share/httpd/plugin",
+            "/usr/lib/cgi-bin/own",
+            "/srv/cgi/site"
+        ])
     );
 }
 
@@ -881,9 +961,9 @@ fn a_source_that_makes_calls_by_number_is_told() {
     let image = Image::new();
     image
         .programs(&["perl"])
-        .file("/srv/plain.pl", "#!/usr/bin/perl\nprint 1;\n", 0o755)
-        .file("/srv/numbers.pl", "#!/usr/bin/perl\nsyscall(39);\n", 0o755);
+        .file("/srv/plain.pl", "#!/usr/bin/perl\nprint 1;\n", 0o755);
     assert!(image.run(&["/srv/plain.pl"]).foreign.is_empty());
+    image.file("/srv/numbers.pl", "#!/usr/bin/perl\nsyscall(39);\n", 0o755);
     let closure = image.run(&["/srv/numbers.pl"]);
     assert_eq!(
         closure.foreign,
@@ -1080,6 +1160,19 @@ fn patterns_over_many_names_keep_everything_when_they_are_too_many() {
     let closure = image.run(&["start"]);
     assert!(is_too_much(&closure), "{:?}", closure.unfollowed);
     assert!(closure.kept.contains_key("/usr/bin/unused"));
+}
+
+#[test]
+fn a_script_of_nothing_but_braces_and_redirections_is_read_once() {
+    let image = Image::new();
+    image.programs(&["sh"]);
+    let text = format!(
+        "#!/bin/sh\n{}\n{}",
+        "{ ".repeat(300_000),
+        "> /tmp/x\n:\n".repeat(60_000)
+    );
+    image.file("/entry.sh", text, 0o755);
+    assert_eq!(image.run(&["/entry.sh"]).unfollowed, []);
 }
 
 #[test]

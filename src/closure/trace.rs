@@ -10,7 +10,7 @@ use super::configuration::Configured;
 use super::elf::{self, Abi, Elf, Texts};
 use super::loader::{Loader, Search};
 use super::rules::{Rule, Rules};
-use super::scripts::{BUILTINS, Waiting};
+use super::scripts::{BUILTINS, Waiting, is_module};
 use super::space::{Space, What};
 use super::{Class, Closure, Hidden, How, Kept, Level, Object, Origin, Roots, pattern};
 use crate::packages::{Inventory, PackageId};
@@ -1327,6 +1327,21 @@ impl<'a> Trace<'a> {
                     self.keep(&path, &format!("a helper of {}", language.name), &origin, By::Rule);
                 }
             }
+            // What no package owns is the application, wherever an argument or a configuration says that it lies.
+            let tree = self.space.tree;
+            let files = tree.nodes().filter(|(_, node)| !node.is_directory());
+            let mut own: Vec<String> = files
+                .filter(|(path, _)| language.sources.iter().any(|source| pattern::path(source, path)))
+                .filter(|(path, _)| !is_module(path) && self.inventory.owner(path).is_none())
+                .map(|(path, _)| path.to_owned())
+                .collect();
+            for point in self.space.mount_points() {
+                own.extend(self.sources_below(language, point));
+            }
+            for path in &own {
+                self.keep_source(path, "a source of the application", &origin);
+            }
+            self.search_sources(language, &own);
             self.search_imports(language);
         }
     }

@@ -43,10 +43,20 @@ impl<'t> Register<'t> {
         register
     }
 
-    /// Where a file is that has this path in the image, links followed; `None` where there is none.
-    pub(super) fn file(&self, path: &str) -> Option<String> {
-        let resolved = self.tree.resolve(path)?.path;
-        self.tree.node(&resolved)?.is_file().then_some(resolved)
+    /// Where a file is that has this path in the image, links followed; `None` where there is none. What has a
+    /// database's name and is none is a finding.
+    pub(super) fn file(&mut self, path: &str) -> Option<String> {
+        let Some(resolved) = self.tree.resolve(path).map(|resolved| resolved.path) else {
+            if self.tree.node(path).is_some() {
+                self.find("database-unreadable", path, "it is a link that leads to no file");
+            }
+            return None;
+        };
+        if self.tree.node(&resolved)?.is_file() {
+            return Some(resolved);
+        }
+        self.find("database-unreadable", path, "it is no file");
+        None
     }
 
     /// Reads a file of a database; a finding says why it cannot be read.

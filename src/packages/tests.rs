@@ -789,6 +789,38 @@ fn databases_cut_short_anywhere_end_in_findings() {
 }
 
 #[test]
+fn a_database_that_is_no_file_is_a_finding() {
+    for at in ["var/lib/dpkg/status", "lib/apk/db/installed"] {
+        let root = Root::new();
+        root.file(&format!("{at}/x"), "");
+        assert_eq!(codes(&scan(&root.tree())), ["database-unreadable"], "{at}");
+        let root = Root::new();
+        root.link(at, "loop")
+            .link(&at.replace(at.rsplit('/').next().unwrap(), "loop"), "loop");
+        assert_eq!(codes(&scan(&root.tree())), ["database-unreadable"], "{at}");
+    }
+}
+
+#[test]
+fn links_in_a_circle_end() {
+    let root = debian();
+    for n in 0..1000 {
+        root.link(&format!("srv/l{n}"), &format!("l{}", (n + 1) % 1000));
+    }
+    root.link("srv/up", "..")
+        .link("srv/one", "/srv/two")
+        .link("srv/two", "/srv/one");
+    let mut list = "/srv/up/srv/up/usr/bin/mawk\n/srv/one/x\n".to_owned();
+    for n in 0..1000 {
+        list += &format!("/srv/l{n}/x\n{}usr/bin/x\n", "/srv/up/".repeat(n));
+    }
+    root.file("var/lib/dpkg/info/mawk.list", list);
+    let inventory = scan(&root.tree());
+    assert_eq!(owner(&inventory, "/usr/bin/mawk"), "mawk");
+    assert_eq!(owner(&inventory, "/srv/l0"), "nobody");
+}
+
+#[test]
 fn lists_without_end_are_given_up_on() {
     let root = Root::new();
     let line = "/usr/share/a-file-that-is-not-there\n/../../etc/passwd\n/.\n";

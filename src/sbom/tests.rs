@@ -121,6 +121,23 @@ fn an_sbom_too_large_to_be_genuine_is_refused_before_it_fills_memory() {
 }
 
 #[test]
+fn relationships_in_a_circle_are_not_followed() {
+    let circle = r#"{"spdxElementId":"a","relatedSpdxElement":"b","relationshipType":"CONTAINS"},
+        {"spdxElementId":"b","relatedSpdxElement":"a","relationshipType":"CONTAINS"}"#;
+    let document = format!(
+        r#"{{"spdxVersion":"SPDX-2.3","packages":[{{"SPDXID":"a"}},{{"SPDXID":"b"}}],"relationships":[{}]}}"#,
+        vec![circle; 10_000].join(",")
+    );
+    assert_eq!(read(document.as_bytes()).unwrap().unnamed, 2);
+    let circle = r#"{"ref":"a","dependsOn":["b","a"]},{"ref":"b","dependsOn":["a"]}"#;
+    let document = format!(
+        r#"{{"bomFormat":"CycloneDX","specVersion":"1.6","components":[{{"type":"library","bom-ref":"a","name":"a"}}],"dependencies":[{}]}}"#,
+        vec![circle; 10_000].join(",")
+    );
+    assert_eq!(read(document.as_bytes()).unwrap().unnamed, 1);
+}
+
+#[test]
 fn components_in_components_without_end_are_refused() {
     let mut document = r#"{"bomFormat":"CycloneDX","specVersion":"1.5","components":["#.to_owned();
     document.push_str(&r#"{"components":["#.repeat(10_000));
