@@ -124,6 +124,8 @@ codes! {
     RuleRequiresNothing = "rule-requires-nothing",
     /// An audit rule that has nothing to check.
     AuditRequiresNothing = "audit-requires-nothing",
+    /// Further processes are bound to a view that the rule does not have.
+    ClosureWithoutView = "closure-without-view",
     /// A rule that no container can reach.
     RuleUnreachable = "rule-unreachable",
     /// A pattern that matches nothing or is not understood.

@@ -1148,6 +1148,7 @@ fn blank(namespace: &str, container: &str) -> Decision {
         view: None,
         files: None,
         syscalls: None,
+        exec: None,
         basis: None,
     }
 }
@@ -1194,6 +1195,7 @@ fn apply(decision: &mut Decision, ruling: Ruling, used: Used) {
     decision.audit = ruling.audit;
     decision.evidence = ruling.evidence;
     decision.edits = ruling.edits;
+    decision.exec = ruling.exec;
 }
 
 fn refuse(decision: &mut Decision, obstacle: &Obstacle) {

@@ -1,16 +1,18 @@
 //! Reading the decision log, and writing to it.
 //!
-//! Beside decisions it holds what became of containers that were judged again while they ran.
+//! Beside decisions it holds what became of containers that were judged again while they ran, and of further processes
+//! in them.
 //!
 //! A line is found by its own digest, so that an identifier that someone noted down stands for exactly what was written
 //! then.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 
 use super::again::Reevaluation;
+use super::exec::ExecRecord;
 use super::{Decision, MAX_DECISION, Verdict};
 use crate::digest::Digest;
 use crate::store::{self, Bookmark, StateDir};
@@ -57,6 +59,8 @@ pub enum Line {
     Decision(Box<Entry>),
     /// A container that was judged again while it ran, and the start of the line's digest.
     Reevaluation(String, Box<Reevaluation>),
+    /// A further process in a container, and the start of the line's digest.
+    Exec(String, Box<ExecRecord>),
 }
 
 impl Line {
@@ -65,8 +69,12 @@ impl Line {
         if let Ok(decision) = serde_json::from_slice(bytes) {
             return Some(Self::Decision(Box::new(Entry { id: id(), decision })));
         }
+        let shown = id().get(..SHOWN_ID)?.to_owned();
+        if let Ok(exec) = serde_json::from_slice(bytes) {
+            return Some(Self::Exec(shown, Box::new(exec)));
+        }
         let again = serde_json::from_slice(bytes).ok()?;
-        Some(Self::Reevaluation(id().get(..SHOWN_ID)?.to_owned(), Box::new(again)))
+        Some(Self::Reevaluation(shown, Box::new(again)))
     }
 }
 
@@ -86,13 +94,13 @@ pub fn follow(state: &StateDir, at: &mut Bookmark, mut line: impl FnMut(Line)) -
     })
 }
 
-/// Writes what became of a container that was judged again.
+/// Writes a line that is no decision: a [`Reevaluation`], an [`ExecRecord`].
 ///
 /// # Errors
 /// A log that cannot be written.
-pub fn record(state: &StateDir, again: &Reevaluation) -> Result<(), store::Error> {
+pub fn record(state: &StateDir, line: &impl Serialize) -> Result<(), store::Error> {
     // Strings, numbers and lists only: there is always a JSON form.
-    state.append(LOG, &serde_json::to_string(again).unwrap_or_default(), MAX_LOG)
+    state.append(LOG, &serde_json::to_string(line).unwrap_or_default(), MAX_LOG)
 }
 
 /// Hands every line that is a `T` to `line`, with its bytes, the oldest first.
@@ -139,6 +147,8 @@ pub fn evidence_by_container(state: &StateDir) -> Result<BTreeMap<Container, BTr
         verdict: Verdict,
         #[serde(default)]
         evidence: Vec<Piece>,
+        /// What no decision has.
+        kind: Option<IgnoredAny>,
     }
     #[derive(Deserialize)]
     struct Piece {
@@ -154,7 +164,7 @@ pub fn evidence_by_container(state: &StateDir) -> Result<BTreeMap<Container, BTr
     // Half a line is what a crash leaves; its container is one that the log does not know.
     lines(state, |_, line: Line| {
         let manifests = |piece: Piece| [Some(piece.evidence), piece.chain.map(|chain| chain.signature)];
-        if line.verdict == Verdict::Allow {
+        if line.kind.is_none() && line.verdict == Verdict::Allow {
             let evidence = line.evidence.into_iter().flat_map(manifests).flatten().collect();
             found.insert((line.namespace, line.container), evidence);
         }
@@ -243,6 +253,11 @@ mod tests {
             ("decisions.jsonl", line("a", "allow", "evidence", "new")),
             ("decisions.jsonl", line("a", "refuse", "evidence", "refused")),
             ("decisions.jsonl", "{\"namespace\":".to_owned()),
+            // A process in a container rests on nothing of its own.
+            (
+                "decisions.jsonl",
+                r#"{"namespace":"k8s.io","container":"b","verdict":"allow","kind":"exec"}"#.to_owned(),
+            ),
             (
                 "decisions.jsonl",
                 format!(

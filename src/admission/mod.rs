@@ -22,6 +22,7 @@ pub mod analysis;
 mod broker;
 pub(crate) mod child;
 pub mod comparison;
+pub mod exec;
 pub mod filter;
 mod layers;
 pub mod log;
@@ -51,6 +52,7 @@ pub use analysis::{Analysis, Route, Step};
 pub use broker::{
     Expected, Looked, Recheck, Subject, Unprepared, admit, look, prepare, processes, recheck, reject, verify,
 };
+pub use exec::Exec;
 pub use filter::Syscalls;
 pub use log::LOG;
 pub use needs::{Accounted, Counts, Elf, Needs, Unlisted};
@@ -156,6 +158,9 @@ pub struct Decision {
     /// Which system calls it can make, where its rule says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub syscalls: Option<Syscalls>,
+    /// Which further processes may be started in it, where its rule says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec: Option<Exec>,
     /// What it was made from; `None` where not even the active policy was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<Basis>,

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::parser::ParserFault;
 use super::timely::Timely;
-use super::{Audit, Edits, Verdict};
+use super::{Audit, Edits, Exec, Verdict};
 use crate::attest::{Details, Family};
 use crate::diagnostic::printable;
 use crate::digest::Digest;
@@ -66,6 +66,8 @@ pub(super) struct Ruling {
     pub(super) attested: Option<BTreeSet<String>>,
     /// Name of the rule whose `filesystem` that is.
     pub(super) files_rule: String,
+    /// Which further processes may be started in it.
+    pub(super) exec: Option<Exec>,
     /// When an allow holds.
     pub(super) span: Span,
     /// What the rule that applies wants done with a running container that it refuses.
@@ -97,6 +99,7 @@ impl Ruling {
             sbom: None,
             attested: None,
             files_rule: String::new(),
+            exec: None,
             span: Span::default(),
             reevaluate: Reevaluate::default(),
         }
@@ -132,14 +135,15 @@ impl Ruling {
     }
 
     fn by(self, rule: &Rule) -> Self {
-        let edits = match self.verdict {
-            Verdict::Allow => edits(&rule.runtime),
-            Verdict::Refuse => Edits::default(),
+        let (edits, exec) = match self.verdict {
+            Verdict::Allow => (edits(&rule.runtime), Exec::of(rule, false)),
+            Verdict::Refuse => (Edits::default(), None),
         };
         let evidence = self.evidence.clone();
         Self {
             rule: Some(rule.name.clone()),
             edits,
+            exec,
             ..self
         }
         .seeing(rule, rule.filesystem.mode, rule.seccomp.mode, &evidence)
@@ -194,6 +198,7 @@ impl From<Outcome> for Ruling {
             sbom: None,
             attested: None,
             files_rule: String::new(),
+            exec: None,
             reevaluate: Reevaluate::default(),
         }
     }
@@ -305,10 +310,13 @@ pub(super) fn rule(
                 (1, _) => "would refuse it".to_owned(),
                 (all, some) => format!("would refuse it ({some} of {all})"),
             };
-            let ruling = Ruling::allow(
-                "audit-only",
-                format!("only audit rules apply; under enforce they {would}"),
-            );
+            let ruling = Ruling {
+                exec: words.iter().find_map(|(rule, _)| Exec::of(rule, true)),
+                ..Ruling::allow(
+                    "audit-only",
+                    format!("only audit rules apply; under enforce they {would}"),
+                )
+            };
             // Under enforce the first that allows would decide what is seen; audit never takes anything away.
             let narrows = |rule: &Rule| rule.filesystem.mode != Mode::Off || rule.seccomp.mode != SeccompMode::Off;
             let seen = words
@@ -488,6 +496,7 @@ mod tests {
             runtime: policy::Runtime::default(),
             filesystem: policy::Filesystem::default(),
             seccomp: policy::Seccomp::default(),
+            exec: policy::Exec::default(),
             reevaluate: policy::Reevaluate::default(),
         }
     }

@@ -29,6 +29,7 @@ use tokio::sync::Semaphore;
 
 use super::refresh::What;
 use crate::admission::again::{Reevaluation, Step};
+use crate::admission::exec::ExecRecord;
 use crate::admission::{Decision, Verdict};
 use crate::policy::{Active, Kept};
 use crate::store::StateDir;
@@ -112,6 +113,7 @@ type Seconds = Gauge<f64, AtomicU64>;
 pub(super) struct Metrics {
     registry: Registry,
     decisions: Family<Decided, Counter>,
+    execs: Family<Decided, Counter>,
     durations: Family<Phase, Histogram, Buckets>,
     reevaluations: Family<Judged, Counter>,
     actions: Family<Done, Counter>,
@@ -139,6 +141,7 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("assay"),
             decisions: Family::default(),
+            execs: Family::default(),
             durations: Family::new_with_constructor(Buckets),
             reevaluations: Family::default(),
             actions: Family::default(),
@@ -159,6 +162,11 @@ impl Metrics {
             "decisions",
             "Decisions about containers that were to be started, since the agent began",
             metrics.decisions.clone(),
+        );
+        registry.register(
+            "execs",
+            "Further processes that were asked for in containers, as they are recorded",
+            metrics.execs.clone(),
         );
         registry.register(
             "decision_duration_seconds",
@@ -216,10 +224,7 @@ impl Metrics {
     }
 
     pub(super) fn decided(&self, decision: &Decision) {
-        let result = match decision.verdict {
-            Verdict::Allow => "allow",
-            Verdict::Refuse => "refuse",
-        };
+        let result = result(decision.verdict);
         let reason = decision.code.clone();
         self.decisions.get_or_create(&Decided { result, reason }).inc();
         for (phase, micros) in &decision.phases {
@@ -227,6 +232,14 @@ impl Metrics {
             let time = Duration::from_micros(*micros);
             self.durations.get_or_create(&phase).observe(time.as_secs_f64());
         }
+    }
+
+    pub(super) fn executed(&self, record: &ExecRecord) {
+        let result = result(record.verdict);
+        let reason = record.code.clone();
+        self.execs
+            .get_or_create(&Decided { result, reason })
+            .inc_by(record.times);
     }
 
     pub(super) fn recorded(&self, record: &Reevaluation) {
@@ -401,6 +414,13 @@ fn respond(metrics: &Metrics, request: &Request<Incoming>) -> Response<String> {
         _ => *response.status_mut() = StatusCode::NOT_FOUND,
     }
     response
+}
+
+fn result(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Allow => "allow",
+        Verdict::Refuse => "refuse",
+    }
 }
 
 #[cfg(test)]

@@ -396,6 +396,11 @@ impl Agent {
                     }
                 }
             }
+            Line::Exec(_, record) => {
+                if *is_counting {
+                    metrics.executed(&record);
+                }
+            }
             Line::Reevaluation(_, record) => {
                 if let Some(tenant) = tenants.get_mut(&(record.namespace.clone(), record.container.clone())) {
                     tenant.replay(&record);

@@ -1,4 +1,5 @@
-//! `assay decisions`: the decision log, a line for each decision and for each container that was judged again.
+//! `assay decisions`: the decision log, a line for each decision, for each container that was judged again, and for further
+//! processes in containers.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use serde::Serialize;
 
 use super::{Exit, Output, complain};
 use crate::admission::again::{self, Reevaluation, Step};
+use crate::admission::exec::ExecRecord;
 use crate::admission::log::{self, Line};
 use crate::admission::{Decision, Verdict};
 use crate::config::Config;
@@ -69,6 +71,7 @@ fn is_refusal(line: &Line) -> bool {
     let verdict = match line {
         Line::Decision(entry) => entry.decision.verdict,
         Line::Reevaluation(_, record) => record.new.verdict,
+        Line::Exec(_, record) => record.verdict,
     };
     verdict == Verdict::Refuse
 }
@@ -77,8 +80,10 @@ fn written(line: &Line, output: Output) -> String {
     match (output, line) {
         (Output::Text, Line::Decision(entry)) => decided(entry.id(), &entry.decision),
         (Output::Text, Line::Reevaluation(id, record)) => again(id, record),
+        (Output::Text, Line::Exec(id, record)) => executed(id, record),
         (Output::Json, Line::Decision(entry)) => json(entry.id(), &entry.decision),
         (Output::Json, Line::Reevaluation(id, record)) => json(id, &**record),
+        (Output::Json, Line::Exec(id, record)) => json(id, &**record),
     }
 }
 
@@ -125,6 +130,25 @@ fn again(id: &str, record: &Reevaluation) -> String {
         &record.new.code
     };
     let row = row(id, &record.time, record.new.verdict, code, place, &record.name);
+    format!("{row}  {}", printable(&more))
+}
+
+fn executed(id: &str, record: &ExecRecord) -> String {
+    let place = (record.namespace.as_str(), record.container.as_str());
+    let row = row(id, &record.time, record.verdict, &record.code, place, &record.name);
+    let terminal = if record.terminal { " with a terminal" } else { "" };
+    let times = match record.times {
+        0 | 1 => String::new(),
+        times => format!(", {times} times"),
+    };
+    let unrecorded = match record.unrecorded {
+        0 => String::new(),
+        others => format!(", and {others} others that were not recorded"),
+    };
+    let more = format!(
+        "exec by user {}{terminal}{times}{unrecorded}: {}",
+        record.user, record.command
+    );
     format!("{row}  {}", printable(&more))
 }
 

@@ -221,6 +221,7 @@ mod tests {
             view: None,
             files: None,
             syscalls: None,
+            exec: None,
             basis: None,
         }
     }

@@ -104,6 +104,30 @@ pub struct Seccomp {
     pub deny: Vec<String>,
 }
 
+/// `[rule.exec]`: which further processes may be started in the container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exec {
+    /// Which.
+    pub mode: ExecMode,
+    /// Where the rule says so, as `file:line`; empty where it does not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub at: String,
+}
+
+/// Which further processes may be started in a container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExecMode {
+    /// Any.
+    #[default]
+    Allow,
+    /// Programs of its image that its view shows.
+    Closure,
+    /// None but those that `[rule.filesystem]` names.
+    Deny,
+}
+
 /// `[rule.reevaluate]`: what the agent does with a running container that would not be started any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -330,6 +330,16 @@ pub(super) fn audit_requires_nothing(reader: &mut Reader<'_>, table: &Table<'_>,
     ));
 }
 
+pub(super) fn closure_without_view(reader: &mut Reader<'_>, table: &Table<'_>) {
+    reader.fault(
+        Code::ClosureWithoutView,
+        table.span(),
+        "[rule.exec] has mode = \"closure\", and the rule has no view that shows only the closure".to_owned(),
+        "without [rule.filesystem] every program of the image is one of its own",
+        "add [rule.filesystem] with mode = \"enforce\" to the rule, or write mode = \"deny\" here",
+    );
+}
+
 pub(super) fn no_rules(place: Option<&PathBuf>) -> Diagnostic {
     Diagnostic::without_place(
         Code::NoRules,

@@ -856,6 +856,7 @@ mod tests {
             runtime: Runtime::default(),
             filesystem: Filesystem::default(),
             seccomp: crate::policy::Seccomp::default(),
+            exec: crate::policy::Exec::default(),
             reevaluate: crate::policy::Reevaluate::default(),
         }
     }
@@ -1762,6 +1763,7 @@ mod tests {
                 runtime: Runtime::default(),
                 filesystem: Filesystem::default(),
                 seccomp: crate::policy::Seccomp::default(),
+                exec: crate::policy::Exec::default(),
                 reevaluate: crate::policy::Reevaluate::default(),
             })
     }

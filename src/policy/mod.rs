@@ -28,8 +28,8 @@ use crate::trust::{Builder, BuilderSigner, Key, Root, SourceFile, TextPattern, T
 
 pub use check::{Checked, check};
 pub use confine::{
-    Action, Filesystem, Incomplete, Level, Privileged, Reevaluate, Runtime, Seccomp, SeccompMode, Unattested,
-    Unavailable,
+    Action, Exec, ExecMode, Filesystem, Incomplete, Level, Privileged, Reevaluate, Runtime, Seccomp, SeccompMode,
+    Unattested, Unavailable,
 };
 pub use evaluate::{Image, Outcome};
 pub use mirror::Mirror;
@@ -135,6 +135,9 @@ pub struct Rule {
     /// Which system calls it can make.
     #[serde(default, skip_serializing_if = "is_default")]
     pub seccomp: Seccomp,
+    /// Which further processes may be started in the container.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub exec: Exec,
     /// What becomes of a running container that it would not start any more.
     #[serde(default, skip_serializing_if = "is_default")]
     pub reevaluate: Reevaluate,

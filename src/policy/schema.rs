@@ -31,6 +31,7 @@ const RULE_KEYS: &[&str] = &[
     "runtime",
     "filesystem",
     "seccomp",
+    "exec",
     "reevaluate",
 ];
 const MATCH_KEYS: &[&str] = &["image", "namespace", "containerd_namespace", "kind", "digest"];
@@ -159,6 +160,7 @@ fn parse_rule<'s>(reader: &mut Reader<'s>, table: &mut Table<'s>) -> Option<Sour
     let runtime = confine::runtime(reader, table);
     let filesystem = confine::filesystem(reader, table);
     let seccomp = confine::seccomp(reader, table);
+    let exec = confine::exec(reader, table, filesystem.mode);
     let reevaluate = confine::reevaluate(reader, table);
     let (name, r#match, mode) = (name?, r#match?, mode?);
     let name_at = reader.at(name.span());
@@ -171,6 +173,7 @@ fn parse_rule<'s>(reader: &mut Reader<'s>, table: &mut Table<'s>) -> Option<Sour
         runtime,
         filesystem,
         seccomp,
+        exec,
         reevaluate,
     };
     match rule.mode {

@@ -125,6 +125,7 @@ impl Admission {
             view: None,
             files: None,
             syscalls: None,
+            exec: None,
             basis: None,
         })
     }

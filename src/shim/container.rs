@@ -9,12 +9,12 @@ use containerd_shim_protos::events::task::{TaskExit, TaskOOM};
 use containerd_shim_protos::types::task::Status;
 use tokio::sync::watch;
 
-use super::bar;
 use super::bundle::Spec;
 use super::child::{Child, Children, Exit, Output};
 use super::complain::Complaints;
 use super::error::Error;
 use super::events::{self, Publisher};
+use super::gate::Gate;
 use super::oom::OomWatch;
 use super::options::Options;
 use super::process::Process;
@@ -53,6 +53,8 @@ pub struct Container {
     pub spec: Spec,
     /// What was taken out of that configuration.
     pub edits: Edits,
+    /// Which further processes may be started in it.
+    pub gate: Gate,
     /// Its first process.
     pub init: Arc<Process>,
     /// What it shares with the others.
@@ -66,8 +68,6 @@ pub struct Container {
     complaints: Mutex<Option<Complaints>>,
     /// Name of the rule by whose view it sees only a part of its image.
     narrowed_by: OnceLock<String>,
-    /// Where a file would be that forbids further processes.
-    bar: OnceLock<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -89,6 +89,7 @@ impl Container {
         runtime: Runtime,
         spec: Spec,
         edits: Edits,
+        gate: Gate,
         init: Process,
         services: Arc<Services>,
     ) -> Self {
@@ -101,6 +102,7 @@ impl Container {
             runtime,
             spec,
             edits,
+            gate,
             init: Arc::new(init),
             services,
             execs: Mutex::default(),
@@ -110,7 +112,6 @@ impl Container {
             watcher: Mutex::default(),
             complaints: Mutex::default(),
             narrowed_by: OnceLock::new(),
-            bar: OnceLock::new(),
         }
     }
 
@@ -134,27 +135,6 @@ impl Container {
         let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(watcher) = watcher {
             watcher.end().await;
-        }
-    }
-
-    /// Takes note of where a file would be that forbids further processes. One that is there is another container's.
-    pub fn barred_at(&self, path: PathBuf) {
-        // Told once, before anybody can ask.
-        let _ = std::fs::remove_file(&path);
-        let _ = self.bar.set(path);
-    }
-
-    /// Why no further process may be started in it; none where one may.
-    #[must_use]
-    pub fn barred(&self) -> Option<String> {
-        bar::reason(self.bar.get()?)
-    }
-
-    /// Leaves no file behind that forbids processes of a container that is gone.
-    pub fn end_bar(&self) {
-        if let Some(path) = self.bar.get() {
-            // Most never have one.
-            let _ = std::fs::remove_file(path);
         }
     }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use ttrpc::Code;
 
 use crate::admission::Decision;
+use crate::admission::exec::ExecRecord;
 
 /// Why a call of the task service failed.
 #[expect(clippy::error_impl_error, reason = "the one error of this room")]
@@ -32,9 +33,9 @@ pub enum Error {
     /// Admission said no.
     #[error("{}", .0.line())]
     Refused(Box<Decision>),
-    /// The container would not be started any more, and its rule wants no further processes in it.
-    #[error("assay refused exec: {0}")]
-    Barred(String),
+    /// A further process may not be started.
+    #[error("{}", .0.line())]
+    ExecRefused(Box<ExecRecord>),
     /// The program of an exec is in the image, and the container's view hides it.
     #[error(
         "{program} is in the image and hidden from this container: nothing that it starts needs it; to keep it, an \
@@ -125,7 +126,7 @@ impl Error {
             Self::Invalid(_) => Code::INVALID_ARGUMENT,
             Self::NotImplemented(_) => Code::UNIMPLEMENTED,
             Self::Refused(decision) if decision.policy => Code::PERMISSION_DENIED,
-            Self::Barred(_) => Code::PERMISSION_DENIED,
+            Self::ExecRefused(_) => Code::PERMISSION_DENIED,
             Self::Refused(_) => Code::FAILED_PRECONDITION,
             Self::Cgroup(error) if error.is_not_found() => Code::NOT_FOUND,
             Self::Panicked(_) => Code::INTERNAL,

@@ -22,13 +22,51 @@ const MERGED: &[&str] = &["/bin/", "/sbin/", "/lib/", "/lib64/"];
 
 /// The parts of an OCI process that say which program it is.
 #[derive(Debug, Deserialize)]
-struct Process {
+pub struct Program {
+    /// Its name or path, and its arguments.
     #[serde(default)]
-    args: Vec<String>,
+    pub args: Vec<String>,
     #[serde(default)]
     env: Vec<String>,
     #[serde(default)]
     cwd: String,
+    #[serde(default)]
+    user: User,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct User {
+    #[serde(default)]
+    uid: u32,
+}
+
+impl Program {
+    /// Its user id in the container.
+    #[must_use]
+    pub fn user(&self) -> u32 {
+        self.user.uid
+    }
+
+    /// Absolute paths that the program may have.
+    #[must_use]
+    pub fn candidates(&self) -> Vec<String> {
+        let Some(program) = self.args.first().filter(|program| !program.is_empty()) else {
+            return Vec::new();
+        };
+        if program.starts_with('/') {
+            return vec![program.clone()];
+        }
+        let below = |directory: &str| format!("{}/{program}", directory.trim_end_matches('/'));
+        if program.contains('/') {
+            return vec![below(&self.cwd)];
+        }
+        let search = self.env.iter().find_map(|entry| entry.strip_prefix("PATH="));
+        let search = search.unwrap_or(SEARCH).split(':').take(MAX_SEARCHED);
+        search
+            .filter(|directory| directory.starts_with('/'))
+            .map(below)
+            .collect()
+    }
 }
 
 /// The error for an exec that failed: `error`, or that its program is hidden.
@@ -46,8 +84,8 @@ pub fn explain(container: &Container, process: &[u8], error: Error) -> Error {
 }
 
 fn hidden(container: &Container, process: &[u8]) -> Option<String> {
-    let process: Process = serde_json::from_slice(process).ok()?;
-    let candidates = candidates(&process);
+    let program: Program = serde_json::from_slice(process).ok()?;
+    let candidates = program.candidates();
     let root = open(&bundle::rootfs(&container.bundle))?;
     // It is there, so something else is wrong.
     if candidates.iter().any(|path| find(&root, path) == Found::File) {
@@ -61,26 +99,6 @@ fn hidden(container: &Container, process: &[u8]) -> Option<String> {
         .filter_map(|layer| open(layer))
         .collect();
     candidates.into_iter().find(|path| is_in(&layers, path))
-}
-
-/// Absolute paths that the program may have.
-fn candidates(process: &Process) -> Vec<String> {
-    let Some(program) = process.args.first().filter(|program| !program.is_empty()) else {
-        return Vec::new();
-    };
-    if program.starts_with('/') {
-        return vec![program.clone()];
-    }
-    let below = |directory: &str| format!("{}/{program}", directory.trim_end_matches('/'));
-    if program.contains('/') {
-        return vec![below(&process.cwd)];
-    }
-    let search = process.env.iter().find_map(|entry| entry.strip_prefix("PATH="));
-    let search = search.unwrap_or(SEARCH).split(':').take(MAX_SEARCHED);
-    search
-        .filter(|directory| directory.starts_with('/'))
-        .map(below)
-        .collect()
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -129,7 +147,7 @@ mod tests {
     use super::*;
 
     fn process(json: &str) -> Vec<String> {
-        candidates(&serde_json::from_str(json).unwrap())
+        serde_json::from_str::<Program>(json).unwrap().candidates()
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod delete;
 pub mod edit;
 pub mod error;
 pub mod events;
+pub mod gate;
 pub mod hidden;
 pub mod info;
 pub mod invocation;

@@ -233,7 +233,7 @@ fn a_distrusted_key_reaches_running_containers() {
 
     node.wait_for(&barred, &[Step::Changed, Step::Done]);
     let refused = assert_code(barred.exec("during", &["/bin/true"]), Code::PermissionDenied);
-    assert!(refused.contains("assay refused exec: key-distrusted"), "{refused}");
+    assert!(refused.contains("assay refused exec of /bin/true: exec-barred: key-distrusted"), "{refused}");
     assert_eq!(barred.status(), State::Running);
 
     // A container that is not Assay's business any more than before.

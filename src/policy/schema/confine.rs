@@ -1,12 +1,13 @@
-//! `[rule.runtime]`, `[rule.filesystem]`, `[rule.seccomp]` and `[rule.reevaluate]`.
+//! `[rule.runtime]`, `[rule.filesystem]`, `[rule.seccomp]`, `[rule.exec]` and `[rule.reevaluate]`.
 
 use toml::Spanned;
 
 use super::super::{
-    Action, Filesystem, Incomplete, Level, Mode, Privileged, Reevaluate, Restart, Runtime, Seccomp, SeccompMode,
-    Unattested, Unavailable, diags,
+    Action, Exec, ExecMode, Filesystem, Incomplete, Level, Mode, Privileged, Reevaluate, Restart, Runtime, Seccomp,
+    SeccompMode, Unattested, Unavailable, diags,
 };
 use super::MODES;
+use crate::diagnostic::printable;
 use crate::diagnostic::strict::{Reader, Table};
 use crate::syscalls::{Machine, number};
 
@@ -29,6 +30,8 @@ const FILESYSTEM_KEYS: &[&str] = &[
 
 const SECCOMP_KEYS: &[&str] = &["mode", "incomplete", "privileged", "allow", "deny"];
 
+const EXEC_KEYS: &[&str] = &["mode"];
+
 const REEVALUATE_KEYS: &[&str] = &["action", "grace"];
 
 const RESTARTS: &[(&str, Restart)] = &[("refuse", Restart::Refuse), ("allow", Restart::Allow)];
@@ -47,6 +50,12 @@ const SECCOMP_MODES: &[(&str, SeccompMode)] = &[
 ];
 const INCOMPLETE: &[(&str, Incomplete)] = &[("fallback", Incomplete::Fallback), ("refuse", Incomplete::Refuse)];
 const PRIVILEGED: &[(&str, Privileged)] = &[("derived", Privileged::Derived), ("unconfined", Privileged::Unconfined)];
+
+const EXEC_MODES: &[(&str, ExecMode)] = &[
+    ("allow", ExecMode::Allow),
+    ("closure", ExecMode::Closure),
+    ("deny", ExecMode::Deny),
+];
 
 const ACTIONS: &[(&str, Action)] = &[
     (Action::Report.as_str(), Action::Report),
@@ -138,6 +147,29 @@ pub(super) fn seccomp<'s>(reader: &mut Reader<'s>, rule: &mut Table<'s>) -> Secc
         allow,
         deny,
     }
+}
+
+/// `files` is the mode of the same rule's `[rule.filesystem]`.
+pub(super) fn exec<'s>(reader: &mut Reader<'s>, rule: &mut Table<'s>, files: Mode) -> Exec {
+    let Some(mut table) = reader.table(rule, "exec", "[rule.exec]") else {
+        return Exec::default();
+    };
+    if table.is_empty() {
+        let help = "write mode = \"deny\", or remove its header";
+        diags::empty_table(reader, &table, "[rule.exec]", help);
+    }
+    let place = reader.at(table.span());
+    let (line, _) = place.line_column();
+    let exec = Exec {
+        // What cannot be read is an error already; until it is mended the stricter word stands.
+        mode: reader.choice(&mut table, "mode", EXEC_MODES).unwrap_or(ExecMode::Deny),
+        at: format!("{}:{line}", printable(&place.source.path.display().to_string())),
+    };
+    if exec.mode == ExecMode::Closure && files != Mode::Enforce {
+        diags::closure_without_view(reader, &table);
+    }
+    reader.finish(&table, EXEC_KEYS, &[]);
+    exec
 }
 
 pub(super) fn reevaluate<'s>(reader: &mut Reader<'s>, rule: &mut Table<'s>) -> Reevaluate {

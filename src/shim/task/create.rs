@@ -17,6 +17,7 @@ use crate::shim::child::Child;
 use crate::shim::complain::Complaints;
 use crate::shim::container::Container;
 use crate::shim::error::Error;
+use crate::shim::gate::Gate;
 use crate::shim::invocation::is_identifier;
 use crate::shim::io::{Pending, Stdio};
 use crate::shim::options::Options;
@@ -74,6 +75,8 @@ impl Tasks {
             stderr: request.stderr.clone(),
             terminal: request.terminal,
         };
+        let bar = bar::path(&config.run, &self.services.namespace, &request.id);
+        let gate = Gate::new(&decision, &mounts, config.state.clone(), bar);
         let container = Arc::new(Container::new(
             request.id.clone(),
             bundle,
@@ -83,11 +86,11 @@ impl Tasks {
             runtime,
             spec,
             decision.edits,
+            gate,
             Process::new(String::new(), stdio, Vec::new()),
             Arc::clone(&self.services),
         ));
 
-        container.barred_at(bar::path(&config.run, &self.services.namespace, &container.id));
         let rootfs = Mounted::new(&mounts, decision.view.as_ref(), bundle::rootfs(&container.bundle))?;
         if let (Some(_), Some(rule)) = (decision.view, decision.rule) {
             container.narrowed_by(rule);

@@ -32,7 +32,7 @@ impl Tasks {
                 let _ = timeout(KILLED, process.ended()).await;
             }
             container.end_hearing();
-            container.end_bar();
+            container.gate.end();
             container.end_watch().await;
             mount::unmount_recursive(&bundle::rootfs(&container.bundle))?;
         }

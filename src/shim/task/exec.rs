@@ -8,11 +8,15 @@ use containerd_shim_protos::types::task::Status;
 use serde_json::Value;
 
 use super::Tasks;
+use crate::admission::Verdict;
+use crate::admission::exec::{Asked, ExecRecord};
+use crate::shim::container::Container;
 use crate::shim::error::Error;
+use crate::shim::hidden::{self, Program};
 use crate::shim::invocation::is_identifier;
 use crate::shim::io::Stdio;
 use crate::shim::process::Process;
-use crate::shim::{edit, events};
+use crate::shim::{edit, events, gate};
 
 impl Tasks {
     pub(super) fn exec(&self, request: ExecProcessRequest) -> Result<Empty, Error> {
@@ -29,9 +33,6 @@ impl Tasks {
             }
             _ => return Err(Error::Precondition(format!("container {} does not run", container.id))),
         }
-        if let Some(reason) = container.barred() {
-            return Err(Error::Barred(reason));
-        }
         let stdio = Stdio {
             stdin: request.stdin,
             stdout: request.stdout,
@@ -39,14 +40,26 @@ impl Tasks {
             terminal: request.terminal,
         };
         let spec = request.spec.into_option().unwrap_or_default();
+        let malformed = |error| {
+            Error::Invalid(format!(
+                "the specification of exec {} is not an OCI process: {error}",
+                request.exec_id
+            ))
+        };
         let spec = process_spec(&spec.value, request.terminal)
             .and_then(|spec| edit::exec(spec, &container.edits))
-            .map_err(|error| {
-                Error::Invalid(format!(
-                    "the specification of exec {} is not an OCI process: {error}",
-                    request.exec_id
-                ))
-            })?;
+            .map_err(malformed)?;
+        let program: Program = serde_json::from_slice(&spec).map_err(malformed)?;
+        decide(&container, &program, &request.exec_id, request.terminal).map_err(|record| {
+            // Of a program that is not there more may be known.
+            let is_missing = record.code == gate::NOT_FOUND;
+            let error = Error::ExecRefused(record);
+            if is_missing {
+                hidden::explain(&container, &spec, error)
+            } else {
+                error
+            }
+        })?;
         container.add_exec(Process::new(request.exec_id.clone(), stdio, spec))?;
         let event = TaskExecAdded {
             container_id: container.id.clone(),
@@ -55,6 +68,26 @@ impl Tasks {
         };
         container.services.publisher.publish(events::EXEC_ADDED, &event);
         Ok(Empty::default())
+    }
+}
+
+/// Whether the process may be started, which is on record either way.
+fn decide(container: &Container, program: &Program, exec_id: &str, terminal: bool) -> Result<(), Box<ExecRecord>> {
+    let asked = Asked {
+        id: exec_id,
+        arguments: &program.args,
+        terminal,
+        user: program.user(),
+    };
+    let record = ExecRecord {
+        namespace: container.services.namespace.clone(),
+        container: container.id.clone(),
+        ..container.gate.judge(asked, program, container.init.pid())
+    };
+    container.gate.record(record.clone(), &program.args);
+    match record.verdict {
+        Verdict::Allow => Ok(()),
+        Verdict::Refuse => Err(Box::new(record)),
     }
 }
 

@@ -13,6 +13,7 @@ use std::{env, fmt, process};
 
 use assay::admission::Decision;
 use assay::admission::again::Reevaluation;
+use assay::admission::exec::ExecRecord;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::Client;
@@ -291,8 +292,18 @@ impl Daemon {
         let log = fs::read_to_string(self.state().join("decisions.jsonl")).unwrap_or_default();
         log.lines()
             .filter(|line| serde_json::from_str::<Reevaluation>(line).is_err())
+            .filter(|line| serde_json::from_str::<ExecRecord>(line).is_err())
             .map(|line| serde_json::from_str::<Decision>(line).expect("a line that is not a decision"))
             .filter(|decision| decision.container == container)
+            .collect()
+    }
+
+    /// What became of further processes that were asked for in a container, latest last.
+    pub fn execs(&self, container: &str) -> Vec<ExecRecord> {
+        let log = fs::read_to_string(self.state().join("decisions.jsonl")).unwrap_or_default();
+        log.lines()
+            .filter_map(|line| serde_json::from_str::<ExecRecord>(line).ok())
+            .filter(|record| record.container == container)
             .collect()
     }
 
