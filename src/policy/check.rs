@@ -207,7 +207,7 @@ mod tests {
 
     use super::*;
     use crate::diagnostic::Code;
-    use crate::policy::{Action, Reevaluate};
+    use crate::policy::{Action, Exec, ExecMode, Reevaluate};
 
     const TRUST: &str = r#"
         [[key]]
@@ -498,7 +498,7 @@ mod tests {
           |
         5 | mood = "calm"
           | ^^^^ not a key of it
-         help: its keys are `name`, `match`, `mode`, `signature`, `provenance`, `vsa`, `sbom`, `vex`, `profile`, `digest`, `runtime`, `filesystem`, `seccomp` and `reevaluate`
+         help: its keys are `name`, `match`, `mode`, `signature`, `provenance`, `vsa`, `sbom`, `vex`, `profile`, `digest`, `runtime`, `filesystem`, `seccomp`, `exec` and `reevaluate`
 
         error[unknown-key]: [[rule.signature]] has no key `keys`
          --> /etc/assay/policy.d/50.toml:8:1
@@ -700,6 +700,45 @@ mod tests {
         11 | levels = 1
            | ^^^^^^ not a key of it
          help: its keys are `mode`, `level`, `keep`, `exec`, `exec_annotation`, `unattested` and `unavailable`
+        "#);
+    }
+
+    #[test]
+    fn which_further_processes_may_be_started_is_read_with_its_place() {
+        let read = |table: &str| {
+            let checked = check_files(&[("50.toml", &rule(&format!("{SIGNED}\n{table}")))]).unwrap();
+            checked.rules[0].exec.clone()
+        };
+        assert_eq!(read(""), Exec::default());
+        let denied = read("[rule.exec]\nmode = 'deny'");
+        assert_eq!(denied.mode, ExecMode::Deny);
+        assert!(denied.at.ends_with("/policy.d/50.toml:7"), "{}", denied.at);
+        let closure = read("[rule.filesystem]\nmode = 'enforce'\n[rule.exec]\nmode = 'closure'");
+        assert_eq!(closure.mode, ExecMode::Closure);
+        let wrong = "[rule.exec]\nmode = 'closure'\nprograms = 1";
+        insta::assert_snapshot!(said(&rule(&format!("{SIGNED}\n{wrong}"))), @r#"
+        error[closure-without-view]: [rule.exec] has mode = "closure", and the rule has no view that shows only the closure
+         --> /etc/assay/policy.d/50.toml:7:1
+          |
+        7 | [rule.exec]
+          | ^^^^^^^^^^^ without [rule.filesystem] every program of the image is one of its own
+         help: add [rule.filesystem] with mode = "enforce" to the rule, or write mode = "deny" here
+
+        error[unknown-key]: [rule.exec] has no key `programs`
+         --> /etc/assay/policy.d/50.toml:9:1
+          |
+        9 | programs = 1
+          | ^^^^^^^^ not a key of it
+         help: its keys are `mode`
+        "#);
+        let other = "[rule.exec]\nmode = 'shell'";
+        insta::assert_snapshot!(said(&rule(&format!("{SIGNED}\n{other}"))), @r#"
+        error[invalid-value]: `shell` is no value of `mode`
+         --> /etc/assay/policy.d/50.toml:8:8
+          |
+        8 | mode = 'shell'
+          |        ^^^^^^^
+         help: one of: allow, closure, deny
         "#);
     }
 

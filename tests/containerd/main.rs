@@ -21,6 +21,7 @@ mod doctor;
 mod exec;
 mod failure;
 mod filtering;
+mod gate;
 mod grouping;
 mod kubelet;
 mod lifecycle;
