@@ -1232,8 +1232,9 @@ fn an_engine_of_openssl_stays_only_where_a_program_or_a_configuration_asks_for_o
         image
             .compile(
                 CRYPTO,
-                "int ENGINE_by_id(void) { return 1; } int f(void) { return 2; }",
-                &["-shared", "-nostdlib", "-Wl,-soname,libcrypto.so.3"],
+                "static const char directory[] = \"/usr/lib/x86_64-linux-gnu/engines-3\"; \
+                 int ENGINE_by_id(int n) { return directory[n & 31]; } int f(void) { return 2; }",
+                &["-shared", "-fPIC", "-nostdlib", "-Wl,-soname,libcrypto.so.3"],
             )
             .library(ENGINE, &[])
             .file(CONFIGURATION, configuration, 0o644)

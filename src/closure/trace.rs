@@ -695,6 +695,12 @@ impl<'a> Trace<'a> {
         }
     }
 
+    /// Whether a directory holds only files of which rules say what loads them.
+    fn has_what_rules_load(&self, directory: &str) -> bool {
+        let below = self.space.below(directory);
+        !below.is_empty() && below.iter().all(|path| self.rules.say_what_loads(path))
+    }
+
     pub(super) fn is_c_library(path: &str) -> bool {
         C_LIBRARY.iter().any(|name| pattern::path(name, path))
     }
@@ -999,6 +1005,8 @@ impl<'a> Trace<'a> {
                     (Some(What::File { .. }), Class::Library) => {
                         self.keep(path, "its text names the library", &origin, By::Rule);
                     }
+                    // libcrypto has the name of its engines' directory, and looks there for one that it was asked for.
+                    (Some(What::Directory), _) if self.has_what_rules_load(&found.path) => {}
                     (Some(What::File { .. } | What::Directory), Class::Data) => {
                         self.named(path, "its text names it", &origin, By::Rule, "/");
                     }
