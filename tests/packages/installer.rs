@@ -73,21 +73,27 @@ fn step(root: &Root, id: &str, arguments: &[&str]) -> (String, String) {
     let words = [IMAGE, id, "/usr/bin/assay", "node"];
     done(&root.ctr(&[&run[..], &words[..], arguments].concat()));
     // It restarts the containerd that is asked here.
-    let code = eventually("the end of the installer", || {
-        let deleted = root.ctr(&["tasks", "delete", id]);
-        let said = String::from_utf8_lossy(&deleted.stderr).into_owned();
+    eventually("the end of the installer", || {
         let listed = root.ctr(&["tasks", "ls"]);
-        let is_gone = listed.status.success() && !String::from_utf8_lossy(&listed.stdout).contains(id);
-        is_gone.then_some(if said.is_empty() { "0".to_owned() } else { said })
+        let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let has_ended = |line: &str| line.starts_with(id) && line.contains("STOPPED");
+        text.lines().any(has_ended).then_some(())
     });
-    done(&root.ctr(&["containers", "delete", id]));
-    // The shim may still be writing when the task is gone.
+    // Its shim may still be writing, and is gone with the task, written or not.
     let mut last = String::new();
     let said = eventually("what the installer said", || {
         let said = done(&root.run(&["cat", &log]));
         let before = std::mem::replace(&mut last, said);
         (!last.is_empty() && before == last).then(|| last.clone())
     });
+    let code = eventually("the status of the installer", || {
+        let deleted = root.ctr(&["tasks", "delete", id]);
+        let status = String::from_utf8_lossy(&deleted.stderr).into_owned();
+        let listed = root.ctr(&["tasks", "ls"]);
+        let is_gone = listed.status.success() && !String::from_utf8_lossy(&listed.stdout).contains(id);
+        is_gone.then_some(if status.is_empty() { "0".to_owned() } else { status })
+    });
+    done(&root.ctr(&["containers", "delete", id]));
     done(&root.run(&["rm", &log]));
     (code, said)
 }
