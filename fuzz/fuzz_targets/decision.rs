@@ -3,7 +3,7 @@
 //! Lines of the decision log.
 use std::sync::LazyLock;
 
-use assay::admission::{LOG, history, log};
+use assay::admission::{LOG, log};
 use assay::store::StateDir;
 use libfuzzer_sys::fuzz_target;
 
@@ -17,5 +17,5 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(again, entry.decision);
     })
     .unwrap();
-    history::evidence_by_container(&STATE).unwrap();
+    log::evidence_by_container(&STATE).unwrap();
 });
