@@ -47,6 +47,7 @@ const RULE_KEYS: &[&str] = &[
     "libraries",
     "configuration",
     "mentions",
+    "own",
     "commanded",
     "known",
 ];
@@ -65,7 +66,7 @@ const LANGUAGE_KEYS: &[&str] = &[
 ];
 const HIDE_KEYS: &[&str] = &["name", "reason", "paths", "packages_too"];
 
-/// A rule: where one of `reached` is kept and, if `imports` says so, an ELF file imports one of those functions, what
+/// A rule: where one of `reached` is kept or, if it has `imports`, an ELF file imports one of those functions, what
 /// it names is kept too.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Rule {
@@ -84,6 +85,8 @@ pub(super) struct Rule {
     pub(super) libraries: Vec<String>,
     /// Patterns of files that are searched for names of programs.
     pub(super) configuration: Vec<String>,
+    /// Patterns of files whose imports say nothing: modules that are the library's own and only pass on what they are told.
+    pub(super) own: Vec<String>,
     /// Words of which one of these files, or one that the environment names, must have one outside of its comments.
     pub(super) mentions: Vec<String>,
     /// Nobody starts `reached` but an argument, a script or the policy: that a text in a program names it says nothing.
@@ -296,6 +299,7 @@ fn parse_rule(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Rule {
         libraries: texts(reader, table, "libraries"),
         configuration: paths(reader, table, "configuration"),
         mentions: texts(reader, table, "mentions"),
+        own: paths(reader, table, "own"),
         commanded: reader.flag(table, "commanded").is_some_and(|flag| *flag.get_ref()),
         known: reader.flag(table, "known").is_some_and(|flag| *flag.get_ref()),
     };

@@ -1237,6 +1237,11 @@ fn an_engine_of_openssl_stays_only_where_a_program_or_a_configuration_asks_for_o
                 &["-shared", "-fPIC", "-nostdlib", "-Wl,-soname,libcrypto.so.3"],
             )
             .library(ENGINE, &[])
+            .compile(
+                "/usr/lib/x86_64-linux-gnu/ossl-modules/legacy.so",
+                "int ENGINE_by_id(int n); int provide(int n) { return ENGINE_by_id(n); }",
+                &["-shared", "-fPIC", "-nostdlib"],
+            )
             .file(CONFIGURATION, configuration, 0o644)
             .compile(
                 "/usr/bin/server",

@@ -1109,6 +1109,7 @@ impl<'a> Trace<'a> {
                             .iter()
                             .any(|pattern| pattern::path(pattern, path) || self.is_called(pattern, path));
                     let by_import = !rule.imports.is_empty()
+                        && !rule.own.iter().any(|own| pattern::path(own, path))
                         && self
                             .elf(path)
                             .is_some_and(|elf| rule.imports.iter().any(|name| elf.imports.contains(name)));
