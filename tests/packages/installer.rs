@@ -55,11 +55,22 @@ fn node() -> Root {
     root
 }
 
+/// Takes what a container says. containerd 1.6 loses what is said on one stream when both go into one file and the other
+/// ends first, as they do when a program ends at once.
+const LOGGER: &str = "#!/bin/sh
+exec 5>&-
+cat <&3 >>\"$2\" &
+cat <&4 >>\"$2\"
+wait
+";
+
 /// Runs the image as the DaemonSet's init container `install` does: privileged, with the processes of the node, on the
 /// handler that containerd brings along. Its exit code and what it said.
 fn step(root: &Root, id: &str, arguments: &[&str]) -> (String, String) {
     let log = format!("/run/{id}.log");
-    let uri = format!("file://{log}");
+    let uri = format!("binary:///run/logger?log={log}");
+    let logger = format!("printf '%s' '{LOGGER}' >/run/logger && chmod +x /run/logger");
+    done(&root.run(&["sh", "-c", &logger]));
     let run = [
         "run",
         "--detach",
