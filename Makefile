@@ -55,7 +55,7 @@ demo: build
 	@tests/demo/run target/release
 
 bench: setup
-	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo bench --bench shim --bench pods --bench verify --bench view --bench syscalls
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo bench --bench shim --bench pods --bench verify --bench view --bench syscalls --bench hostile
 
 # Real images with real workloads under the stock runtime and under Assay: see docs/corpus.md. `make corpus
 # CORPUS="nginx redis --trace"` does a part of it.
