@@ -2,14 +2,15 @@
 //! image under an `enforce` rule, and sees only the files that it needs.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use k8s_cri::v1::{ContainerConfig, Mount, NamespaceMode, NamespaceOption, PodSandboxState};
+use k8s_cri::v1::{ContainerConfig, IdMapping, Mount, NamespaceMode, NamespaceOption, PodSandboxState, UserNamespace};
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::cri::{Pod, image_volume};
-use crate::harness::daemon::{APPLICATION, UNSIGNED};
+use crate::harness::cri::{Pod, image_volume, network_ready};
+use crate::harness::daemon::{APPLICATION, RUNC_1_3_HANDLER, UNSIGNED};
 use crate::harness::leftovers::{alive, cgroup_roots, mounts, parent, parent_of, processes};
 use crate::harness::{Case, Daemon, Version, eventually, needs_assay, on_each_containerd};
 
@@ -448,4 +449,100 @@ fn a_pod_comes_again_after_a_reboot_of_containerd_1_7() {
 #[test]
 fn a_pod_comes_again_after_a_reboot_of_containerd_2() {
     after_a_reboot(Version::V2_1);
+}
+
+/// A network of its own for each pod, which containerd asks for where users are mapped: a bridge that leads nowhere.
+struct Bridge(String);
+
+impl Bridge {
+    fn new(daemon: &Daemon) -> Self {
+        let name = format!("assay{}", std::process::id());
+        let cni = daemon.folder.join("cni");
+        for folder in ["bin", "net.d"] {
+            fs::create_dir_all(cni.join(folder)).unwrap();
+        }
+        for plugin in ["bridge", "host-local", "loopback"] {
+            std::os::unix::fs::symlink(Path::new("/usr/lib/cni").join(plugin), cni.join("bin").join(plugin)).unwrap();
+        }
+        let ranges = serde_json::json!([[{ "subnet": "192.0.2.0/24" }]]);
+        let network = serde_json::json!({
+            "cniVersion": "0.4.0",
+            "name": name,
+            "plugins": [{
+                "type": "bridge",
+                "bridge": name,
+                "ipam": { "type": "host-local", "dataDir": cni.join("addresses"), "ranges": ranges },
+            }],
+        });
+        // containerd looks at what is written, not at what is created.
+        fs::write(cni.join("net.d/10-bridge.conflist"), network.to_string()).unwrap();
+        eventually("the network", || network_ready(daemon));
+        Self(name)
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("ip")
+            .args(["link", "delete", &self.0])
+            .status();
+    }
+}
+
+#[test]
+fn a_pod_whose_users_are_mapped() {
+    let daemon = Daemon::start(Version::V2_1);
+    let _bridge = Bridge::new(&daemon);
+    let map = || {
+        vec![IdMapping {
+            host_id: 524_288,
+            container_id: 0,
+            length: 65_536,
+        }]
+    };
+    let pod = Pod::run_with(&daemon, "mapped", RUNC_1_3_HANDLER, |pod| {
+        let linux = pod.linux.as_mut().unwrap();
+        linux.security_context.as_mut().unwrap().namespace_options = Some(NamespaceOption {
+            network: NamespaceMode::Pod.into(),
+            pid: NamespaceMode::Container.into(),
+            userns_options: Some(UserNamespace {
+                mode: NamespaceMode::Pod.into(),
+                uids: map(),
+                gids: map(),
+            }),
+            ..NamespaceOption::default()
+        });
+    })
+    .unwrap();
+    let script = "read marker </etc/marker; id -u; echo it has $marker; echo own >/etc/own; exec sleep 1000";
+    let main = pod
+        .create("main", &APPLICATION.name, &["/bin/sh", "-c", script])
+        .unwrap();
+    pod.start(&main).unwrap();
+    eventually("its output", || {
+        let log = pod.log("main");
+        if log.contains("it has application") {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    });
+    assert!(pod.log("main").contains(" 0\n"), "{}", pod.log("main"));
+    let pid = pod.pid(&main).to_string();
+    assert_ne!(namespace(&pid, "user"), namespace("self", "user"));
+    let mapped = fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap();
+    let mapped: Vec<&str> = mapped.split_whitespace().collect();
+    assert_eq!(mapped, ["0", "524288", "65536"]);
+    let files = Path::new("/proc").join(&pid).join("root");
+    for (path, user) in [("etc/marker", 524_288), ("etc/own", 524_288)] {
+        assert_eq!(fs::metadata(files.join(path)).unwrap().uid(), user, "{path}");
+    }
+    if needs_assay("a verdict") {
+        let decision = &daemon.decisions(&main)[0];
+        assert_eq!(decision.rule.as_deref(), Some("applications"), "{}", decision.line());
+        assert!(!files.join("bin/cat").exists());
+        let refused = pod.create("refused", &UNSIGNED.name, &SLEEP).unwrap();
+        let status = pod.start(&refused).unwrap_err();
+        assert!(status.message().contains("signature-missing"), "{status}");
+    }
 }

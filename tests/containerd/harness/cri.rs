@@ -33,6 +33,18 @@ pub fn ready(socket: &Path) -> Result<(), String> {
         .map_err(|status| status.to_string())
 }
 
+/// Whether containerd has read how to make a pod's network.
+pub fn network_ready(daemon: &Daemon) -> Result<(), String> {
+    let client = daemon.client("k8s.io");
+    let request = StatusRequest { verbose: false };
+    let answer = client.answer(runtime(&client).status(request)).unwrap();
+    let conditions = answer.status.unwrap_or_default().conditions;
+    match conditions.iter().find(|condition| condition.r#type == "NetworkReady") {
+        Some(condition) if condition.status => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
 /// CRI learns of an image that something else imported by an event.
 pub fn wait_for_image(socket: &Path, name: &str) {
     let client = Client::connect(socket, "k8s.io");

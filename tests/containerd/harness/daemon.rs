@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::client::Client;
 use super::events::Events;
 use super::image::Image;
-use super::{cri, policy, runtime};
+use super::{ASSAY, STOCK, cri, policy, runtime};
 
 /// A containerd release that the tests run against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -407,6 +407,8 @@ pub const STOCK_HANDLER: &str = "stock";
 pub const PATH_HANDLER: &str = "path";
 /// Options as a TOML document, which is what containerd sends to runtimes that it does not know.
 pub const TOML_HANDLER: &str = "toml";
+/// With a runc that can mount for mapped users.
+pub const RUNC_1_3_HANDLER: &str = "runc-1-3";
 
 fn configuration(version: Version, folder: &Path) -> String {
     let dir = folder.display();
@@ -461,8 +463,22 @@ runtime_type = 'io.containerd.runc.v2'
 "
     );
     if version == Version::V2_1 {
+        // Of Assay as of the stock shim: containerd knows how to ask about mapped users only where the type is this one.
+        let path = match runtime.as_str() {
+            ASSAY => format!("runtime_path = '{shim}'"),
+            _ => String::new(),
+        };
+        let runc = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/runc-1.3/bin/runc");
         text.push_str(&format!(
-            "[plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = '{pause}'\n"
+            "[plugins.'io.containerd.cri.v1.images'.pinned_images]
+sandbox = '{pause}'
+[plugins.'{cri}'.containerd.runtimes.{RUNC_1_3_HANDLER}]
+runtime_type = '{STOCK}'
+{path}
+[plugins.'{cri}'.containerd.runtimes.{RUNC_1_3_HANDLER}.options]
+BinaryName = '{}'
+",
+            runc.display()
         ));
     }
     if version != Version::V1_6 {
