@@ -34,10 +34,10 @@ pub struct Base {
     pub privileges: BTreeSet<String>,
 }
 
-/// Calls that a runtime may make at any time, although a measurement need not show them.
+/// What a measurement does not say about calls.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Anytime {
+struct Remark {
     /// Programs that it is about; none: all.
     #[serde(default)]
     runtimes: Vec<String>,
@@ -49,11 +49,20 @@ struct Anytime {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Known {
-    anytime: Vec<Anytime>,
+    /// Calls that a runtime may make at any time, although a measurement need not show them.
+    anytime: Vec<Remark>,
+    /// Calls that a runtime makes, and goes on without where they are refused.
+    spared: Vec<Remark>,
     runtime: Vec<Base>,
 }
 
 static KNOWN: LazyLock<Known> = LazyLock::new(|| toml::from_str(TEXT).unwrap_or_default());
+
+impl Remark {
+    fn is_about(&self, name: &str) -> bool {
+        self.runtimes.is_empty() || self.runtimes.iter().any(|runtime| runtime == name)
+    }
+}
 
 impl Base {
     /// A measurement of a program.
@@ -73,7 +82,8 @@ impl Base {
     pub fn unknown(&self, measured: &[Self]) -> [Vec<String>; 2] {
         [true, false].map(|no_new_privileges| {
             let known = base(&self.name, no_new_privileges, measured);
-            self.calls(no_new_privileges).difference(&known).cloned().collect()
+            let calls = self.calls(no_new_privileges).difference(&known);
+            calls.filter(|call| !is_spared(&self.name, call)).cloned().collect()
         })
     }
 
@@ -84,6 +94,11 @@ impl Base {
             &self.privileges
         }
     }
+}
+
+fn is_spared(name: &str, call: &str) -> bool {
+    let spared = |remark: &Remark| remark.is_about(name) && remark.calls.contains(call);
+    KNOWN.spared.iter().any(spared)
 }
 
 fn name(program: &str) -> String {
@@ -131,10 +146,11 @@ pub fn base(program: &str, no_new_privileges: bool, measured: &[Base]) -> BTreeS
         .flat_map(|base| base.calls(no_new_privileges).iter().cloned())
         .collect();
     for anytime in &KNOWN.anytime {
-        if !is_known || anytime.runtimes.is_empty() || anytime.runtimes.contains(&name) {
+        if !is_known || anytime.is_about(&name) {
             calls.extend(anytime.calls.iter().cloned());
         }
     }
+    calls.retain(|call| !is_spared(&name, call));
     calls
 }
 
@@ -146,12 +162,13 @@ mod tests {
     #[test]
     fn the_list_is_readable_and_names_calls() {
         let known: Known = toml::from_str(TEXT).unwrap();
-        assert!(known.anytime.iter().all(|anytime| anytime.reason.len() > 20));
+        let remarks = || known.anytime.iter().chain(&known.spared);
+        assert!(remarks().all(|remark| remark.reason.len() > 20));
         let names = known
             .runtime
             .iter()
             .flat_map(|base| base.no_new_privileges.iter().chain(&base.privileges))
-            .chain(known.anytime.iter().flat_map(|anytime| &anytime.calls));
+            .chain(remarks().flat_map(|remark| &remark.calls));
         for name in names {
             assert!(number(Machine::X86_64, name).is_some(), "{name}");
         }
@@ -166,10 +183,26 @@ mod tests {
         let newer = Base {
             name: "runc".to_owned(),
             version: "runc version 9".to_owned(),
-            no_new_privileges: BTreeSet::from(["openat2".to_owned()]),
+            no_new_privileges: BTreeSet::from(["getrandom".to_owned()]),
             privileges: BTreeSet::new(),
         };
-        assert!(base("runc", true, &[newer]).contains("openat2"));
+        assert!(base("runc", true, &[newer]).contains("getrandom"));
+    }
+
+    #[test]
+    fn what_a_runtime_goes_on_without_is_neither_allowed_nor_missed() {
+        for no_new_privileges in [true, false] {
+            let calls = base("runc", no_new_privileges, known());
+            assert!(!calls.contains("fsopen") && calls.contains("statx"), "{calls:?}");
+        }
+        for base in known() {
+            assert_eq!(
+                base.unknown(&[]),
+                [Vec::<String>::new(), Vec::new()],
+                "{}",
+                base.version
+            );
+        }
     }
 
     #[test]

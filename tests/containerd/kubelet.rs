@@ -10,9 +10,9 @@ use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::cri::{Pod, image_volume, network_ready};
-use crate::harness::daemon::{APPLICATION, RUNC_1_3_HANDLER, UNSIGNED};
+use crate::harness::daemon::{APPLICATION, PATH_HANDLER, STOCK_HANDLER, UNSIGNED};
 use crate::harness::leftovers::{alive, cgroup_roots, mounts, parent, parent_of, processes};
-use crate::harness::{Case, Daemon, Version, eventually, needs_assay, on_each_containerd};
+use crate::harness::{ASSAY, Case, Daemon, Version, eventually, needs_assay, on_each_containerd};
 
 on_each_containerd! {
     init_containers_run_one_after_the_other,
@@ -493,6 +493,11 @@ impl Drop for Bridge {
 fn a_pod_whose_users_are_mapped() {
     let daemon = Daemon::start(Version::V2_1);
     let _bridge = Bridge::new(&daemon);
+    // containerd knows how to ask about mapped users only where the type is that of its own shim.
+    let handler = match crate::harness::runtime().as_str() {
+        ASSAY => PATH_HANDLER,
+        _ => STOCK_HANDLER,
+    };
     let map = || {
         vec![IdMapping {
             host_id: 524_288,
@@ -500,7 +505,7 @@ fn a_pod_whose_users_are_mapped() {
             length: 65_536,
         }]
     };
-    let pod = Pod::run_with(&daemon, "mapped", RUNC_1_3_HANDLER, |pod| {
+    let pod = Pod::run_with(&daemon, "mapped", handler, |pod| {
         let linux = pod.linux.as_mut().unwrap();
         linux.security_context.as_mut().unwrap().namespace_options = Some(NamespaceOption {
             network: NamespaceMode::Pod.into(),

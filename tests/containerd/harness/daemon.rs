@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::client::Client;
 use super::events::Events;
 use super::image::Image;
-use super::{ASSAY, STOCK, cri, policy, runtime};
+use super::{cri, policy, runtime};
 
 /// A containerd release that the tests run against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,9 +29,14 @@ pub enum Version {
     V2_1,
 }
 
+/// Where `make setup` unpacks what is not the system's.
+fn tools() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools")
+}
+
 impl Version {
     pub fn programs(self) -> PathBuf {
-        let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools");
+        let tools = tools();
         match self {
             Self::V1_6 => tools.join("containerd-1.6/usr/bin"),
             Self::V1_7 => tools.join("containerd-1.7/usr/bin"),
@@ -346,10 +351,13 @@ impl Drop for Daemon {
 fn spawn(version: Version, folder: &Path, config: &Path) -> Child {
     let programs = version.programs();
     let shim = Path::new(env!("CARGO_BIN_EXE_containerd-shim-assay-v1"));
+    // Beside a containerd of today, a runc of today.
+    let runc = (version == Version::V2_1).then(|| tools().join("runc-1.3/bin"));
     let path = env::join_paths(
         [shim.parent().unwrap(), &programs]
             .map(Path::to_path_buf)
             .into_iter()
+            .chain(runc)
             .chain(env::split_paths(
                 "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             )),
@@ -407,8 +415,6 @@ pub const STOCK_HANDLER: &str = "stock";
 pub const PATH_HANDLER: &str = "path";
 /// Options as a TOML document, which is what containerd sends to runtimes that it does not know.
 pub const TOML_HANDLER: &str = "toml";
-/// With a runc that can mount for mapped users.
-pub const RUNC_1_3_HANDLER: &str = "runc-1-3";
 
 fn configuration(version: Version, folder: &Path) -> String {
     let dir = folder.display();
@@ -463,22 +469,8 @@ runtime_type = 'io.containerd.runc.v2'
 "
     );
     if version == Version::V2_1 {
-        // Of Assay as of the stock shim: containerd knows how to ask about mapped users only where the type is this one.
-        let path = match runtime.as_str() {
-            ASSAY => format!("runtime_path = '{shim}'"),
-            _ => String::new(),
-        };
-        let runc = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/runc-1.3/bin/runc");
         text.push_str(&format!(
-            "[plugins.'io.containerd.cri.v1.images'.pinned_images]
-sandbox = '{pause}'
-[plugins.'{cri}'.containerd.runtimes.{RUNC_1_3_HANDLER}]
-runtime_type = '{STOCK}'
-{path}
-[plugins.'{cri}'.containerd.runtimes.{RUNC_1_3_HANDLER}.options]
-BinaryName = '{}'
-",
-            runc.display()
+            "[plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = '{pause}'\n"
         ));
     }
     if version != Version::V1_6 {
