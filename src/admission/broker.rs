@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use super::analysis::Analysis;
+use super::exec::{Opened, Plea};
 use super::filter::{self, Syscalls};
 use super::log::{LOG, MAX_LOG};
 use super::memo::Inputs;
@@ -23,6 +24,7 @@ use super::{Basis, Decision, Edits, Files, InvalidRequest, Request, VERSION, Ver
 use crate::config::Config;
 use crate::diagnostic::{Diagnostics, printable};
 use crate::digest::Digest;
+use crate::grant::Grants;
 use crate::identity::{self, Fault, Identity, Image, Question, Trail, Upper, Workload};
 use crate::oci::Layout;
 use crate::policy::activate::{LoadError, load_active};
@@ -163,7 +165,17 @@ fn decide(config: &Config, request: &Request, started: Instant, decision: &mut D
     };
     let narrows = ruling.filesystem.mode != Mode::Off || ruling.seccomp.mode != SeccompMode::Off;
     if ruling.verdict == Verdict::Allow && narrows {
+        let opening = desk.root(request, &identity).opening().ok();
+        let met = opening
+            .filter(|_| ruling.grant.is_none())
+            .map(|opening| (opening, ruling.clone()));
         desk.show(request, &identity, &mut ruling, &used, decision, &mut watch);
+        if let (Some(((held, until), met)), Verdict::Refuse, true) = (met, ruling.verdict, ruling.policy) {
+            // What its files say is the rule's refusal too.
+            ruling = met.resting_on(held.granted(until, &ruling.code, &ruling.reason));
+            (decision.view, decision.files, decision.syscalls) = (None, None, None);
+            desk.show(request, &identity, &mut ruling, &used, decision, &mut watch);
+        }
         watch.note(decision, "files");
     }
     apply(decision, ruling, used);
@@ -198,6 +210,7 @@ pub fn verify(
             name,
             kubernetes_namespace,
             namespace,
+            container: "",
             kind: Kind::Container,
             image: Some(&image),
             fault: None,
@@ -205,6 +218,7 @@ pub fn verify(
             workload: None,
             seen: &[],
             clock: desk.clock,
+            grants: &desk.grants,
         };
         decision.basis = Some(desk.blank_basis(Kind::Container, kubernetes_namespace));
         let mut used = Used::default();
@@ -249,6 +263,70 @@ pub struct Looked {
     pub mode: Mode,
     /// Its system calls, where they were asked for.
     pub calls: Option<filter::Shown>,
+}
+
+/// The image that a name stands for in containerd.
+///
+/// # Errors
+/// In words, with what to do next.
+pub fn image(containerd: &str, namespace: &str, name: &str) -> Result<Image, (String, String)> {
+    let started = Instant::now();
+    block_on(
+        started + LOOK_TIME,
+        started,
+        identity::image(containerd, namespace, name),
+    )
+    .map_err(|obstacle| (printable(&obstacle.to_string()).into_owned(), obstacle.fix()))
+}
+
+/// Says whether a grant opens a further process that the rule of a container refuses: one that is about it, says so, and
+/// opens the container itself too where it would be refused now.
+#[must_use]
+pub fn open_exec(config: Result<&Config, &Diagnostics>, plea: &Plea) -> Opened {
+    let started = Instant::now();
+    let mut opened = Opened::new(plea);
+    let decided = guard(|| {
+        let config = config.map_err(|faults| Obstacle::Config(first(faults)))?;
+        let Some(image) = &plea.image else { return Ok(()) };
+        let desk = Desk::open(config, started + config.admit_timeout / 10 * 9)?;
+        let digests = ruling::digests(image);
+        let (held, until) = match desk.grants.opening(&digests, &plea.namespace, &plea.container, true) {
+            Ok(found) => found,
+            Err(notes) => {
+                opened.notes = notes;
+                return Ok(());
+            }
+        };
+        let case = Case {
+            name: &plea.name,
+            // Whatever a rule refuses it opens; what is denied is so in every namespace.
+            kubernetes_namespace: None,
+            namespace: &plea.namespace,
+            container: &plea.container,
+            kind: Kind::Container,
+            image: Some(image),
+            fault: None,
+            upper: Upper::Empty,
+            workload: None,
+            seen: &[],
+            clock: desk.clock,
+            grants: &desk.grants,
+        };
+        let ruling = desk.rule(&case, &mut Used::default());
+        match ruling.verdict {
+            Verdict::Allow => opened.grant = Some(held.granted(until, &plea.code, &plea.reason)),
+            Verdict::Refuse => opened.notes.push(format!(
+                "grant {} does not open it: {}: {}",
+                held.grant.id, ruling.code, ruling.reason
+            )),
+        }
+        Ok(())
+    });
+    if let Err(obstacle) = decided {
+        opened.grant = None;
+        opened.notes.push(printable(&obstacle.to_string()).into_owned());
+    }
+    opened
 }
 
 /// The processes of a container that runs, as the node numbers them; `None` where no such container runs.
@@ -299,6 +377,7 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<Looked, (String, St
         name: image_name,
         kubernetes_namespace,
         namespace,
+        container: if recorded.is_some() { name } else { "" },
         kind: Kind::Container,
         image: Some(&image),
         fault: None,
@@ -306,6 +385,7 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<Looked, (String, St
         workload: Some(&workload),
         seen: &[],
         clock: desk.clock,
+        grants: &desk.grants,
     };
     let mut used = Used::default();
     let ruling = desk.rule(&case, &mut used);
@@ -428,6 +508,7 @@ pub fn prepare(config: &Config, expected: &Expected<'_>) -> Result<(), Unprepare
             name,
             kubernetes_namespace: kubernetes_namespace.as_deref(),
             namespace,
+            container: "",
             kind: Kind::Container,
             image: Some(&image),
             fault: None,
@@ -436,6 +517,7 @@ pub fn prepare(config: &Config, expected: &Expected<'_>) -> Result<(), Unprepare
             workload: None,
             seen: &[],
             clock: desk.clock,
+            grants: &desk.grants,
         };
         let mut used = Used::default();
         let ruling = desk.rule(&case, &mut used);
@@ -551,7 +633,7 @@ pub fn recheck(config: &Config, recorded: &Decision) -> Option<Recheck> {
             ..desk.blank_basis(basis.kind, basis.kubernetes_namespace.as_deref())
         });
         let mut used = Used::default();
-        let ruling = rule_again(recorded, basis, image, desk.clock, &mut |case| {
+        let ruling = rule_again(recorded, basis, image, (desk.clock, &desk.grants), &mut |case| {
             desk.rule(case, &mut used)
         });
         apply(&mut decision, ruling, used);
@@ -572,13 +654,14 @@ pub(super) fn rule_again(
     recorded: &Decision,
     basis: &Basis,
     image: &Image,
-    clock: Clock,
+    (clock, grants): (Clock, &Grants),
     rule: &mut dyn FnMut(&Case<'_>) -> Ruling,
 ) -> Ruling {
     let root = Case {
         name: &recorded.name,
         kubernetes_namespace: basis.kubernetes_namespace.as_deref(),
         namespace: &recorded.namespace,
+        container: &recorded.container,
         kind: basis.kind,
         image: Some(image),
         fault: None,
@@ -586,6 +669,7 @@ pub(super) fn rule_again(
         workload: None,
         seen: &[],
         clock,
+        grants,
     };
     let mut ruling = rule(&root);
     for volume in &basis.volumes {
@@ -615,6 +699,7 @@ struct Desk {
     active: Active,
     policy: Digest,
     clock: Clock,
+    grants: Grants,
     deadline: Instant,
 }
 
@@ -622,11 +707,13 @@ impl Desk {
     fn open(config: &Config, deadline: Instant) -> Result<Self, Obstacle> {
         let state = StateDir::open(&config.state).map_err(Obstacle::State)?;
         let (active, policy) = load_active(&state)?;
+        let clock = Clock::read(&state);
         Ok(Self {
             evidence: state.subdir(EVIDENCE).map_err(Obstacle::State)?,
             run: StateDir::open(&config.run).ok(),
             run_directory: config.run.clone(),
-            clock: Clock::read(&state),
+            grants: Grants::load(&state, &active, clock),
+            clock,
             state,
             active,
             policy,
@@ -634,12 +721,13 @@ impl Desk {
         })
     }
 
-    /// The root file system first, then each image volume; one refusal is enough.
-    fn rule_on(&self, request: &Request, identity: &Identity, used: &mut Used) -> Ruling {
-        let root = Case {
+    /// The root file system of a container.
+    fn root<'a>(&'a self, request: &'a Request, identity: &'a Identity) -> Case<'a> {
+        Case {
             name: &identity.record.image,
             kubernetes_namespace: identity.record.kubernetes_namespace.as_deref(),
             namespace: &request.namespace,
+            container: &request.container,
             kind: kind(identity),
             image: identity.root.as_ref().ok(),
             fault: identity.root.as_ref().err().or(identity.volumes.as_ref().err()),
@@ -647,7 +735,13 @@ impl Desk {
             workload: Some(&identity.workload),
             seen: &identity.seen,
             clock: self.clock,
-        };
+            grants: &self.grants,
+        }
+    }
+
+    /// The root file system first, then each image volume; one refusal is enough.
+    fn rule_on(&self, request: &Request, identity: &Identity, used: &mut Used) -> Ruling {
+        let root = self.root(request, identity);
         let mut ruling = self.rule(&root, used);
         for volume in identity.volumes.iter().flatten() {
             if ruling.verdict == Verdict::Refuse {
@@ -1056,24 +1150,28 @@ struct Used {
 }
 
 /// The ruling on a container with one more image volume.
-fn with_volume(mut ruling: Ruling, destination: &str, name: &str, of_volume: Ruling) -> Ruling {
-    ruling.audit.extend(of_volume.audit);
-    ruling.evidence.extend(of_volume.evidence);
+fn with_volume(mut ruling: Ruling, destination: &str, name: &str, mut of_volume: Ruling) -> Ruling {
+    ruling.audit.append(&mut of_volume.audit);
+    ruling.evidence.append(&mut of_volume.evidence);
     ruling.span = ruling.span.and(of_volume.span);
-    if of_volume.verdict == Verdict::Allow {
-        return ruling;
-    }
     let name = if name.is_empty() {
         String::new()
     } else {
         format!(" ({})", printable(name))
     };
+    of_volume.reason = format!(
+        "its image volume at {}{name}: {}",
+        printable(destination),
+        of_volume.reason
+    );
+    if of_volume.verdict == Verdict::Allow {
+        if let (None, Some(granted)) = (&ruling.grant, of_volume.grant) {
+            (ruling.code, ruling.reason) = (of_volume.code, of_volume.reason);
+            ruling.grant = Some(granted);
+        }
+        return ruling;
+    }
     Ruling {
-        reason: format!(
-            "its image volume at {}{name}: {}",
-            printable(destination),
-            of_volume.reason
-        ),
         audit: ruling.audit,
         evidence: ruling.evidence,
         ..of_volume
@@ -1149,6 +1247,7 @@ fn blank(namespace: &str, container: &str) -> Decision {
         files: None,
         syscalls: None,
         exec: None,
+        grant: None,
         basis: None,
     }
 }
@@ -1196,6 +1295,7 @@ fn apply(decision: &mut Decision, ruling: Ruling, used: Used) {
     decision.evidence = ruling.evidence;
     decision.edits = ruling.edits;
     decision.exec = ruling.exec;
+    decision.grant = ruling.grant;
 }
 
 fn refuse(decision: &mut Decision, obstacle: &Obstacle) {
@@ -1205,6 +1305,7 @@ fn refuse(decision: &mut Decision, obstacle: &Obstacle) {
     decision.fix = obstacle.fix();
     decision.policy = false;
     decision.rule = None;
+    decision.grant = None;
     decision.repeated = false;
 }
 

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::evidence;
+use crate::grant::{self, Grants};
 use crate::identity::{self, Census, Image, Inhabitant, Upper};
 use crate::oci::{self, Index, Layout, LayoutError, Manifest};
 use crate::policy::{Active, Kind, Mode, Reevaluate};
@@ -317,6 +318,8 @@ impl<'a> Bench<'a> {
                 evidence,
                 clock: self.clock,
                 patience: self.patience,
+                // What is opened for hours says nothing about a policy.
+                grants: &grant::NONE,
                 answers,
             };
             judge.word(about)
@@ -409,6 +412,7 @@ impl<'a> Bench<'a> {
             name: &image.name,
             kubernetes_namespace: kubernetes_namespace.as_deref(),
             namespace,
+            container: "",
             kind,
             image: Some(image),
             fault: None,
@@ -416,6 +420,7 @@ impl<'a> Bench<'a> {
             workload: None,
             seen: &[],
             clock: self.clock,
+            grants: &grant::NONE,
         };
         let [old, new] = self.words(&About::Case(case));
         Both(Change {
@@ -449,6 +454,8 @@ pub(super) struct Judge<'a> {
     pub(super) evidence: Option<&'a StateDir>,
     pub(super) clock: Clock,
     pub(super) patience: Duration,
+    /// What an administrator opened.
+    pub(super) grants: &'a Grants,
     /// What the evidence says about some digests, as far as it was asked.
     pub(super) answers: &'a mut Answers,
 }
@@ -463,6 +470,7 @@ impl Judge<'_> {
             evidence,
             clock,
             patience,
+            grants,
             answers,
         } = self;
         let mut rule = |case: &Case<'_>| {
@@ -472,7 +480,7 @@ impl Judge<'_> {
         };
         Word::from(match about {
             About::Case(case) => rule(case),
-            About::Decision(decision, basis, image) => rule_again(decision, basis, image, *clock, &mut rule),
+            About::Decision(decision, basis, image) => rule_again(decision, basis, image, (*clock, *grants), &mut rule),
         })
     }
 }

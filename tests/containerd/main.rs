@@ -22,6 +22,7 @@ mod exec;
 mod failure;
 mod filtering;
 mod gate;
+mod grant;
 mod grouping;
 mod kubelet;
 mod lifecycle;
