@@ -74,7 +74,7 @@ mod tests {
                 "--reason",
                 "the mirror is down",
             ];
-            self.run(&[&what, more].concat(), password)
+            self.run(&[what.as_slice(), more].concat(), password)
         }
 
         fn listed(&self) -> serde_json::Value {
@@ -95,10 +95,8 @@ mod tests {
             "{out}"
         );
         let listed = node.listed();
-        assert_eq!(
-            (&listed[0]["state"], &listed[0]["key"]),
-            (&"active".into(), &"ops".into())
-        );
+        let field = |name: &str| listed[0][name].as_str();
+        assert_eq!((field("state"), field("key")), (Some("active"), Some("ops")));
         let (_, told, _) = node.run(&["decisions"], "");
         assert!(
             told.contains("added: start of image") && told.contains("the mirror is down"),
@@ -109,8 +107,8 @@ mod tests {
     #[test]
     fn what_was_signed_on_another_machine_is_added_on_the_nodes_it_is_for() {
         let node = Node::new();
-        for (name, scope) in [("fleet", &["--fleet"][..]), ("other", &["--node", "elsewhere"])] {
-            let more = [&["--key", "ops.key", "-o", name], scope].concat();
+        for (name, scope) in [("fleet", &["--fleet"][..]), ("other", &["--node", "elsewhere"][..])] {
+            let more = [&["--key", "ops.key", "-o", name][..], scope].concat();
             let (code, _, said) = node.grant(&more, "secret");
             assert_eq!(code, Some(0), "{said}");
             assert!(said.contains("assay grant add "), "{said}");

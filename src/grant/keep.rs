@@ -22,7 +22,7 @@ const MAX_FILE: u64 = 2 * MAX_ENVELOPE + 4096;
 /// Most grants that are looked at.
 const MAX_GRANTS: usize = 64;
 /// How long a grant is remembered after its end.
-const MEMORY: SignedDuration = SignedDuration::from_hours(24 * 30);
+const MEMORY: SignedDuration = SignedDuration::from_hours(24 * 7);
 /// Most notes about grants that do not count.
 const MAX_NOTES: usize = 2;
 /// Where the kernel names the boot.

@@ -121,7 +121,9 @@ pub enum Fault {
     #[error("{0}")]
     Unreadable(#[from] store::Error),
     /// There are more than are looked at.
-    #[error("there are more than {0} grants on this node, and none beyond is looked at; revoke what is not needed")]
+    #[error(
+        "there are more than {0} grants on this node, and none beyond is looked at; remove the files of those that are over"
+    )]
     TooMany(usize),
     /// It is not what its format asks for.
     #[error("it is no grant: {0}")]

@@ -544,7 +544,7 @@ fn what_is_said_can_be_read() {
     node.add(&grant());
     let grants = node.grants(NOW);
     let (held, until) = grants.opening(&[image()], "k8s.io", "web", false).unwrap();
-    insta::assert_snapshot!(held.granted(until, "signature-missing", "nobody signed it").sentence(), @r#""#);
+    insta::assert_snapshot!(held.granted(until, "signature-missing", "nobody signed it").sentence(), @r#"nothing but grant 0123456789abcdef0123456789abcdef allows it ("the mirror is down", by alice, signed by key ops, until 2027-01-15T08:30:00Z); without it: signature-missing: nobody signed it"#);
     let errors = [
         Fault::Unknown,
         Fault::KeyUse("release".to_owned()),
@@ -560,5 +560,13 @@ fn what_is_said_can_be_read() {
         Fault::Clock,
         Fault::TooMany(64),
     ];
-    insta::assert_snapshot!(errors.map(|fault| format!("{}: {fault}", fault.code())).join("\n"), @"");
+    insta::assert_snapshot!(errors.map(|fault| format!("{}: {fault}", fault.code())).join("\n"), @r#"
+    grant-key-unknown: no key of the trust in force signed it
+    grant-key-use: key release signed it, which has no use = ["grant"]
+    grant-key-ended: key ops signed it, which does not count: its window is over
+    grant-too-long: it would last from 2027-01-15T08:00:00Z to 2027-01-16T09:00:00Z, and a grant lasts 24 hours at most
+    grant-revoked: it was revoked at 2027-01-15T08:00:00Z
+    grant-clock: this node's clock cannot be relied on: it is before a time that has passed, or the record of that is damaged
+    grant-too-many: there are more than 64 grants on this node, and none beyond is looked at; remove the files of those that are over
+    "#);
 }

@@ -143,7 +143,7 @@ fn an_image_that_nobody_signed_runs_on_a_grant_until_it_is_revoked() {
     succeeds(daemon, &["policy", "apply"]);
     drop(create("again").unwrap());
     let listed = succeeds(daemon, &["grant", "ls"]);
-    let row = listed.lines().find(|line| line.starts_with(&id[..12])).unwrap();
+    let row = listed.lines().find(|line| line.contains(&id[..12])).unwrap();
     let words: Vec<&str> = row.split_whitespace().collect();
     assert_eq!(words[1..3], ["active", "2"], "{listed}");
 
@@ -177,10 +177,10 @@ fn a_grant_for_exec_opens_what_the_rule_lets_nobody_start() {
     let refused = |id: &str| assert_code(container.exec(id, &["/bin/true"]), Code::PermissionDenied);
     assert!(refused("before").contains("exec-denied"));
     let key = ops.to_str().unwrap();
-    let named = ["grant", "--container", &container.id, "--namespace", &daemon.scope];
+    let named = ["grant", "--container", container.id.as_str(), "--namespace", daemon.scope.as_str()];
     let grant = |more: &[&str]| {
         let about = ["--for", "1h", "--reason", WHY, "--key", key];
-        succeeds(daemon, &[&named, about.as_slice(), more].concat());
+        succeeds(daemon, &[named.as_slice(), about.as_slice(), more].concat());
     };
     // One that does not say so opens no further process.
     grant(&[]);
