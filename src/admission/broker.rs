@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use super::analysis::Analysis;
+use super::comparison;
 use super::exec::{Opened, Plea};
 use super::filter::{self, Syscalls};
 use super::log::{LOG, MAX_LOG};
@@ -26,14 +27,14 @@ use crate::diagnostic::{Diagnostics, printable};
 use crate::digest::Digest;
 use crate::grant::Grants;
 use crate::identity::{self, Fault, Identity, Image, Question, Trail, Upper, Workload};
-use crate::oci::Layout;
+use crate::oci::{self, Layout, Manifest};
 use crate::policy::activate::{LoadError, load_active};
 use crate::policy::{Active, Kind, Mode, Seccomp, SeccompMode, Tuning, Unavailable};
 use crate::runtime::{self, Base};
 use crate::seccomp::{self, Profile};
 use crate::store::{self, StateDir};
 use crate::trust::clock::Clock;
-use crate::verify::TimeSource;
+use crate::verify::{Answer, TimeSource};
 
 /// Folder of the evidence cache below `state`.
 pub(super) const EVIDENCE: &str = "evidence";
@@ -231,6 +232,86 @@ pub fn verify(
         refuse(&mut decision, &obstacle);
     }
     decision
+}
+
+/// Judges an image that is about to be pulled: by its name and the digest that this stands for, and by what the evidence
+/// cache holds of it. Where it will run is not known, so it is refused only where it would be in every namespace and as
+/// every kind of container. Nothing is recorded.
+#[must_use]
+pub fn pull(config: Result<&Config, &Diagnostics>, name: &str, digest: Digest) -> Decision {
+    let started = Instant::now();
+    let mut decision = blank("", "");
+    decision.name = printable(name).into_owned();
+    let decided = guard(|| {
+        let config = config.map_err(|faults| Obstacle::Config(first(faults)))?;
+        let desk = Desk::open(config, started + config.admit_timeout / 10 * 9)?;
+        let (image, is_known) = offered(&desk.evidence, name, digest);
+        decision.image = Some(shown(&image));
+        let case = Case {
+            name,
+            kubernetes_namespace: None,
+            namespace: "",
+            container: "",
+            kind: Kind::Container,
+            image: Some(&image),
+            fault: None,
+            upper: Upper::Empty,
+            workload: None,
+            seen: &[],
+            clock: desk.clock,
+            grants: &desk.grants,
+        };
+        let mut refused = None;
+        let selections = desk.active.possible(Some(name), &ruling::digests(&image), is_known);
+        for selection in &selections {
+            let mut used = Used::default();
+            let ruling = desk.ruled(&mut used, |ask| ruling::rule_by(&desk.active, &case, selection, ask));
+            if ruling.verdict == Verdict::Allow {
+                apply(&mut decision, ruling, used);
+                return Ok(());
+            }
+            // The last rule is the one for whatever no other is for.
+            if refused.is_none() || ruling.rule.is_some() {
+                refused = Some((ruling, used));
+            }
+        }
+        if let Some((ruling, used)) = refused {
+            apply(&mut decision, ruling, used);
+        }
+        Ok(())
+    });
+    if let Err(obstacle) = decided {
+        refuse(&mut decision, &obstacle);
+    }
+    decision
+}
+
+/// What is known of an image that is not there yet: its manifests for this node and its configuration, where the evidence
+/// cache holds index and manifest, and whether it does. What is not known, the digest stands for.
+fn offered(cache: &StateDir, name: &str, digest: Digest) -> (Image, bool) {
+    use std::os::fd::AsFd as _;
+    let layout = Layout::new(cache.as_fd());
+    let document = |digest: Digest| layout.blob_by_digest(digest, oci::MAX_DOCUMENT).ok();
+    let listed = document(digest).and_then(|document| comparison::listed(&document));
+    let manifests = listed.clone().unwrap_or_else(|| vec![digest]);
+    let config = manifests.first().and_then(|manifest| {
+        let bytes = document(*manifest)?;
+        let kinds = [oci::MANIFEST, oci::DOCKER_MANIFEST];
+        let manifest = kinds.iter().find_map(|kind| Manifest::parse(&bytes, kind).ok())?;
+        Some(manifest.config.digest)
+    });
+    let image = Image {
+        name: name.to_owned(),
+        config: config.unwrap_or(digest),
+        indexes: if config.is_none() || listed.is_some() {
+            vec![digest]
+        } else {
+            Vec::new()
+        },
+        manifests,
+        chain_id: digest,
+    };
+    (image, config.is_some())
 }
 
 /// What is looked at without being started.
@@ -765,8 +846,17 @@ impl Desk {
 
     /// Rules on one case.
     fn rule(&self, case: &Case<'_>, used: &mut Used) -> Ruling {
+        self.ruled(used, |ask| ruling::rule(&self.active, case, ask))
+    }
+
+    /// Has something ruled on with what the evidence says.
+    fn ruled(
+        &self,
+        used: &mut Used,
+        rule: impl FnOnce(&mut dyn FnMut(&[Digest]) -> Result<Answer, ParserFault>) -> Ruling,
+    ) -> Ruling {
         let mut fresh = None;
-        let ruling = ruling::rule(&self.active, case, &mut |subjects| {
+        let ruling = rule(&mut |subjects| {
             let inputs = Inputs::new(self.policy, &self.evidence, subjects);
             let recalled = self
                 .run

@@ -537,20 +537,11 @@ fn cached(cache: Option<&StateDir>, census: &Census) -> Result<(Vec<Image>, usiz
             named.any(|(_, known, digest)| known == name && *digest == image.digest)
         };
         let names: Vec<&String> = image.names.iter().filter(|name| !in_containerd(name)).collect();
-        let index = document(image.digest)
+        let listed = document(image.digest)
             .filter(|_| !image.manifests.is_empty())
-            .and_then(|bytes| {
-                let kinds = [oci::INDEX, oci::DOCKER_INDEX];
-                kinds.iter().find_map(|kind| Index::parse(&bytes, kind).ok())
-            });
-        let (manifests, indexes) = match index {
-            Some(index) => {
-                let here = index.manifests.into_iter().filter(|child| {
-                    let platform = child.platform.as_ref();
-                    oci::is_manifest(&child.media_type) && platform.is_none_or(identity::is_this_platform)
-                });
-                (here.map(|child| child.digest).collect(), vec![image.digest])
-            }
+            .and_then(|bytes| listed(&bytes));
+        let (manifests, indexes) = match listed {
+            Some(manifests) => (manifests, vec![image.digest]),
             None => (vec![image.digest], Vec::new()),
         };
         for manifest in manifests {
@@ -568,6 +559,17 @@ fn cached(cache: Option<&StateDir>, census: &Census) -> Result<(Vec<Image>, usiz
         }
     }
     Ok((images, nameless))
+}
+
+/// Manifests of this node's platform that an index lists; `None` where the document is no index.
+pub(super) fn listed(document: &[u8]) -> Option<Vec<Digest>> {
+    let kinds = [oci::INDEX, oci::DOCKER_INDEX];
+    let index = kinds.iter().find_map(|kind| Index::parse(document, kind).ok())?;
+    let here = index.manifests.into_iter().filter(|child| {
+        let platform = child.platform.as_ref();
+        oci::is_manifest(&child.media_type) && platform.is_none_or(identity::is_this_platform)
+    });
+    Some(here.map(|child| child.digest).collect())
 }
 
 fn shown(image: &Image) -> Digest {

@@ -51,8 +51,8 @@ pub use crate::grant::Granted;
 pub use crate::identity::{Image, Mount};
 pub use analysis::{Analysis, Route, Step};
 pub use broker::{
-    Expected, Looked, Recheck, Subject, Unprepared, admit, image, look, open_exec, prepare, processes, recheck, reject,
-    verify,
+    Expected, Looked, Recheck, Subject, Unprepared, admit, image, look, open_exec, prepare, processes, pull, recheck,
+    reject, verify,
 };
 pub use exec::Exec;
 pub use filter::Syscalls;

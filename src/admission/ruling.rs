@@ -18,7 +18,7 @@ use crate::grant::{GRANTED, Granted, Grants, Held};
 use crate::identity::{Fault, Image, Upper, Workload};
 use crate::policy::{
     self, Active, Attributes, Filesystem, ImageName, Incomplete, Kind, Mode, Outcome, Reevaluate, Restart, Rule,
-    Runtime, Seccomp, SeccompMode, Tuning, Unattested, Unavailable,
+    Runtime, Seccomp, SeccompMode, Selection, Tuning, Unattested, Unavailable,
 };
 use crate::trust::clock::Clock;
 use crate::verify::{Answer, Fact, Span};
@@ -294,12 +294,6 @@ pub(super) fn rule(
     ask: &mut dyn FnMut(&[Digest]) -> Result<Answer, ParserFault>,
 ) -> Ruling {
     let digests = case.image.map(digests).unwrap_or_default();
-    // What could not be proved may still be recognised: revocation needs no proof.
-    let known = if case.image.is_some() {
-        digests.clone()
-    } else {
-        case.seen.to_vec()
-    };
     let selection = active.select(&Attributes {
         image: (!case.name.is_empty()).then_some(case.name),
         kubernetes_namespace: case.kubernetes_namespace,
@@ -307,6 +301,23 @@ pub(super) fn rule(
         kind: case.kind,
         digests: &digests,
     });
+    rule_by(active, case, &selection, ask)
+}
+
+/// As [`rule`], by the rules of `selection`.
+pub(super) fn rule_by(
+    active: &Active,
+    case: &Case<'_>,
+    selection: &Selection<'_>,
+    ask: &mut dyn FnMut(&[Digest]) -> Result<Answer, ParserFault>,
+) -> Ruling {
+    let digests = case.image.map(digests).unwrap_or_default();
+    // What could not be proved may still be recognised: revocation needs no proof.
+    let known = if case.image.is_some() {
+        digests.clone()
+    } else {
+        case.seen.to_vec()
+    };
     let reevaluate = selection.decisive.map(|rule| rule.reevaluate).unwrap_or_default();
     let denied = |outcome: Outcome| Ruling {
         reevaluate,

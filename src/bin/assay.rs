@@ -141,6 +141,10 @@ fn main() -> ExitCode {
         .skip(1)
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
+    let program = std::env::args_os().next().unwrap_or_default();
+    if cli::image_verifier::is_called(&program.to_string_lossy()) {
+        return cli::image_verifier::run(&words).report();
+    }
     let mut arguments = words.into_iter();
     let what = arguments.next().unwrap_or_default();
     match what.as_str() {

@@ -70,7 +70,7 @@ fn an_image_that_nobody_signed_runs_on_a_grant_until_it_is_revoked() {
     if !needs_assay("assay grant") {
         return;
     }
-    let case = node("grant");
+    let case = node("opened");
     let daemon = case.daemon;
     let ops = administrator(daemon, "ops", "grant");
     let builder = administrator(daemon, "builder", "image,provenance");

@@ -32,6 +32,7 @@ mod options;
 mod pods;
 mod profile;
 mod publishing;
+mod pulling;
 mod refusals;
 mod resources;
 mod rollout;
