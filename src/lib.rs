@@ -13,6 +13,7 @@
 //! - [`verify`]: one file per signature carrier: bytes, digest and keys in, facts out.
 //! - [`evidence`]: the local cache of signatures and attestations: pull, import, export, discovery, gc.
 //! - [`policy`]: the administrator's rules: schema, diagnostics, activation, matching, evaluation.
+//! - [`grant`]: break-glass: what an administrator's key opens for a while although the policy refuses it.
 //! - [`tree`]: the files of an image: names, links resolved inside the image, bounded reads.
 //! - [`sbom`]: software bills of materials: SPDX, CycloneDX, syft; packages by their package URLs, files by hash.
 //! - [`packages`]: the package databases of an image: which package owns which file, and how it stands
@@ -39,6 +40,7 @@ pub mod diagnostic;
 pub mod digest;
 pub mod evidence;
 pub mod fleet;
+pub mod grant;
 pub mod identity;
 pub mod oci;
 pub mod packages;

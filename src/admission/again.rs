@@ -7,8 +7,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::comparison::{About, Answers, Judge, Word};
+use super::ruling::digests;
 use super::{Decision, VERSION, Verdict};
 use crate::digest::Digest;
+use crate::grant::Grants;
 use crate::policy::{Action, Active};
 use crate::store::StateDir;
 use crate::trust::clock::Clock;
@@ -35,6 +37,8 @@ pub enum Cause {
     Evidence,
     /// An age that was passed, or a window that ended.
     Time,
+    /// A grant that was added, or ended, or was revoked.
+    Grant,
 }
 
 /// What a record of a container that was judged again is about.
@@ -185,6 +189,7 @@ impl Cause {
             Self::Trust => "trust",
             Self::Evidence => "evidence",
             Self::Time => "time",
+            Self::Grant => "grant",
         }
     }
 }
@@ -233,18 +238,26 @@ pub struct Review<'a> {
     evidence: &'a StateDir,
     clock: Clock,
     patience: Duration,
+    grants: &'a Grants,
     answers: Answers,
 }
 
 impl<'a> Review<'a> {
     /// `patience` is how long the evidence of one image may take.
     #[must_use]
-    pub fn new(active: &'a Active, evidence: &'a StateDir, clock: Clock, patience: Duration) -> Self {
+    pub fn new(
+        active: &'a Active,
+        evidence: &'a StateDir,
+        clock: Clock,
+        patience: Duration,
+        grants: &'a Grants,
+    ) -> Self {
         Self {
             active,
             evidence,
             clock,
             patience,
+            grants,
             answers: Answers::new(),
         }
     }
@@ -257,9 +270,24 @@ impl<'a> Review<'a> {
             evidence: Some(self.evidence),
             clock: self.clock,
             patience: self.patience,
+            grants: self.grants,
             answers: &mut self.answers,
         };
         Some(judge.word(&about))
+    }
+
+    /// Whether a grant opens what was decided on, or an image volume of it.
+    #[must_use]
+    pub fn is_opened(&self, decision: &Decision) -> bool {
+        let volumes = decision.basis.iter().flat_map(|basis| &basis.volumes);
+        let images = decision
+            .image
+            .iter()
+            .chain(volumes.filter_map(|volume| volume.image.as_ref()));
+        let digests: Vec<Digest> = images.flat_map(digests).collect();
+        self.grants
+            .opening(&digests, &decision.namespace, &decision.container, false)
+            .is_ok()
     }
 }
 

@@ -10,6 +10,8 @@ use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use super::analysis::Analysis;
+use super::comparison;
+use super::exec::{Opened, Plea};
 use super::filter::{self, Syscalls};
 use super::log::{LOG, MAX_LOG};
 use super::memo::Inputs;
@@ -23,15 +25,16 @@ use super::{Basis, Decision, Edits, Files, InvalidRequest, Request, VERSION, Ver
 use crate::config::Config;
 use crate::diagnostic::{Diagnostics, printable};
 use crate::digest::Digest;
+use crate::grant::Grants;
 use crate::identity::{self, Fault, Identity, Image, Question, Trail, Upper, Workload};
-use crate::oci::Layout;
+use crate::oci::{self, Layout, Manifest};
 use crate::policy::activate::{LoadError, load_active};
 use crate::policy::{Active, Kind, Mode, Seccomp, SeccompMode, Tuning, Unavailable};
 use crate::runtime::{self, Base};
 use crate::seccomp::{self, Profile};
 use crate::store::{self, StateDir};
 use crate::trust::clock::Clock;
-use crate::verify::TimeSource;
+use crate::verify::{Answer, TimeSource};
 
 /// Folder of the evidence cache below `state`.
 pub(super) const EVIDENCE: &str = "evidence";
@@ -163,7 +166,17 @@ fn decide(config: &Config, request: &Request, started: Instant, decision: &mut D
     };
     let narrows = ruling.filesystem.mode != Mode::Off || ruling.seccomp.mode != SeccompMode::Off;
     if ruling.verdict == Verdict::Allow && narrows {
+        let opening = desk.root(request, &identity).opening().ok();
+        let met = opening
+            .filter(|_| ruling.grant.is_none())
+            .map(|opening| (opening, ruling.clone()));
         desk.show(request, &identity, &mut ruling, &used, decision, &mut watch);
+        if let (Some(((held, until), met)), Verdict::Refuse, true) = (met, ruling.verdict, ruling.policy) {
+            // What its files say is the rule's refusal too.
+            ruling = met.resting_on(held.granted(until, &ruling.code, &ruling.reason));
+            (decision.view, decision.files, decision.syscalls) = (None, None, None);
+            desk.show(request, &identity, &mut ruling, &used, decision, &mut watch);
+        }
         watch.note(decision, "files");
     }
     apply(decision, ruling, used);
@@ -198,6 +211,7 @@ pub fn verify(
             name,
             kubernetes_namespace,
             namespace,
+            container: "",
             kind: Kind::Container,
             image: Some(&image),
             fault: None,
@@ -205,6 +219,7 @@ pub fn verify(
             workload: None,
             seen: &[],
             clock: desk.clock,
+            grants: &desk.grants,
         };
         decision.basis = Some(desk.blank_basis(Kind::Container, kubernetes_namespace));
         let mut used = Used::default();
@@ -217,6 +232,86 @@ pub fn verify(
         refuse(&mut decision, &obstacle);
     }
     decision
+}
+
+/// Judges an image that is about to be pulled: by its name and the digest that this stands for, and by what the evidence
+/// cache holds of it. Where it will run is not known, so it is refused only where it would be in every namespace and as
+/// every kind of container. Nothing is recorded.
+#[must_use]
+pub fn pull(config: Result<&Config, &Diagnostics>, name: &str, digest: Digest) -> Decision {
+    let started = Instant::now();
+    let mut decision = blank("", "");
+    decision.name = printable(name).into_owned();
+    let decided = guard(|| {
+        let config = config.map_err(|faults| Obstacle::Config(first(faults)))?;
+        let desk = Desk::open(config, started + config.admit_timeout / 10 * 9)?;
+        let (image, is_known) = offered(&desk.evidence, name, digest);
+        decision.image = Some(shown(&image));
+        let case = Case {
+            name,
+            kubernetes_namespace: None,
+            namespace: "",
+            container: "",
+            kind: Kind::Container,
+            image: Some(&image),
+            fault: None,
+            upper: Upper::Empty,
+            workload: None,
+            seen: &[],
+            clock: desk.clock,
+            grants: &desk.grants,
+        };
+        let mut refused = None;
+        let selections = desk.active.possible(Some(name), &ruling::digests(&image), is_known);
+        for selection in &selections {
+            let mut used = Used::default();
+            let ruling = desk.ruled(&mut used, |ask| ruling::rule_by(&desk.active, &case, selection, ask));
+            if ruling.verdict == Verdict::Allow {
+                apply(&mut decision, ruling, used);
+                return Ok(());
+            }
+            // The last rule is the one for whatever no other is for.
+            if refused.is_none() || ruling.rule.is_some() {
+                refused = Some((ruling, used));
+            }
+        }
+        if let Some((ruling, used)) = refused {
+            apply(&mut decision, ruling, used);
+        }
+        Ok(())
+    });
+    if let Err(obstacle) = decided {
+        refuse(&mut decision, &obstacle);
+    }
+    decision
+}
+
+/// What is known of an image that is not there yet: its manifests for this node and its configuration, where the evidence
+/// cache holds index and manifest, and whether it does. What is not known, the digest stands for.
+fn offered(cache: &StateDir, name: &str, digest: Digest) -> (Image, bool) {
+    use std::os::fd::AsFd as _;
+    let layout = Layout::new(cache.as_fd());
+    let document = |digest: Digest| layout.blob_by_digest(digest, oci::MAX_DOCUMENT).ok();
+    let listed = document(digest).and_then(|document| comparison::listed(&document));
+    let manifests = listed.clone().unwrap_or_else(|| vec![digest]);
+    let config = manifests.first().and_then(|manifest| {
+        let bytes = document(*manifest)?;
+        let kinds = [oci::MANIFEST, oci::DOCKER_MANIFEST];
+        let manifest = kinds.iter().find_map(|kind| Manifest::parse(&bytes, kind).ok())?;
+        Some(manifest.config.digest)
+    });
+    let image = Image {
+        name: name.to_owned(),
+        config: config.unwrap_or(digest),
+        indexes: if config.is_none() || listed.is_some() {
+            vec![digest]
+        } else {
+            Vec::new()
+        },
+        manifests,
+        chain_id: digest,
+    };
+    (image, config.is_some())
 }
 
 /// What is looked at without being started.
@@ -249,6 +344,70 @@ pub struct Looked {
     pub mode: Mode,
     /// Its system calls, where they were asked for.
     pub calls: Option<filter::Shown>,
+}
+
+/// The image that a name stands for in containerd.
+///
+/// # Errors
+/// In words, with what to do next.
+pub fn image(containerd: &str, namespace: &str, name: &str) -> Result<Image, (String, String)> {
+    let started = Instant::now();
+    block_on(
+        started + LOOK_TIME,
+        started,
+        identity::image(containerd, namespace, name),
+    )
+    .map_err(|obstacle| (printable(&obstacle.to_string()).into_owned(), obstacle.fix()))
+}
+
+/// Says whether a grant opens a further process that the rule of a container refuses: one that is about it, says so, and
+/// opens the container itself too where it would be refused now.
+#[must_use]
+pub fn open_exec(config: Result<&Config, &Diagnostics>, plea: &Plea) -> Opened {
+    let started = Instant::now();
+    let mut opened = Opened::new(plea);
+    let decided = guard(|| {
+        let config = config.map_err(|faults| Obstacle::Config(first(faults)))?;
+        let Some(image) = &plea.image else { return Ok(()) };
+        let desk = Desk::open(config, started + config.admit_timeout / 10 * 9)?;
+        let digests = ruling::digests(image);
+        let (held, until) = match desk.grants.opening(&digests, &plea.namespace, &plea.container, true) {
+            Ok(found) => found,
+            Err(notes) => {
+                opened.notes = notes;
+                return Ok(());
+            }
+        };
+        let case = Case {
+            name: &plea.name,
+            // Whatever a rule refuses it opens; what is denied is so in every namespace.
+            kubernetes_namespace: None,
+            namespace: &plea.namespace,
+            container: &plea.container,
+            kind: Kind::Container,
+            image: Some(image),
+            fault: None,
+            upper: Upper::Empty,
+            workload: None,
+            seen: &[],
+            clock: desk.clock,
+            grants: &desk.grants,
+        };
+        let ruling = desk.rule(&case, &mut Used::default());
+        match ruling.verdict {
+            Verdict::Allow => opened.grant = Some(held.granted(until, &plea.code, &plea.reason)),
+            Verdict::Refuse => opened.notes.push(format!(
+                "grant {} does not open it: {}: {}",
+                held.grant.id, ruling.code, ruling.reason
+            )),
+        }
+        Ok(())
+    });
+    if let Err(obstacle) = decided {
+        opened.grant = None;
+        opened.notes.push(printable(&obstacle.to_string()).into_owned());
+    }
+    opened
 }
 
 /// The processes of a container that runs, as the node numbers them; `None` where no such container runs.
@@ -299,6 +458,7 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<Looked, (String, St
         name: image_name,
         kubernetes_namespace,
         namespace,
+        container: if recorded.is_some() { name } else { "" },
         kind: Kind::Container,
         image: Some(&image),
         fault: None,
@@ -306,6 +466,7 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<Looked, (String, St
         workload: Some(&workload),
         seen: &[],
         clock: desk.clock,
+        grants: &desk.grants,
     };
     let mut used = Used::default();
     let ruling = desk.rule(&case, &mut used);
@@ -428,6 +589,7 @@ pub fn prepare(config: &Config, expected: &Expected<'_>) -> Result<(), Unprepare
             name,
             kubernetes_namespace: kubernetes_namespace.as_deref(),
             namespace,
+            container: "",
             kind: Kind::Container,
             image: Some(&image),
             fault: None,
@@ -436,6 +598,7 @@ pub fn prepare(config: &Config, expected: &Expected<'_>) -> Result<(), Unprepare
             workload: None,
             seen: &[],
             clock: desk.clock,
+            grants: &desk.grants,
         };
         let mut used = Used::default();
         let ruling = desk.rule(&case, &mut used);
@@ -551,7 +714,7 @@ pub fn recheck(config: &Config, recorded: &Decision) -> Option<Recheck> {
             ..desk.blank_basis(basis.kind, basis.kubernetes_namespace.as_deref())
         });
         let mut used = Used::default();
-        let ruling = rule_again(recorded, basis, image, desk.clock, &mut |case| {
+        let ruling = rule_again(recorded, basis, image, (desk.clock, &desk.grants), &mut |case| {
             desk.rule(case, &mut used)
         });
         apply(&mut decision, ruling, used);
@@ -572,13 +735,14 @@ pub(super) fn rule_again(
     recorded: &Decision,
     basis: &Basis,
     image: &Image,
-    clock: Clock,
+    (clock, grants): (Clock, &Grants),
     rule: &mut dyn FnMut(&Case<'_>) -> Ruling,
 ) -> Ruling {
     let root = Case {
         name: &recorded.name,
         kubernetes_namespace: basis.kubernetes_namespace.as_deref(),
         namespace: &recorded.namespace,
+        container: &recorded.container,
         kind: basis.kind,
         image: Some(image),
         fault: None,
@@ -586,6 +750,7 @@ pub(super) fn rule_again(
         workload: None,
         seen: &[],
         clock,
+        grants,
     };
     let mut ruling = rule(&root);
     for volume in &basis.volumes {
@@ -615,6 +780,7 @@ struct Desk {
     active: Active,
     policy: Digest,
     clock: Clock,
+    grants: Grants,
     deadline: Instant,
 }
 
@@ -622,11 +788,13 @@ impl Desk {
     fn open(config: &Config, deadline: Instant) -> Result<Self, Obstacle> {
         let state = StateDir::open(&config.state).map_err(Obstacle::State)?;
         let (active, policy) = load_active(&state)?;
+        let clock = Clock::read(&state);
         Ok(Self {
             evidence: state.subdir(EVIDENCE).map_err(Obstacle::State)?,
             run: StateDir::open(&config.run).ok(),
             run_directory: config.run.clone(),
-            clock: Clock::read(&state),
+            grants: Grants::load(&state, &active, clock),
+            clock,
             state,
             active,
             policy,
@@ -634,12 +802,13 @@ impl Desk {
         })
     }
 
-    /// The root file system first, then each image volume; one refusal is enough.
-    fn rule_on(&self, request: &Request, identity: &Identity, used: &mut Used) -> Ruling {
-        let root = Case {
+    /// The root file system of a container.
+    fn root<'a>(&'a self, request: &'a Request, identity: &'a Identity) -> Case<'a> {
+        Case {
             name: &identity.record.image,
             kubernetes_namespace: identity.record.kubernetes_namespace.as_deref(),
             namespace: &request.namespace,
+            container: &request.container,
             kind: kind(identity),
             image: identity.root.as_ref().ok(),
             fault: identity.root.as_ref().err().or(identity.volumes.as_ref().err()),
@@ -647,7 +816,13 @@ impl Desk {
             workload: Some(&identity.workload),
             seen: &identity.seen,
             clock: self.clock,
-        };
+            grants: &self.grants,
+        }
+    }
+
+    /// The root file system first, then each image volume; one refusal is enough.
+    fn rule_on(&self, request: &Request, identity: &Identity, used: &mut Used) -> Ruling {
+        let root = self.root(request, identity);
         let mut ruling = self.rule(&root, used);
         for volume in identity.volumes.iter().flatten() {
             if ruling.verdict == Verdict::Refuse {
@@ -671,8 +846,17 @@ impl Desk {
 
     /// Rules on one case.
     fn rule(&self, case: &Case<'_>, used: &mut Used) -> Ruling {
+        self.ruled(used, |ask| ruling::rule(&self.active, case, ask))
+    }
+
+    /// Has something ruled on with what the evidence says.
+    fn ruled(
+        &self,
+        used: &mut Used,
+        rule: impl FnOnce(&mut dyn FnMut(&[Digest]) -> Result<Answer, ParserFault>) -> Ruling,
+    ) -> Ruling {
         let mut fresh = None;
-        let ruling = ruling::rule(&self.active, case, &mut |subjects| {
+        let ruling = rule(&mut |subjects| {
             let inputs = Inputs::new(self.policy, &self.evidence, subjects);
             let recalled = self
                 .run
@@ -1056,24 +1240,28 @@ struct Used {
 }
 
 /// The ruling on a container with one more image volume.
-fn with_volume(mut ruling: Ruling, destination: &str, name: &str, of_volume: Ruling) -> Ruling {
-    ruling.audit.extend(of_volume.audit);
-    ruling.evidence.extend(of_volume.evidence);
+fn with_volume(mut ruling: Ruling, destination: &str, name: &str, mut of_volume: Ruling) -> Ruling {
+    ruling.audit.append(&mut of_volume.audit);
+    ruling.evidence.append(&mut of_volume.evidence);
     ruling.span = ruling.span.and(of_volume.span);
-    if of_volume.verdict == Verdict::Allow {
-        return ruling;
-    }
     let name = if name.is_empty() {
         String::new()
     } else {
         format!(" ({})", printable(name))
     };
+    of_volume.reason = format!(
+        "its image volume at {}{name}: {}",
+        printable(destination),
+        of_volume.reason
+    );
+    if of_volume.verdict == Verdict::Allow {
+        if let (None, Some(granted)) = (&ruling.grant, of_volume.grant) {
+            (ruling.code, ruling.reason) = (of_volume.code, of_volume.reason);
+            ruling.grant = Some(granted);
+        }
+        return ruling;
+    }
     Ruling {
-        reason: format!(
-            "its image volume at {}{name}: {}",
-            printable(destination),
-            of_volume.reason
-        ),
         audit: ruling.audit,
         evidence: ruling.evidence,
         ..of_volume
@@ -1149,6 +1337,7 @@ fn blank(namespace: &str, container: &str) -> Decision {
         files: None,
         syscalls: None,
         exec: None,
+        grant: None,
         basis: None,
     }
 }
@@ -1196,6 +1385,7 @@ fn apply(decision: &mut Decision, ruling: Ruling, used: Used) {
     decision.evidence = ruling.evidence;
     decision.edits = ruling.edits;
     decision.exec = ruling.exec;
+    decision.grant = ruling.grant;
 }
 
 fn refuse(decision: &mut Decision, obstacle: &Obstacle) {
@@ -1205,6 +1395,7 @@ fn refuse(decision: &mut Decision, obstacle: &Obstacle) {
     decision.fix = obstacle.fix();
     decision.policy = false;
     decision.rule = None;
+    decision.grant = None;
     decision.repeated = false;
 }
 

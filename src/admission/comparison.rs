@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::evidence;
+use crate::grant::{self, Grants};
 use crate::identity::{self, Census, Image, Inhabitant, Upper};
 use crate::oci::{self, Index, Layout, LayoutError, Manifest};
 use crate::policy::{Active, Kind, Mode, Reevaluate};
@@ -317,6 +318,8 @@ impl<'a> Bench<'a> {
                 evidence,
                 clock: self.clock,
                 patience: self.patience,
+                // What is opened for hours says nothing about a policy.
+                grants: &grant::NONE,
                 answers,
             };
             judge.word(about)
@@ -409,6 +412,7 @@ impl<'a> Bench<'a> {
             name: &image.name,
             kubernetes_namespace: kubernetes_namespace.as_deref(),
             namespace,
+            container: "",
             kind,
             image: Some(image),
             fault: None,
@@ -416,6 +420,7 @@ impl<'a> Bench<'a> {
             workload: None,
             seen: &[],
             clock: self.clock,
+            grants: &grant::NONE,
         };
         let [old, new] = self.words(&About::Case(case));
         Both(Change {
@@ -449,6 +454,8 @@ pub(super) struct Judge<'a> {
     pub(super) evidence: Option<&'a StateDir>,
     pub(super) clock: Clock,
     pub(super) patience: Duration,
+    /// What an administrator opened.
+    pub(super) grants: &'a Grants,
     /// What the evidence says about some digests, as far as it was asked.
     pub(super) answers: &'a mut Answers,
 }
@@ -463,6 +470,7 @@ impl Judge<'_> {
             evidence,
             clock,
             patience,
+            grants,
             answers,
         } = self;
         let mut rule = |case: &Case<'_>| {
@@ -472,7 +480,7 @@ impl Judge<'_> {
         };
         Word::from(match about {
             About::Case(case) => rule(case),
-            About::Decision(decision, basis, image) => rule_again(decision, basis, image, *clock, &mut rule),
+            About::Decision(decision, basis, image) => rule_again(decision, basis, image, (*clock, *grants), &mut rule),
         })
     }
 }
@@ -529,20 +537,11 @@ fn cached(cache: Option<&StateDir>, census: &Census) -> Result<(Vec<Image>, usiz
             named.any(|(_, known, digest)| known == name && *digest == image.digest)
         };
         let names: Vec<&String> = image.names.iter().filter(|name| !in_containerd(name)).collect();
-        let index = document(image.digest)
+        let listed = document(image.digest)
             .filter(|_| !image.manifests.is_empty())
-            .and_then(|bytes| {
-                let kinds = [oci::INDEX, oci::DOCKER_INDEX];
-                kinds.iter().find_map(|kind| Index::parse(&bytes, kind).ok())
-            });
-        let (manifests, indexes) = match index {
-            Some(index) => {
-                let here = index.manifests.into_iter().filter(|child| {
-                    let platform = child.platform.as_ref();
-                    oci::is_manifest(&child.media_type) && platform.is_none_or(identity::is_this_platform)
-                });
-                (here.map(|child| child.digest).collect(), vec![image.digest])
-            }
+            .and_then(|bytes| listed(&bytes));
+        let (manifests, indexes) = match listed {
+            Some(manifests) => (manifests, vec![image.digest]),
             None => (vec![image.digest], Vec::new()),
         };
         for manifest in manifests {
@@ -560,6 +559,17 @@ fn cached(cache: Option<&StateDir>, census: &Census) -> Result<(Vec<Image>, usiz
         }
     }
     Ok((images, nameless))
+}
+
+/// Manifests of this node's platform that an index lists; `None` where the document is no index.
+pub(super) fn listed(document: &[u8]) -> Option<Vec<Digest>> {
+    let kinds = [oci::INDEX, oci::DOCKER_INDEX];
+    let index = kinds.iter().find_map(|kind| Index::parse(document, kind).ok())?;
+    let here = index.manifests.into_iter().filter(|child| {
+        let platform = child.platform.as_ref();
+        oci::is_manifest(&child.media_type) && platform.is_none_or(identity::is_this_platform)
+    });
+    Some(here.map(|child| child.digest).collect())
 }
 
 fn shown(image: &Image) -> Digest {

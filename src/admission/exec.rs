@@ -4,9 +4,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{VERSION, Verdict};
+use super::{Image, VERSION, Verdict};
 use crate::diagnostic::printable;
 use crate::digest::Digest;
+use crate::grant::{GRANTED, Granted};
 use crate::policy::{ExecMode, Rule};
 
 /// Longest command line in a record, in bytes.
@@ -96,6 +97,9 @@ pub struct ExecRecord {
     /// Name of the rule that decided; absent where none says anything about further processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// The grant that it rests on, in place of the rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<Granted>,
     /// How often the same was asked for since the record of it before, this time included.
     pub times: u64,
     /// How many others of this container were not recorded, because there were too many different ones.
@@ -144,6 +148,7 @@ impl ExecRecord {
             reason: "nothing says which programs may be started in it".to_owned(),
             fix: String::new(),
             rule: None,
+            grant: None,
             times: 1,
             unrecorded: 0,
         }
@@ -152,9 +157,29 @@ impl ExecRecord {
     /// Makes a refusal of it.
     pub fn refuse(&mut self, code: &str, reason: String, fix: &str) {
         self.verdict = Verdict::Refuse;
+        self.grant = None;
         code.clone_into(&mut self.code);
         self.reason = reason;
         fix.clone_into(&mut self.fix);
+    }
+
+    /// Takes in what was said about a refusal: a grant that opens it, or why none does.
+    pub fn open(&mut self, opened: Opened) {
+        match opened.grant {
+            Some(granted) => {
+                self.verdict = Verdict::Allow;
+                GRANTED.clone_into(&mut self.code);
+                self.reason = granted.sentence();
+                self.fix.clear();
+                self.grant = Some(granted);
+            }
+            None => {
+                for note in opened.notes {
+                    self.reason.push_str("; ");
+                    self.reason.push_str(&note);
+                }
+            }
+        }
     }
 
     /// The one line that whoever asked for a refused process reads.
@@ -168,6 +193,56 @@ impl ExecRecord {
             ..
         } = self;
         format!("assay refused exec of {program}: {code}: {reason}; to fix: {fix}")
+    }
+}
+
+/// What the shim asks `assay admit-exec` about a process that a rule refuses, as one JSON document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plea {
+    /// Version of the document, that of decisions.
+    pub version: u32,
+    /// containerd namespace.
+    pub namespace: String,
+    /// Container id.
+    pub container: String,
+    /// Image name that the container was created with.
+    pub name: String,
+    /// The image that the container was proved to be.
+    pub image: Option<Image>,
+    /// Code of the refusal.
+    pub code: String,
+    /// The sentence of the refusal.
+    pub reason: String,
+}
+
+/// The answer to a [`Plea`], one line of JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Opened {
+    /// Version of the document, that of decisions.
+    pub version: u32,
+    /// containerd namespace.
+    pub namespace: String,
+    /// Container id.
+    pub container: String,
+    /// The grant that opens it; none where it stays refused.
+    pub grant: Option<Granted>,
+    /// Why grants that are about it do not.
+    pub notes: Vec<String>,
+}
+
+impl Opened {
+    /// The answer that opens nothing.
+    #[must_use]
+    pub fn new(plea: &Plea) -> Self {
+        Self {
+            version: VERSION,
+            namespace: plea.namespace.clone(),
+            container: plea.container.clone(),
+            grant: None,
+            notes: Vec::new(),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reading the decision log, and writing to it.
 //!
 //! Beside decisions it holds what became of containers that were judged again while they ran, and of further processes
-//! in them.
+//! in them, and of grants.
 //!
 //! A line is found by its own digest, so that an identifier that someone noted down stands for exactly what was written
 //! then.
@@ -15,6 +15,7 @@ use super::again::Reevaluation;
 use super::exec::ExecRecord;
 use super::{Decision, MAX_DECISION, Verdict};
 use crate::digest::Digest;
+use crate::grant::Record;
 use crate::store::{self, Bookmark, StateDir};
 
 /// Name of the decision log below `state`.
@@ -61,6 +62,8 @@ pub enum Line {
     Reevaluation(String, Box<Reevaluation>),
     /// A further process in a container, and the start of the line's digest.
     Exec(String, Box<ExecRecord>),
+    /// A grant that was added or revoked, and the start of the line's digest.
+    Grant(String, Box<Record>),
 }
 
 impl Line {
@@ -72,6 +75,9 @@ impl Line {
         let shown = id().get(..SHOWN_ID)?.to_owned();
         if let Ok(exec) = serde_json::from_slice(bytes) {
             return Some(Self::Exec(shown, Box::new(exec)));
+        }
+        if let Ok(grant) = serde_json::from_slice(bytes) {
+            return Some(Self::Grant(shown, Box::new(grant)));
         }
         let again = serde_json::from_slice(bytes).ok()?;
         Some(Self::Reevaluation(shown, Box::new(again)))
@@ -94,7 +100,7 @@ pub fn follow(state: &StateDir, at: &mut Bookmark, mut line: impl FnMut(Line)) -
     })
 }
 
-/// Writes a line that is no decision: a [`Reevaluation`], an [`ExecRecord`].
+/// Writes a line that is no decision: a [`Reevaluation`], an [`ExecRecord`], a [`Record`] of a grant.
 ///
 /// # Errors
 /// A log that cannot be written.

@@ -47,10 +47,12 @@ use crate::policy::Kind;
 use crate::verify::Fact;
 use crate::view::View;
 
+pub use crate::grant::Granted;
 pub use crate::identity::{Image, Mount};
 pub use analysis::{Analysis, Route, Step};
 pub use broker::{
-    Expected, Looked, Recheck, Subject, Unprepared, admit, look, prepare, processes, recheck, reject, verify,
+    Expected, Looked, Recheck, Subject, Unprepared, admit, image, look, open_exec, prepare, processes, pull, recheck,
+    reject, verify,
 };
 pub use exec::Exec;
 pub use filter::Syscalls;
@@ -161,6 +163,9 @@ pub struct Decision {
     /// Which further processes may be started in it, where its rule says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<Exec>,
+    /// The grant that an allow rests on, in place of what its rule asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<Granted>,
     /// What it was made from; `None` where not even the active policy was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<Basis>,

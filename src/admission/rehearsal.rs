@@ -15,6 +15,7 @@ use crate::diagnostic::strict::{Reader, Table};
 use crate::diagnostic::{Code, Diagnostic, Source};
 use crate::digest::Digest;
 use crate::evidence;
+use crate::grant;
 use crate::identity::{Image, Upper};
 use crate::oci::{self, Layout, Manifest};
 use crate::policy::{Active, Kind};
@@ -214,6 +215,7 @@ impl Test {
             name: &self.image,
             kubernetes_namespace: self.namespace.as_deref(),
             namespace: &self.containerd_namespace,
+            container: "",
             kind: self.kind,
             image: Some(&image),
             fault: None,
@@ -221,6 +223,7 @@ impl Test {
             workload: None,
             // A pipeline has no mark of its own: its clock is taken as it is.
             clock: Clock { now, mark: Some(now) },
+            grants: &grant::NONE,
             seen: &[],
         };
         let ruling = ruling::rule(active, &case, &mut |subjects| {

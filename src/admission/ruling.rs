@@ -1,8 +1,12 @@
 //! The word of the policy about one image: deny list, audit rules, the rule that decides.
 //!
+//! Where it refuses, a grant may open what it refuses; what `[[deny]]` lists, none does.
+//!
 //! The same for the root file system of a container, for an image volume, and for an image that is only looked at.
 
 use std::collections::BTreeSet;
+
+use jiff::Timestamp;
 
 use super::parser::ParserFault;
 use super::timely::Timely;
@@ -10,10 +14,11 @@ use super::{Audit, Edits, Exec, Verdict};
 use crate::attest::{Details, Family};
 use crate::diagnostic::printable;
 use crate::digest::Digest;
+use crate::grant::{GRANTED, Granted, Grants, Held};
 use crate::identity::{Fault, Image, Upper, Workload};
 use crate::policy::{
-    self, Active, Attributes, Filesystem, ImageName, Kind, Mode, Outcome, Reevaluate, Restart, Rule, Runtime, Seccomp,
-    SeccompMode, Tuning,
+    self, Active, Attributes, Filesystem, ImageName, Incomplete, Kind, Mode, Outcome, Reevaluate, Restart, Rule,
+    Runtime, Seccomp, SeccompMode, Selection, Tuning, Unattested, Unavailable,
 };
 use crate::trust::clock::Clock;
 use crate::verify::{Answer, Fact, Span};
@@ -25,6 +30,8 @@ pub(super) struct Case<'a> {
     pub(super) name: &'a str,
     pub(super) kubernetes_namespace: Option<&'a str>,
     pub(super) namespace: &'a str,
+    /// Id of the container; empty where there is none.
+    pub(super) container: &'a str,
     pub(super) kind: Kind,
     /// What it was proved to be.
     pub(super) image: Option<&'a Image>,
@@ -36,10 +43,12 @@ pub(super) struct Case<'a> {
     /// Digests of what its records name, where `image` is missing.
     pub(super) seen: &'a [Digest],
     pub(super) clock: Clock,
+    /// What an administrator opened on this node.
+    pub(super) grants: &'a Grants,
 }
 
 /// What came of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Ruling {
     pub(super) verdict: Verdict,
     pub(super) code: String,
@@ -68,6 +77,8 @@ pub(super) struct Ruling {
     pub(super) files_rule: String,
     /// Which further processes may be started in it.
     pub(super) exec: Option<Exec>,
+    /// The grant that an allow rests on.
+    pub(super) grant: Option<Granted>,
     /// When an allow holds.
     pub(super) span: Span,
     /// What the rule that applies wants done with a running container that it refuses.
@@ -78,7 +89,7 @@ impl Ruling {
     /// Whether it asks for nothing that is missing, its audits included.
     pub(super) fn is_met(&self) -> bool {
         let allows = |verdict: &Verdict| *verdict == Verdict::Allow;
-        allows(&self.verdict) && self.audit.iter().all(|audit| allows(&audit.verdict))
+        allows(&self.verdict) && self.grant.is_none() && self.audit.iter().all(|audit| allows(&audit.verdict))
     }
 
     pub(super) fn refuse(code: &str, reason: String, fix: &str, policy: bool) -> Self {
@@ -100,6 +111,7 @@ impl Ruling {
             attested: None,
             files_rule: String::new(),
             exec: None,
+            grant: None,
             span: Span::default(),
             reevaluate: Reevaluate::default(),
         }
@@ -132,6 +144,33 @@ impl Ruling {
             audit: std::mem::take(&mut self.audit),
             ..Self::refuse(code, reason, fix, policy)
         }
+    }
+
+    /// The allow of a grant in place of this refusal, `granted`, under which the container sees and calls what `rule` says
+    /// as far as that can be found out.
+    fn opened(self, granted: Granted, rule: Option<&Rule>) -> Self {
+        let allow = Self::allow(GRANTED, granted.sentence());
+        match rule {
+            Some(rule) => allow.by(rule),
+            None => allow,
+        }
+        .resting_on(granted)
+    }
+
+    /// An allow that rests on a grant, whatever else it rests on. What its files say does not refuse it.
+    pub(super) fn resting_on(mut self, granted: Granted) -> Self {
+        GRANTED.clone_into(&mut self.code);
+        self.reason = granted.sentence();
+        self.span = self.span.and(Span {
+            from: None,
+            until: Some(granted.until),
+        });
+        self.grant = Some(granted);
+        self.needs_sbom = false;
+        self.filesystem.unattested = Unattested::Report;
+        self.filesystem.unavailable = Unavailable::Full;
+        self.seccomp.incomplete = Incomplete::Fallback;
+        self
     }
 
     fn by(self, rule: &Rule) -> Self {
@@ -199,6 +238,7 @@ impl From<Outcome> for Ruling {
             attested: None,
             files_rule: String::new(),
             exec: None,
+            grant: None,
             reevaluate: Reevaluate::default(),
         }
     }
@@ -214,11 +254,61 @@ fn edits(runtime: &Runtime) -> Edits {
     }
 }
 
+impl<'a> Case<'a> {
+    /// What opens a refusal of it. Nothing does where it was not proved which image that is.
+    pub(super) fn opening(&self) -> Result<(&'a Held, Timestamp), Vec<String>> {
+        match (self.image, self.fault) {
+            (Some(image), None) => self
+                .grants
+                .opening(&digests(image), self.namespace, self.container, false),
+            _ => Err(Vec::new()),
+        }
+    }
+
+    /// A refusal, or what a grant makes of it.
+    fn open(&self, refused: Ruling, rule: Option<&Rule>) -> Ruling {
+        if refused.verdict == Verdict::Allow {
+            return refused;
+        }
+        match self.opening() {
+            Ok((held, until)) => {
+                let granted = held.granted(until, &refused.code, &refused.reason);
+                refused.opened(granted, rule)
+            }
+            Err(notes) => Ruling {
+                reason: std::iter::once(refused.reason.clone())
+                    .chain(notes)
+                    .collect::<Vec<_>>()
+                    .join("; "),
+                ..refused
+            },
+        }
+    }
+}
+
 /// Rules on `case`. `ask` finds the signatures about some digests; it is called at most once, and only when the
 /// outcome depends on it.
 pub(super) fn rule(
     active: &Active,
     case: &Case<'_>,
+    ask: &mut dyn FnMut(&[Digest]) -> Result<Answer, ParserFault>,
+) -> Ruling {
+    let digests = case.image.map(digests).unwrap_or_default();
+    let selection = active.select(&Attributes {
+        image: (!case.name.is_empty()).then_some(case.name),
+        kubernetes_namespace: case.kubernetes_namespace,
+        containerd_namespace: case.namespace,
+        kind: case.kind,
+        digests: &digests,
+    });
+    rule_by(active, case, &selection, ask)
+}
+
+/// As [`rule`], by the rules of `selection`.
+pub(super) fn rule_by(
+    active: &Active,
+    case: &Case<'_>,
+    selection: &Selection<'_>,
     ask: &mut dyn FnMut(&[Digest]) -> Result<Answer, ParserFault>,
 ) -> Ruling {
     let digests = case.image.map(digests).unwrap_or_default();
@@ -228,13 +318,6 @@ pub(super) fn rule(
     } else {
         case.seen.to_vec()
     };
-    let selection = active.select(&Attributes {
-        image: (!case.name.is_empty()).then_some(case.name),
-        kubernetes_namespace: case.kubernetes_namespace,
-        containerd_namespace: case.namespace,
-        kind: case.kind,
-        digests: &digests,
-    });
     let reevaluate = selection.decisive.map(|rule| rule.reevaluate).unwrap_or_default();
     let denied = |outcome: Outcome| Ruling {
         reevaluate,
@@ -245,8 +328,10 @@ pub(super) fn rule(
         return denied(outcome);
     }
     let enforced = selection.decisive.filter(|rule| rule.mode == Mode::Enforce);
-    if selection.audits.is_empty() && selection.decisive.is_none() {
-        return no_rule(case);
+    let is_unmatched = selection.audits.is_empty() && selection.decisive.is_none();
+    // Where a grant opens it, what is revoked is to be known all the same.
+    if is_unmatched && case.opening().is_err() {
+        return case.open(no_rule(case), None);
     }
     let needs_evidence = active.deny.needs_evidence()
         || selection
@@ -298,11 +383,12 @@ pub(super) fn rule(
         })
         .collect();
     let ruling = match selection.decisive {
-        Some(rule) if rule.mode == Mode::Enforce => word(rule).by(rule),
+        Some(rule) if rule.mode == Mode::Enforce => case.open(word(rule).by(rule), Some(rule)),
         Some(rule) => Ruling {
             rule: Some(rule.name.clone()),
             ..Ruling::allow("rule-off", "the rule switches checking off".to_owned())
         },
+        None if is_unmatched => case.open(no_rule(case), None),
         None => {
             let refusals = audit.iter().filter(|audit| audit.verdict == Verdict::Refuse).count();
             let would = match (audit.len(), refusals) {
@@ -443,6 +529,7 @@ mod tests {
 
     use super::*;
     use crate::admission::child::ChildFault;
+    use crate::grant::{Grant, NONE, Subject as Subject_};
     use crate::policy::activate;
     use crate::policy::{Asks, Deny, Match, Signed, SignerPattern, Subject, Table};
     use crate::verify::{Carrier, Claim, Fact, Proof, Span, TimeSource, TrustedTime};
@@ -467,6 +554,7 @@ mod tests {
             name: "example.com/app:1",
             kubernetes_namespace: None,
             namespace: "default",
+            container: "",
             kind: Kind::Container,
             image,
             fault: None,
@@ -474,6 +562,7 @@ mod tests {
             workload: None,
             seen: &[],
             clock: CLOCK,
+            grants: &NONE,
         }
     }
 
@@ -822,6 +911,128 @@ mod tests {
         insta::assert_snapshot!(ruling(vouched(&[1000], None, None), at(2000, Some(100_000))), @"this node's clock says 1970-01-01T00:33:20Z, and 1970-01-02T03:46:40Z has passed already; what is needed holds only for a time, which cannot be judged with such a clock; to fix: set this node's clock; if it is right and ran ahead before, an administrator runs: assay trust clock --reset");
         insta::assert_snapshot!(ruling(vouched(&[100_000], None, None), at(2000, Some(0))), @"what is needed is said to be of 1970-01-02T03:46:40Z, which has not come: this node's clock says 1970-01-01T00:33:20Z; to fix: set this node's clock");
         insta::assert_snapshot!(ruling(vouched(&[1000], None, None), at(2000, None)), @"what is needed holds only for a time, and Assay's record of the latest known time is damaged, so the clock of this node cannot be judged; to fix: an administrator runs: assay trust clock --reset");
+    }
+
+    /// Half an hour for the image, on a node where an administrator may give it.
+    fn granted() -> (Grants, Timestamp) {
+        let node = crate::grant::tests::Node::new();
+        let grant = Grant {
+            subject: Subject_::Image(Digest::of(b"manifest")),
+            not_before: CLOCK.now,
+            not_after: CLOCK.now + Duration::from_secs(1800),
+            ..crate::grant::tests::grant()
+        };
+        node.add(&grant);
+        (Grants::load(&node.state(), &node.active, CLOCK), grant.not_after)
+    }
+
+    #[test]
+    fn a_grant_opens_what_a_rule_refuses_and_is_never_taken_for_evidence() {
+        let image = image();
+        let (grants, until) = granted();
+        let opened = Case {
+            grants: &grants,
+            ..case(Some(&image))
+        };
+        let mut strict = signed_by(Mode::Enforce, "other");
+        strict.runtime.no_new_privileges = true;
+        strict.filesystem.mode = Mode::Enforce;
+        strict.filesystem.unattested = Unattested::Deny;
+        strict.seccomp.incomplete = Incomplete::Refuse;
+        strict.exec.mode = policy::ExecMode::Deny;
+        let policy = active(vec![signed_by(Mode::Audit, "other"), strict]);
+        let ruling = rule(&policy, &opened, &mut |_| Ok(answer()));
+        assert_eq!(said(&ruling), (true, "granted"));
+        assert!(!ruling.is_met());
+        let grant = ruling.grant.as_ref().unwrap();
+        assert_eq!(
+            (grant.key.as_str(), grant.refused.as_str()),
+            ("ops", "signer-not-wanted")
+        );
+        assert!(
+            ruling.reason.contains("without it: signer-not-wanted: "),
+            "{}",
+            ruling.reason
+        );
+        // No evidence is claimed, the audit rule says what it said, and the allow ends with the grant.
+        assert_eq!(ruling.evidence, []);
+        assert_eq!(
+            (ruling.audit[0].verdict, ruling.span.until),
+            (Verdict::Refuse, Some(until))
+        );
+        // What the rule takes away it takes away, as far as that can be found out.
+        assert!(ruling.edits.no_new_privileges && ruling.exec.is_some());
+        let files = &ruling.filesystem;
+        assert_eq!(
+            (
+                files.mode,
+                files.unattested,
+                files.unavailable,
+                ruling.seccomp.incomplete
+            ),
+            (
+                Mode::Enforce,
+                Unattested::Report,
+                Unavailable::Full,
+                Incomplete::Fallback
+            )
+        );
+        // Where evidence is enough, it is what counts.
+        let policy = active(vec![signed_by(Mode::Enforce, "release")]);
+        let ruling = rule(&policy, &opened, &mut |_| Ok(answer()));
+        assert_eq!((said(&ruling), &ruling.grant), ((true, "signature-verified"), &None));
+        // Neither trouble with evidence nor a policy without a rule keeps it from opening.
+        let ruling = rule(&policy, &opened, &mut |_| Err(late()));
+        assert_eq!(said(&ruling), (true, "granted"));
+        let ruling = rule(&active(Vec::new()), &opened, &mut |_| panic!("nothing is asked"));
+        assert_eq!((said(&ruling), &ruling.rule), ((true, "granted"), &None));
+    }
+
+    #[test]
+    fn no_grant_opens_what_is_denied_or_was_not_proved() {
+        let image = image();
+        let (grants, _) = granted();
+        let opened = Case {
+            grants: &grants,
+            ..case(Some(&image))
+        };
+        let denied = |deny: Deny, rules: Vec<Rule>| {
+            let policy = Active { deny, ..active(rules) };
+            let ruling = rule(&policy, &opened, &mut |_| Ok(answer()));
+            assert_eq!(ruling.grant, None);
+            ruling.code
+        };
+        let by_digest = || Deny {
+            digest: vec![Digest::of(b"manifest")],
+            ..Deny::default()
+        };
+        let by_key = || Deny {
+            key: vec!["release".to_owned()],
+            ..Deny::default()
+        };
+        for rules in [Vec::new(), vec![signed_by(Mode::Enforce, "other")]] {
+            assert_eq!(denied(by_digest(), rules.clone()), "digest-denied");
+            assert_eq!(denied(by_key(), rules), "key-denied");
+        }
+        let policy = Active {
+            deny: by_key(),
+            ..active(Vec::new())
+        };
+        // Who may be behind what cannot be read is not known.
+        let ruling = rule(&policy, &opened, &mut |_| Err(late()));
+        assert_eq!(said(&ruling), (false, "parser-timeout"));
+        let fault = Fault::SnapshotNoParent("key".to_owned());
+        let unproved = Case {
+            fault: Some(&fault),
+            ..opened
+        };
+        let policy = active(vec![signed_by(Mode::Enforce, "other")]);
+        assert_eq!(rule(&policy, &unproved, &mut |_| Ok(answer())).verdict, Verdict::Refuse);
+        let nothing = Case {
+            image: None,
+            ..unproved
+        };
+        assert_eq!(rule(&policy, &nothing, &mut |_| Ok(answer())).verdict, Verdict::Refuse);
     }
 
     #[test]

@@ -24,11 +24,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::admission::Verdict;
-use crate::admission::again::{PutBack, Reevaluation, Review, causes, crossed};
+use crate::admission::again::{Cause, PutBack, Reevaluation, Review, causes, crossed};
 use crate::admission::log::{self, Line};
 use crate::config::Config;
 use crate::diagnostic::printable;
 use crate::digest::Digest;
+use crate::grant::{self, GRANTED, Grants};
 use crate::policy::activate::load_active;
 use crate::policy::{Active, Kept};
 use crate::shim::bar;
@@ -99,6 +100,7 @@ pub fn run(config: &Config, containerd: &str, listen: Option<SocketAddr>) -> Res
     let mut agent = Agent {
         evidence: state.subdir(EVIDENCE)?,
         active: state.subdir(ACTIVE)?,
+        grants: state.subdir(grant::DIRECTORY)?,
         run,
         state,
         patience: config.admit_timeout,
@@ -136,6 +138,7 @@ struct Agent {
     state: StateDir,
     evidence: StateDir,
     active: StateDir,
+    grants: StateDir,
     patience: Duration,
     /// Whether evidence is pulled of images that appear.
     pulls: bool,
@@ -238,14 +241,17 @@ impl Agent {
     /// Without a watch, everything is judged again each time that it is tried to have one.
     fn watch(&mut self) -> Option<Watch> {
         let again = |state: &StateDir, name| state.subdir(name);
-        let opened = again(&self.state, EVIDENCE).and_then(|evidence| Ok((evidence, again(&self.state, ACTIVE)?)));
+        let opened = again(&self.state, EVIDENCE).and_then(|evidence| {
+            let active = again(&self.state, ACTIVE)?;
+            Ok((evidence, active, again(&self.state, grant::DIRECTORY)?))
+        });
         let watch = opened
             .map_err(|error| error.to_string())
-            .and_then(|(evidence, active)| {
+            .and_then(|(evidence, active, grants)| {
                 // They may have been replaced.
-                (self.evidence, self.active) = (evidence, active);
-                Watch::new(self.state.path(), &[self.active.path(), self.evidence.path()])
-                    .map_err(|error| error.to_string())
+                (self.evidence, self.active, self.grants) = (evidence, active, grants);
+                let watched = [self.active.path(), self.evidence.path(), self.grants.path()];
+                Watch::new(self.state.path(), &watched).map_err(|error| error.to_string())
             });
         match watch {
             Ok(watch) => Some(watch),
@@ -377,6 +383,7 @@ impl Agent {
             tenants,
             metrics,
             is_counting,
+            voice,
             ..
         } = self;
         let read = log::follow(&self.state, &mut self.bookmark, |line| match line {
@@ -394,6 +401,11 @@ impl Agent {
                     _ => {
                         tenants.remove(&key);
                     }
+                }
+            }
+            Line::Grant(_, record) => {
+                if *is_counting {
+                    voice.warn(&printable(&format!("{record}")));
                 }
             }
             Line::Exec(_, record) => {
@@ -450,32 +462,39 @@ impl Agent {
         };
         let mut clock = Clock::read(state);
         clock.now = now.time;
-        let mut review = Review::new(active, evidence, clock, *patience);
+        let grants = Grants::load(state, active, clock);
+        let judging = |active, clock| Review::new(active, evidence, clock, *patience, &grants);
+        let mut review = judging(active, clock);
         let crossings = previous
             .as_ref()
             .map(|(digest, previous)| (digest, crossed(previous, active), crossed(active, previous)));
         let mut crossings = crossings.as_ref().map(|(digest, rules, trust)| {
-            let review =
-                |crossed, with: &Active| (crossed != with).then(|| Review::new(crossed, evidence, clock, *patience));
+            let review = |crossed, with: &Active| (crossed != with).then(|| judging(crossed, clock));
             (**digest, review(rules, active), review(trust, active))
         });
         let mut earlier: BTreeMap<Timestamp, Review<'_>> = BTreeMap::new();
         for (tenant, is_paused) in running {
             voice.alive();
+            let is_opened = review.is_opened(&tenant.decision);
+            let mut is_granted = false;
             let judged = match review.word(&tenant.decision) {
-                Some(word) => Judged::Word(Box::new(word), *policy),
+                Some(word) => {
+                    is_granted = word.code == GRANTED;
+                    Judged::Word(Box::new(word), *policy)
+                }
                 None => Judged::Not("its decision does not say what it was about".to_owned()),
             };
             let records = tenant.judge(judged, now, is_paused, |tenant| {
+                if is_granted || (tenant.standing.code == GRANTED && !is_opened) {
+                    return vec![Cause::Grant];
+                }
                 let then = tenant.judged.min(now.time);
                 let at = Clock {
                     now: then,
                     mark: Some(then),
                 };
                 let decision = &tenant.decision;
-                let before = earlier
-                    .entry(then)
-                    .or_insert_with(|| Review::new(active, evidence, at, *patience));
+                let before = earlier.entry(then).or_insert_with(|| judging(active, at));
                 let mut put_back = PutBack {
                     time: before.word(decision).map(|word| word.verdict),
                     policy: None,

@@ -27,6 +27,9 @@ struct Arguments {
 enum Command {
     /// Decide about one container: the shim's request on standard input, the decision on standard output
     Admit,
+    /// Say whether a grant opens a process that a container's rule refuses: the shim's question on standard input
+    #[command(hide = true)]
+    AdmitExec,
     /// Judge images in containerd's store as containers made from them would be judged, without starting anything
     Verify(cli::verify::Args),
     /// Add a handler of Assay to this node's containerd, or take it out again
@@ -49,6 +52,10 @@ enum Command {
     /// Check the rules in policy.d and the keys in trust.d, or put them in force
     #[command(subcommand)]
     Policy(Policy),
+    /// Let run for a while what the policy refuses, by an administrator's key, on record: break-glass
+    ///
+    /// The key is one of trust.d with use = ["grant"]. What [[deny]] lists stays refused. See docs/break-glass.md.
+    Grant(cli::grant::Args),
     /// Say what of this node would be refused if every rule were enforced, and what to do about it
     ///
     /// Judged are the images and containers of containerd, now, by the active policy with its audit rules enforced.
@@ -134,6 +141,10 @@ fn main() -> ExitCode {
         .skip(1)
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
+    let program = std::env::args_os().next().unwrap_or_default();
+    if cli::image_verifier::is_called(&program.to_string_lossy()) {
+        return cli::image_verifier::run(&words).report();
+    }
     let mut arguments = words.into_iter();
     let what = arguments.next().unwrap_or_default();
     match what.as_str() {
@@ -160,6 +171,9 @@ fn run(command: Command) -> ExitCode {
     // The shim needs an answer that it can read even when the configuration cannot be.
     if let Command::Admit = command {
         return cli::admit::run().report();
+    }
+    if let Command::AdmitExec = command {
+        return cli::admit::exec().report();
     }
     if let Command::Verify(arguments) = &command {
         return cli::verify::run(arguments, Config::load().as_ref()).report();
@@ -194,6 +208,8 @@ fn run(command: Command) -> ExitCode {
     };
     let exit = match command {
         Command::Admit => cli::admit::run(),
+        Command::AdmitExec => cli::admit::exec(),
+        Command::Grant(arguments) => cli::grant::run(&arguments, &config),
         Command::Generate { folder } => cli::generate::run(Arguments::command(), &folder),
         Command::VerifyBundle(arguments) => cli::verify_bundle::run(&arguments),
         Command::Node(arguments) => cli::node::run(&arguments),

@@ -1,5 +1,5 @@
 //! `assay decisions`: the decision log, a line for each decision, for each container that was judged again, and for further
-//! processes in containers.
+//! processes in containers, and for grants.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::admission::log::{self, Line};
 use crate::admission::{Decision, Verdict};
 use crate::config::Config;
 use crate::diagnostic::printable;
+use crate::grant::Record;
 use crate::store::{Bookmark, StateDir};
 
 /// How often the log is looked at for more.
@@ -72,6 +73,7 @@ fn is_refusal(line: &Line) -> bool {
         Line::Decision(entry) => entry.decision.verdict,
         Line::Reevaluation(_, record) => record.new.verdict,
         Line::Exec(_, record) => record.verdict,
+        Line::Grant(..) => return false,
     };
     verdict == Verdict::Refuse
 }
@@ -81,9 +83,11 @@ fn written(line: &Line, output: Output) -> String {
         (Output::Text, Line::Decision(entry)) => decided(entry.id(), &entry.decision),
         (Output::Text, Line::Reevaluation(id, record)) => again(id, record),
         (Output::Text, Line::Exec(id, record)) => executed(id, record),
+        (Output::Text, Line::Grant(id, record)) => granted(id, record),
         (Output::Json, Line::Decision(entry)) => json(entry.id(), &entry.decision),
         (Output::Json, Line::Reevaluation(id, record)) => json(id, &**record),
         (Output::Json, Line::Exec(id, record)) => json(id, &**record),
+        (Output::Json, Line::Grant(id, record)) => json(id, &**record),
     }
 }
 
@@ -150,6 +154,11 @@ fn executed(id: &str, record: &ExecRecord) -> String {
         record.user, record.command
     );
     format!("{row}  {}", printable(&more))
+}
+
+fn granted(id: &str, record: &Record) -> String {
+    let time = record.time.get(..19).unwrap_or(&record.time);
+    printable(&format!("{id}  {time}Z  {record}")).into_owned()
 }
 
 fn row(id: &str, time: &str, verdict: Verdict, code: &str, place: (&str, &str), name: &str) -> String {

@@ -13,8 +13,9 @@ use crate::store::StateDir;
 use crate::verify::{Claim, Fact, Signer, TimeSource};
 
 /// The pages that list codes, in the order in which they are searched.
-const PAGES: [&str; 5] = [
+const PAGES: [&str; 6] = [
     include_str!("../../docs/refusals.md"),
+    include_str!("../../docs/break-glass.md"),
     include_str!("../../docs/policy.md"),
     include_str!("../../docs/decisions.md"),
     include_str!("../../docs/doctor.md"),
@@ -217,6 +218,15 @@ fn text(entry: &Entry, recheck: Option<&Recheck>) -> String {
     });
     if let Some(rule) = &decision.rule {
         sheet.field("rule", format_args!("\"{rule}\""));
+    }
+    if let Some(grant) = &decision.grant {
+        sheet.field("grant", format_args!("{} until {:.0}", grant.id, grant.until));
+        sheet.field(
+            "granted by",
+            format_args!("{}, signed by key {}", grant.owner, grant.key),
+        );
+        sheet.field("granted for", &grant.reason);
+        sheet.field("without it", format_args!("refused: {}: {}", grant.refused, grant.why));
     }
     sheet.field("policy", generation);
     for (id, digest) in basis.iter().flat_map(|basis| &basis.roots) {

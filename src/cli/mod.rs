@@ -9,6 +9,8 @@ pub mod doctor;
 pub mod evidence;
 pub mod explain;
 pub mod generate;
+pub mod grant;
+pub mod image_verifier;
 pub mod node;
 mod page;
 pub mod policy;

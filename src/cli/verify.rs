@@ -222,6 +222,7 @@ mod tests {
             files: None,
             syscalls: None,
             exec: None,
+            grant: None,
             basis: None,
         }
     }

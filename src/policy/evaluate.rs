@@ -1935,6 +1935,26 @@ mod tests {
         }
 
         #[test]
+        fn whatever_becomes_of_a_container_is_possible_for_its_image(
+            rules in prop::collection::vec(any_rule(), 0..6),
+            container in any_container(),
+            are_all_known in any::<bool>(),
+        ) {
+            let active = active(rules, Deny::default());
+            let attributes = container.attributes();
+            let selection = active.select(&attributes);
+            let digests = if are_all_known { attributes.digests } else { &[] };
+            let possible = active.possible(attributes.image, digests, are_all_known);
+            // What nothing applies to does not run.
+            if selection.decisive.is_some() || !selection.audits.is_empty() {
+                let is_there = possible.iter().any(|other| {
+                    other.decisive == selection.decisive && (other.decisive.is_some() || !other.audits.is_empty())
+                });
+                prop_assert!(is_there, "{:?} {:?}", selection, possible);
+            }
+        }
+
+        #[test]
         fn a_match_that_covers_applies_at_least_as_often(
             wide in any_match(),
             narrow in any_match(),

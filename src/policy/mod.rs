@@ -255,6 +255,43 @@ impl Active {
         }
         Selection { audits, decisive: None }
     }
+
+    /// Every selection that lets an image run or refuses it, before it is known where and as what it will: in whatever
+    /// namespace, as whatever kind. Where not all of its digests are known, those that `digests` lacks may be among them.
+    #[must_use]
+    pub fn possible(&self, image: Option<&str>, digests: &[Digest], are_all_known: bool) -> Vec<Selection<'_>> {
+        let image = image.and_then(ImageName::parse);
+        let (mut audits, mut selections) = (Vec::new(), Vec::new());
+        // Whether a rule was found that decides about everything but image volumes, which need one that names them.
+        let mut is_settled = false;
+        for rule in &self.rules {
+            let wanted = &rule.r#match;
+            let is_digest = wanted.digest.is_empty() || wanted.digest.iter().any(|digest| digests.contains(digest));
+            let is_image =
+                wanted.image.is_empty() || wanted.image.iter().any(|pattern| pattern.matches(image.as_ref()));
+            let is_volume = wanted.kind == Some(Kind::Volume);
+            if !is_image || (are_all_known && !is_digest) || (is_settled && !is_volume) {
+                continue;
+            }
+            if rule.mode == Mode::Audit {
+                audits.push(rule);
+                continue;
+            }
+            selections.push(Selection {
+                audits: audits.clone(),
+                decisive: Some(rule),
+            });
+            let is_anywhere = wanted.namespace.is_empty() && wanted.containerd_namespace.is_empty();
+            if is_anywhere && is_digest && wanted.kind.is_none() {
+                is_settled = true;
+                audits.clear();
+            }
+        }
+        if !is_settled || !audits.is_empty() {
+            selections.push(Selection { audits, decisive: None });
+        }
+        selections
+    }
 }
 
 impl Match {

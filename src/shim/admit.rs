@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fs, io};
 
+use serde::Serialize;
+
 use super::child::Children;
+use crate::admission::exec::{Opened, Plea};
 use crate::admission::{Decision, Edits, Request, VERSION, Verdict};
 
 /// Environment variable that names another configuration file.
@@ -126,6 +129,7 @@ impl Admission {
             files: None,
             syscalls: None,
             exec: None,
+            grant: None,
             basis: None,
         })
     }
@@ -143,6 +147,29 @@ impl Admission {
         command
     }
 
+    /// Asks whether a grant opens a process that a rule refuses; whatever goes wrong opens nothing.
+    pub async fn plead(&self, children: &Arc<Children>, plea: &Plea, config: &str, timeout: Duration) -> Opened {
+        let answer = async {
+            let output = self.output(children, "admit-exec", plea, config, timeout).await?;
+            let opened: Opened =
+                serde_json::from_slice(&output).map_err(|error| NoAnswer::Unreadable(error.to_string()))?;
+            let blank = Opened::new(plea);
+            let is_about = |opened: &Opened| {
+                (opened.version, &opened.namespace, &opened.container)
+                    == (blank.version, &blank.namespace, &blank.container)
+            };
+            if is_about(&opened) {
+                Ok(opened)
+            } else {
+                Err(NoAnswer::Unreadable("it is about another container".to_owned()))
+            }
+        };
+        answer.await.unwrap_or_else(|error| Opened {
+            notes: vec![format!("grants cannot be asked for: {}: {error}", error.code())],
+            ..Opened::new(plea)
+        })
+    }
+
     async fn answer(
         &self,
         children: &Arc<Children>,
@@ -150,9 +177,24 @@ impl Admission {
         config: &str,
         timeout: Duration,
     ) -> Result<Decision, NoAnswer> {
-        let input = serde_json::to_vec(request).map_err(|error| NoAnswer::Unreadable(error.to_string()))?;
-        log::debug!("admit {}", String::from_utf8_lossy(&input));
-        let mut command = self.command("admit", config);
+        read(
+            &self.output(children, "admit", request, config, timeout).await?,
+            request,
+        )
+    }
+
+    /// What `assay` says to a question.
+    async fn output(
+        &self,
+        children: &Arc<Children>,
+        verb: &str,
+        question: &impl Serialize,
+        config: &str,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, NoAnswer> {
+        let input = serde_json::to_vec(question).map_err(|error| NoAnswer::Unreadable(error.to_string()))?;
+        log::debug!("{verb} {}", String::from_utf8_lossy(&input));
+        let mut command = self.command(verb, config);
         let run = children.run(&mut command, &input);
         let output = tokio::time::timeout(timeout, run)
             .await
@@ -172,7 +214,7 @@ impl Admission {
                 stderr,
             });
         }
-        read(&output.stdout, request)
+        Ok(output.stdout)
     }
 }
 

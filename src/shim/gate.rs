@@ -15,12 +15,13 @@ use rustix::io::Errno;
 
 use super::bar;
 use super::hidden::Program;
-use crate::admission::exec::{Asked, ExecRecord};
-use crate::admission::{Decision, Exec, Mount, log as decisions};
+use crate::admission::exec::{Asked, ExecRecord, Plea};
+use crate::admission::{Decision, Exec, Image, Mount, Verdict, log as decisions};
 use crate::diagnostic::printable;
 use crate::digest::Digest;
+use crate::grant;
 use crate::policy::ExecMode;
-use crate::store::StateDir;
+use crate::store::{self, StateDir};
 
 /// After how long the same process is recorded again.
 const PERIOD: Duration = Duration::from_secs(3600);
@@ -28,6 +29,8 @@ const PERIOD: Duration = Duration::from_secs(3600);
 const MAX_RECORDS: u32 = 120;
 /// Code of the refusal of a program that is not there.
 pub const NOT_FOUND: &str = "exec-not-found";
+/// Code of the refusal of a process that the agent's word forbids.
+const BARRED: &str = "exec-barred";
 /// Bits of a mode of which a program has one.
 const EXECUTABLE: u32 = 0o111;
 
@@ -38,7 +41,7 @@ pub struct Gate {
     /// Whether it sees its image through a view.
     narrowed: bool,
     name: String,
-    digest: Option<Digest>,
+    image: Option<Image>,
     /// Where the log is.
     state: PathBuf,
     /// Where a file would be that forbids further processes.
@@ -54,13 +57,12 @@ impl Gate {
     #[must_use]
     pub fn new(decision: &Decision, mounts: &[Mount], state: PathBuf, bar: PathBuf) -> Self {
         let _ = std::fs::remove_file(&bar);
-        let image = decision.image.as_ref();
         let upper = mounts.iter().find_map(|mount| mount.option("upperdir"));
         Self {
             policy: decision.exec.clone(),
             narrowed: decision.view.is_some(),
             name: decision.name.clone(),
-            digest: image.map(|image| *image.manifests.first().unwrap_or(&image.config)),
+            image: decision.image.clone(),
             state,
             bar,
             upper: upper.map(PathBuf::from),
@@ -79,13 +81,13 @@ impl Gate {
     pub fn judge(&self, asked: Asked<'_>, program: &Program, pid: i32) -> ExecRecord {
         let mut record = ExecRecord {
             name: self.name.clone(),
-            digest: self.digest,
+            digest: (self.image.as_ref()).map(|image| *image.manifests.first().unwrap_or(&image.config)),
             rule: self.policy.as_ref().map(|policy| policy.rule.clone()),
             ..ExecRecord::new(asked)
         };
         if let Some(reason) = bar::reason(&self.bar) {
             record.refuse(
-                "exec-barred",
+                BARRED,
                 reason,
                 "delete the container; an administrator sees why with: assay decisions",
             );
@@ -110,6 +112,24 @@ impl Gate {
             Err(refusal) => record.refuse(refusal.code(), refusal.reason(policy), refusal.fix()),
         }
         record
+    }
+
+    /// What is to be asked about a refused process, where this node has grants that may open it. What the agent barred is
+    /// first to be judged again by it.
+    #[must_use]
+    pub fn plea(&self, record: &ExecRecord) -> Option<Plea> {
+        if record.verdict == Verdict::Allow || record.code == BARRED || !grant::are_any(&self.state) {
+            return None;
+        }
+        Some(Plea {
+            version: record.version,
+            namespace: record.namespace.clone(),
+            container: record.container.clone(),
+            name: self.name.clone(),
+            image: self.image.clone(),
+            code: record.code.clone(),
+            reason: record.reason.clone(),
+        })
     }
 
     /// What the rule says.
@@ -137,22 +157,28 @@ impl Gate {
         }
     }
 
-    /// Writes what became of a process, unless the same was written a short while ago. A log that cannot be written is
-    /// said, and keeps nobody from repairing the node.
-    pub fn record(&self, mut record: ExecRecord, arguments: &[String]) {
-        let key =
-            Digest::of(format!("{:?}\0{}\0{}\0{}", arguments, record.terminal, record.user, record.code).as_bytes());
+    /// Writes what became of a process, unless the same was written a short while ago; each of those that a grant opened.
+    /// A log that cannot be written keeps nobody from repairing the node, but opens nothing.
+    ///
+    /// # Errors
+    /// A log that cannot be written.
+    pub fn record(&self, mut record: ExecRecord, arguments: &[String]) -> Result<(), store::Error> {
+        let alone = record.grant.as_ref().map_or("", |_| record.exec.as_str());
+        let key = format!(
+            "{:?}\0{}\0{}\0{}\0{alone}",
+            arguments, record.terminal, record.user, record.code
+        );
+        let key = Digest::of(key.as_bytes());
         let due = self
             .history
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .note(key, Instant::now());
-        let Some((times, unrecorded)) = due else { return };
+        let Some((times, unrecorded)) = due else { return Ok(()) };
         (record.times, record.unrecorded) = (times, unrecorded);
-        let written = StateDir::open(&self.state).and_then(|state| decisions::record(&state, &record));
-        if let Err(error) = written {
-            log::error!("an exec in {} is not recorded: {error}", record.container);
-        }
+        StateDir::open(&self.state)
+            .and_then(|state| decisions::record(&state, &record))
+            .inspect_err(|error| log::error!("an exec in {} is not recorded: {error}", record.container))
     }
 }
 
@@ -358,7 +384,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::{Request, Verdict, reject};
+    use crate::admission::{Request, reject};
 
     fn gate(mode: ExecMode, programs: &[&str], audit: bool) -> (tempfile::TempDir, Gate) {
         let folder = tempfile::tempdir().unwrap();

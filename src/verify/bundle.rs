@@ -414,7 +414,7 @@ impl MessageSignature {
 }
 
 /// The pre-authentication encoding of DSSE: what is signed in place of the payload alone.
-fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     let mut message = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
     message.extend_from_slice(payload);
     message

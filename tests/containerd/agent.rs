@@ -15,9 +15,10 @@ use containerd_client::tonic::Code;
 use containerd_client::types::v1::Status as State;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::grant::{administrator, only, succeeds};
 use crate::harness::container::ContainerBuilder;
 use crate::harness::cri::Pod;
-use crate::harness::daemon::{NARROWED, SIGNED, WANTED_BY_ANOTHER, set_up};
+use crate::harness::daemon::{NARROWED, SIGNED, UNSIGNED, WANTED_BY_ANOTHER, set_up};
 use crate::harness::{Case, Container, Daemon, Version, assert_code, eventually, needs_assay};
 use crate::refusals::signed;
 
@@ -290,6 +291,53 @@ fn a_distrusted_key_reaches_running_containers() {
         (records[1].old.verdict, records[1].new.verdict),
         (Verdict::Refuse, Verdict::Allow)
     );
+}
+
+#[test]
+fn what_runs_on_a_grant_ends_with_it() {
+    if !needs_assay("assay agent") {
+        return;
+    }
+    let node = Node::new("granted", "1s");
+    let daemon = node.case.daemon;
+    let policy = fs::read_to_string(node.home().join("policy.d/50-tests.toml")).unwrap();
+    let stops = "[rule.reevaluate]\naction = 'stop'\ngrace = '1s'\n";
+    node.write_policy(&format!("{}{policy}", rule(&UNSIGNED.name, stops)));
+    let key = administrator(daemon, "ops", "grant");
+    let grant = |lasting: &str| {
+        let image = UNSIGNED.manifest.to_string();
+        let key = key.to_str().unwrap();
+        succeeds(
+            daemon,
+            &[
+                "grant", "--image", &image, "--for", lasting, "--reason", "a test", "--key", key,
+            ],
+        );
+    };
+    let start = |name: &str| {
+        let script = "trap 'exit 7' TERM; while true; do sleep 0.1; done";
+        node.case.shell(name, script).image(&UNSIGNED).start()
+    };
+    grant("1h");
+    let revoked = start("revoked");
+    let _agent = Agent::start(&node);
+    succeeds(daemon, &["grant", "revoke", &only(daemon, "active")]);
+    let records = node.wait_for(&revoked, &[Step::Changed, Step::Done]);
+    assert_eq!(
+        (records[0].old.code.as_str(), records[0].new.code.as_str()),
+        ("granted", "signature-missing")
+    );
+    assert_eq!(records[0].cause, [Cause::Grant]);
+    assert_eq!(revoked.wait(), 7);
+    // Nobody has to tell the agent when one ends.
+    grant("5s");
+    let ended = start("ended");
+    let records = node.wait_for(&ended, &[Step::Changed, Step::Done]);
+    assert_eq!(records[0].cause, [Cause::Grant]);
+    assert!(records[0].new.reason.contains("grant-expired"), "{records:?}");
+    assert_eq!(ended.wait(), 7);
+    let said = fs::read_to_string(node.said()).unwrap();
+    assert!(said.contains("revoked: start of image"), "{said}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `Exec`: describe a further process; `Start` runs it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use containerd_shim_protos::api::{Empty, ExecProcessRequest};
 use containerd_shim_protos::events::task::TaskExecAdded;
@@ -16,10 +17,13 @@ use crate::shim::hidden::{self, Program};
 use crate::shim::invocation::is_identifier;
 use crate::shim::io::Stdio;
 use crate::shim::process::Process;
-use crate::shim::{edit, events, gate};
+use crate::shim::{config, edit, events, gate};
+
+/// How long a grant is waited for where the configuration cannot be read, of which `assay` says more.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Tasks {
-    pub(super) fn exec(&self, request: ExecProcessRequest) -> Result<Empty, Error> {
+    pub(super) async fn exec(&self, request: ExecProcessRequest) -> Result<Empty, Error> {
         let container = self.container(&request.id)?;
         // It becomes the name of files in the bundle.
         if !is_identifier(&request.exec_id) || taken_by_the_bundle(&container.bundle, &request.exec_id) {
@@ -50,7 +54,13 @@ impl Tasks {
             .and_then(|spec| edit::exec(spec, &container.edits))
             .map_err(malformed)?;
         let program: Program = serde_json::from_slice(&spec).map_err(malformed)?;
-        decide(&container, &program, &request.exec_id, request.terminal).map_err(|record| {
+        let asked = Asked {
+            id: &request.exec_id,
+            arguments: &program.args,
+            terminal: request.terminal,
+            user: program.user(),
+        };
+        self.decide(&container, &program, asked).await.map_err(|record| {
             // Of a program that is not there more may be known.
             let is_missing = record.code == gate::NOT_FOUND;
             let error = Error::ExecRefused(record);
@@ -69,25 +79,36 @@ impl Tasks {
         container.services.publisher.publish(events::EXEC_ADDED, &event);
         Ok(Empty::default())
     }
-}
 
-/// Whether the process may be started, which is on record either way.
-fn decide(container: &Container, program: &Program, exec_id: &str, terminal: bool) -> Result<(), Box<ExecRecord>> {
-    let asked = Asked {
-        id: exec_id,
-        arguments: &program.args,
-        terminal,
-        user: program.user(),
-    };
-    let record = ExecRecord {
-        namespace: container.services.namespace.clone(),
-        container: container.id.clone(),
-        ..container.gate.judge(asked, program, container.init.pid())
-    };
-    container.gate.record(record.clone(), &program.args);
-    match record.verdict {
-        Verdict::Allow => Ok(()),
-        Verdict::Refuse => Err(Box::new(record)),
+    /// Whether the process may be started, which is on record either way.
+    async fn decide(&self, container: &Container, program: &Program, asked: Asked<'_>) -> Result<(), Box<ExecRecord>> {
+        let mut record = ExecRecord {
+            namespace: container.services.namespace.clone(),
+            container: container.id.clone(),
+            ..container.gate.judge(asked, program, container.init.pid())
+        };
+        if let Some(plea) = container.gate.plea(&record) {
+            let children = &container.services.children;
+            let patience = config(&container.options).map_or(PATIENCE, |config| config.admit_timeout);
+            let path = &container.options.config_path;
+            record.open(self.admission.plead(children, &plea, path, patience).await);
+        }
+        let written = container.gate.record(record.clone(), asked.arguments);
+        if let (Err(error), Some(granted)) = (written, &record.grant) {
+            let reason = format!(
+                "grant {} would allow it, and its use cannot be recorded: {error}",
+                granted.id
+            );
+            record.refuse(
+                "exec-unrecorded",
+                reason,
+                "free space on the file system of Assay's state directory",
+            );
+        }
+        match record.verdict {
+            Verdict::Allow => Ok(()),
+            Verdict::Refuse => Err(Box::new(record)),
+        }
     }
 }
 

@@ -177,7 +177,8 @@ impl Task for Service {
     }
 
     async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> ttrpc::Result<Empty> {
-        self.call("exec", |tasks| async move { tasks.exec(request) }).await
+        self.call("exec", |tasks| async move { tasks.exec(request).await })
+            .await
     }
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> ttrpc::Result<Empty> {

@@ -14,6 +14,7 @@ use std::{env, fmt, process};
 use assay::admission::Decision;
 use assay::admission::again::Reevaluation;
 use assay::admission::exec::ExecRecord;
+use assay::grant::Record;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::Client;
@@ -298,6 +299,7 @@ impl Daemon {
         log.lines()
             .filter(|line| serde_json::from_str::<Reevaluation>(line).is_err())
             .filter(|line| serde_json::from_str::<ExecRecord>(line).is_err())
+            .filter(|line| serde_json::from_str::<Record>(line).is_err())
             .map(|line| serde_json::from_str::<Decision>(line).expect("a line that is not a decision"))
             .filter(|decision| decision.container == container)
             .collect()
