@@ -5,6 +5,7 @@
 
 use super::code::{Decode, End, Event, Kind, Slots};
 use super::elf::Elf;
+use super::held::Treats;
 use super::slice::{Abi, How, Place, Source, Step, Store};
 
 const SP: u8 = 31;
@@ -277,6 +278,11 @@ impl Decode for Aarch64<'_, '_> {
             _ => End::Next,
         };
         (4, end)
+    }
+
+    fn treats(&mut self, _at: u32, _register: u8) -> Treats {
+        // The matcher does not know every instruction that reads a register.
+        Treats::Reads
     }
 
     fn step(&mut self, at: u32) -> Option<Step> {

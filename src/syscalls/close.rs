@@ -136,6 +136,14 @@ struct Node {
     parent: u32,
 }
 
+/// A function that never runs.
+struct RuledOut {
+    /// Only where this one would make it run.
+    from: Option<Function>,
+    /// As long as none of these runs.
+    unless: Vec<Function>,
+}
+
 struct Closure<'a> {
     objects: &'a [Object<'a>],
     scope: Scope<'a>,
@@ -153,8 +161,10 @@ struct Closure<'a> {
     /// Functions that were looked up, by the first object that did.
     sought: HashMap<Function, usize>,
     missing: BTreeSet<(usize, u32)>,
-    /// Functions that a reviewer ruled out, and those that would make them run.
-    cuts: HashMap<Function, Vec<Function>>,
+    /// Functions that a reviewer ruled out.
+    cuts: HashMap<Function, Vec<RuledOut>>,
+    /// Places that a reviewer ruled out, and those without which they are.
+    silent: HashMap<(usize, u32), Vec<Function>>,
     /// Functions ruled out that something referred to: by whom, and whether by their address.
     withheld: Vec<(Function, Option<u32>, bool)>,
     /// Places in which functions take the number of a call from a caller.
@@ -189,15 +199,23 @@ impl<'a> Closure<'a> {
             let fed = object.summary.feeds.iter();
             feeds.extend(fed.map(|feed| (index, feed.import, argument(object.summary, feed.argument))));
         }
-        let mut cuts = HashMap::new();
+        let mut cuts: HashMap<Function, Vec<RuledOut>> = HashMap::new();
+        let mut silent = HashMap::new();
         for (index, object) in objects.iter().enumerate() {
             let find = |address: &u32| {
                 let found = object.summary.functions.binary_search(address).ok()?;
                 Some((index, u32::try_from(found).ok()?))
             };
             for cut in Facts::get().cuts(object.summary.build_id.as_deref()) {
-                if let Some(to) = find(&cut.to) {
-                    cuts.insert(to, cut.unless.iter().filter_map(find).collect());
+                let unless: Vec<Function> = cut.unless.iter().filter_map(find).collect();
+                // What names no function of the file rules nothing out.
+                if unless.len() < cut.unless.len() || cut.from.is_some_and(|from| find(&from).is_none()) {
+                    continue;
+                }
+                silent.extend(cut.sites.iter().map(|site| ((index, *site), unless.clone())));
+                if let Some(to) = cut.to.as_ref().and_then(find) {
+                    let from = cut.from.as_ref().and_then(find);
+                    cuts.entry(to).or_default().push(RuledOut { from, unless });
                 }
             }
         }
@@ -214,6 +232,7 @@ impl<'a> Closure<'a> {
             sought: HashMap::new(),
             missing: BTreeSet::new(),
             cuts,
+            silent,
             withheld: Vec::new(),
             wrappers,
             feeds,
@@ -238,7 +257,9 @@ impl<'a> Closure<'a> {
     }
 
     fn enter(&mut self, function: Function, parent: Option<u32>, opaque: bool) {
-        if !self.cuts.is_empty() && self.cuts.contains_key(&function) {
+        let by = |from| parent.is_some_and(|parent| self.function(parent) == from);
+        let ruled_out = self.cuts.get(&function).into_iter().flatten();
+        if ruled_out.into_iter().any(|cut| cut.from.is_none_or(by)) {
             self.withheld.push((function, parent, opaque));
             return;
         }
@@ -400,17 +421,14 @@ impl<'a> Closure<'a> {
                 self.follow(node);
             }
             // What was ruled out only as long as something else cannot run.
-            let live: Vec<Function> = self
-                .cuts
-                .iter()
-                .filter(|(_, unless)| unless.iter().any(|function| self.is_live(*function)))
-                .map(|(function, _)| *function)
-                .collect();
-            if live.is_empty() {
+            let count = |cuts: &HashMap<Function, Vec<RuledOut>>| cuts.values().map(Vec::len).sum::<usize>();
+            let mut cuts = std::mem::take(&mut self.cuts);
+            let before = count(&cuts);
+            let holds = |cut: &RuledOut| !cut.unless.iter().any(|function| self.is_live(*function));
+            cuts.values_mut().for_each(|cuts| cuts.retain(holds));
+            self.cuts = cuts;
+            if count(&self.cuts) == before {
                 break;
-            }
-            for function in live {
-                self.cuts.remove(&function);
             }
             for (function, parent, opaque) in std::mem::take(&mut self.withheld) {
                 self.enter(function, parent, opaque);
@@ -462,7 +480,9 @@ impl<'a> Closure<'a> {
         }
         for (index, object) in self.objects.iter().enumerate() {
             for site in &object.summary.sites {
-                if self.is_live((index, site.function)) {
+                let is_silent = self.silent.get(&(index, site.address));
+                let is_silent = is_silent.is_some_and(|unless| !unless.iter().any(|function| self.is_live(*function)));
+                if self.is_live((index, site.function)) && !is_silent {
                     self.site(index, site, &fed, &mut calls);
                 }
             }
@@ -494,16 +514,16 @@ impl<'a> Closure<'a> {
     fn site(
         &mut self,
         index: usize,
-        from: &Site,
+        place: &Site,
         fed: &HashMap<(Function, Place), Vec<(usize, usize)>>,
         calls: &mut Calls,
     ) {
         let Some(object) = self.objects.get(index) else { return };
         let machine = object.summary.machine;
-        let function = from.function;
+        let function = place.function;
         let end = (index, function);
-        let site = object.summary.base + u64::from(from.address);
-        let own = &from.slice;
+        let site = object.summary.base + u64::from(place.address);
+        let own = &place.slice;
         let mut slices = vec![(index, own)];
         let mut seen: HashSet<(Function, Place)> = HashSet::new();
         let mut reasons: BTreeSet<(Function, Why)> = BTreeSet::new();
@@ -571,7 +591,7 @@ impl<'a> Closure<'a> {
         }
         for (from, why) in reasons {
             let holder = self.objects.get(from.0).map_or(object.summary, |object| object.summary);
-            if let Some(fact) = Facts::get().site(holder, from.1, why, from == end) {
+            if let Some(fact) = Facts::get().site(holder, from.1, why, (from == end).then_some(place)) {
                 let runs = |name: &String| {
                     holder
                         .exports

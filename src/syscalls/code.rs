@@ -9,6 +9,7 @@ use std::collections::hash_map::Entry;
 
 use super::Error;
 use super::elf::{Elf, Written};
+use super::held::Treats;
 use super::slice::Step;
 use super::unwind::Frame;
 
@@ -32,7 +33,7 @@ const MAX_UNBOUNDED: usize = 1 << 14;
 const MAX_ROUNDS: usize = 16;
 
 /// What an instruction refers to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Kind {
     /// Calls the target.
     Call,
@@ -61,7 +62,7 @@ pub(super) enum Kind {
 }
 
 /// A reference of the instruction at `at`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Event {
     pub at: u32,
     pub kind: Kind,
@@ -89,6 +90,8 @@ pub(super) trait Decode {
     fn decode(&mut self, at: u32, events: &mut Vec<Event>) -> (u32, End);
     /// What the instruction at `at` does to registers and memory.
     fn step(&mut self, at: u32) -> Option<Step>;
+    /// What the instruction at `at` does with the value of a register.
+    fn treats(&mut self, at: u32, register: u8) -> Treats;
     /// Forgets what it remembers of earlier instructions: a new function begins.
     fn reset(&mut self);
 }
@@ -177,6 +180,8 @@ pub(super) struct Range {
     pub start: u32,
     pub end: u32,
     pub has_landing_pads: bool,
+    /// Another range begins before this one would have ended.
+    is_cut: bool,
     /// A jump in it goes to addresses that could not be read from a table.
     pub has_unknown_jumps: bool,
 }
@@ -199,13 +204,18 @@ pub(super) struct Code {
 }
 
 impl Code {
+    /// The references of the instructions from one address to before another.
+    pub fn events_within(&self, from: u32, to: u32) -> &[Event] {
+        let from = self.events.partition_point(|event| event.at < from);
+        let to = self.events.partition_point(|event| event.at < to);
+        self.events.get(from..to).unwrap_or_default()
+    }
+
     /// Whether the instruction at an address calls a function that never comes back.
     pub fn calls_endless(&self, address: u32) -> bool {
-        let from = self.events.partition_point(|event| event.at < address);
-        let events = self.events.get(from..).unwrap_or_default();
+        let events = self.events_within(address, address.saturating_add(1));
         events
             .iter()
-            .take_while(|event| event.at == address)
             .any(|event| event.kind == Kind::Call && self.endless.binary_search(&event.target).is_ok())
     }
 
@@ -383,7 +393,7 @@ pub(super) fn decode(elf: &Elf<'_>, decoder: &mut dyn Decode, seeds: Seeds) -> R
     for index in 0..scan.code.ranges.len() {
         let range = scan.code.ranges[index];
         scan.start(range.start);
-        scan.run(range.start, range.end)?;
+        scan.run(range.start, range.end, !range.is_cut)?;
     }
     for entry in seeds.entries {
         scan.start(entry);
@@ -442,12 +452,14 @@ fn disjoint(elf: &Elf<'_>, mut frames: Vec<Frame>) -> Vec<Range> {
                 last.has_landing_pads |= frame.has_landing_pads;
                 continue;
             }
+            last.is_cut |= last.end > frame.start;
             last.end = last.end.min(frame.start);
         }
         ranges.push(Range {
             start: frame.start,
             end: frame.end,
             has_landing_pads: frame.has_landing_pads,
+            is_cut: false,
             has_unknown_jumps: false,
         });
     }
@@ -510,8 +522,11 @@ impl Scan<'_, '_> {
         Ok(())
     }
 
-    /// Decodes from `at` to `end`, past instructions that end a path when `end` is known.
-    fn run(&mut self, mut at: u32, end: u32) -> Result<(), Error> {
+    /// Decodes from `at` to `end`, past instructions that end a path when `end` is known; `whole`: a function ends there.
+    ///
+    /// A compiler ends a function with a call only if that never returns, as that of `__stack_chk_fail` behind many: the
+    /// function that happens to begin there is not run on into.
+    fn run(&mut self, mut at: u32, end: u32, whole: bool) -> Result<(), Error> {
         self.decoder.reset();
         let mut last = End::Never;
         while at < end {
@@ -531,12 +546,11 @@ impl Scan<'_, '_> {
                 continue;
             }
             last = how;
-            if matches!(how, End::Next | End::Nop | End::Call) {
+            if matches!(how, End::Next | End::Nop) || (how == End::Call && !(whole && at >= end)) {
                 self.code.flows.set(at);
             }
         }
-        // A compiler ends a function with a call only if that never returns; anything else that reaches the end of
-        // a frame entry runs on into the code behind it, as `__clone3` of glibc does.
+        // What else reaches the end of a frame entry runs on into the code behind it, as `__clone3` of glibc does.
         if matches!(last, End::Next | End::Nop) && self.elf.is_code(at) {
             self.path(at)?;
         }
@@ -664,6 +678,7 @@ impl Scan<'_, '_> {
                         start,
                         end,
                         has_landing_pads: false,
+                        is_cut: true,
                         has_unknown_jumps: false,
                     },
                 );
@@ -697,7 +712,7 @@ impl Scan<'_, '_> {
                 self.code.ranges[index].has_unknown_jumps = true;
                 if known.is_none() {
                     // Nothing bounds the function and nothing says where it jumps: all of it up to the next one.
-                    self.run(first, last)?;
+                    self.run(first, last, false)?;
                 }
             }
         }

@@ -4,8 +4,9 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
+use super::name;
 use super::slice::Why;
-use super::summary::Summary;
+use super::summary::{Site, Summary};
 
 const TEXT: &str = include_str!("../../config/syscalls/facts.toml");
 const OBJECTS: &str = include_str!("../../config/syscalls/objects.toml");
@@ -62,6 +63,11 @@ pub(super) struct SiteFact {
     why: String,
     /// With `memory`: distance from the pointer.
     offset: Option<i64>,
+    /// With `memory`: how far from the same pointer the first three arguments lie.
+    structure: Option<Vec<i64>>,
+    /// Calls that the next sites of the file make, in this order, and nothing else.
+    #[serde(default)]
+    before: Vec<String>,
     /// Names of the calls that such a site makes beyond those found elsewhere.
     pub calls: Vec<String>,
     /// Exported functions of the file without one of which none of these calls happens; none listed: always.
@@ -95,7 +101,7 @@ struct Stage {
     reason: String,
 }
 
-/// References of one build that never happen.
+/// What a reviewer ruled out in one build.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Cut {
@@ -104,8 +110,13 @@ pub(super) struct Cut {
     #[cfg_attr(not(test), expect(dead_code, reason = "for reviewers"))]
     package: String,
     /// Address of the function that never runs.
-    pub to: u32,
-    /// Addresses of functions that would make it run.
+    pub to: Option<u32>,
+    /// Address of the function that never makes it run; none: nothing does.
+    pub from: Option<u32>,
+    /// Addresses of places where it never enters the kernel.
+    #[serde(default)]
+    pub sites: Vec<u32>,
+    /// Addresses of functions of which one must run for it to happen.
     #[serde(default)]
     pub unless: Vec<u32>,
     #[cfg_attr(not(test), expect(dead_code, reason = "for reviewers"))]
@@ -149,19 +160,31 @@ impl Facts {
 
     /// The fact about a number that gets lost for a reason in a function of a file.
     ///
-    /// `within`: the number gets lost in the function that has the site.
-    pub fn site(&self, summary: &Summary, function: u32, why: Why, within: bool) -> Option<&SiteFact> {
+    /// `site`: where the number is used, if that is in the same function.
+    pub fn site(&self, summary: &Summary, function: u32, why: Why, site: Option<&Site>) -> Option<&SiteFact> {
         self.site.iter().find(|fact| {
             let reason = match (fact.why.as_str(), why) {
-                ("memory", Why::Memory(offset)) => fact.offset.is_none() || (within && offset == fact.offset),
+                ("memory", Why::Memory(offset)) => fact.offset.is_none() || (site.is_some() && offset == fact.offset),
                 ("caller", Why::Caller) | ("computed", Why::Computed) | ("returned", Why::Returned) => true,
                 _ => false,
             };
             let exports = |name: &String| summary.exports.iter().any(|export| export.name == *name);
             let exported = || summary.exports.iter().any(|export| export.function == function);
+            let structured = |wanted: &Vec<i64>| site.is_some_and(|site| site.structure == *wanted);
+            let is_followed = || {
+                let at = site.map_or(u32::MAX, |site| site.address);
+                let mut next = summary.sites.iter().filter(|site| site.address > at);
+                fact.before.iter().all(|call| {
+                    let numbers = next.next().map_or(&[][..], |site| &site.slice.numbers);
+                    matches!(numbers, [(number, _)] if name::number(summary.machine, call) == Some(*number))
+                })
+            };
+            let known = [&fact.exports, &fact.function, &fact.section];
             reason
                 && !(fact.inner && exported())
-                && (fact.exports.is_some() || fact.function.is_some() || fact.section.is_some())
+                && (fact.structure.is_some() || known.iter().any(|name| name.is_some()))
+                && fact.structure.as_ref().is_none_or(structured)
+                && is_followed()
                 && fact.section.as_ref().is_none_or(|name| summary.sections.contains(name))
                 && fact.exports.as_ref().is_none_or(exports)
                 && fact
@@ -189,7 +212,7 @@ impl Facts {
             .map(|export| export.function)
     }
 
-    /// The functions of a build that never run.
+    /// What never happens in a build.
     pub fn cuts(&self, build_id: Option<&str>) -> impl Iterator<Item = &Cut> {
         self.cut
             .iter()
@@ -239,12 +262,9 @@ mod tests {
         reasons.extend(facts.lookup.iter().map(|fact| fact.reason.as_str()));
         reasons.extend(facts.stage.iter().map(|fact| fact.reason.as_str()));
         reasons.extend(facts.cut.iter().map(|fact| fact.reason.as_str()));
-        assert!(
-            facts
-                .cut
-                .iter()
-                .all(|cut| cut.build_id.len() == 40 && !cut.package.is_empty())
-        );
+        assert!(facts.cut.iter().all(|cut| cut.build_id.len() == 40
+            && !cut.package.is_empty()
+            && cut.to.is_some() == cut.sites.is_empty()));
         let builds: Builds = toml::from_str(OBJECTS).unwrap();
         assert!(
             builds

@@ -9,6 +9,7 @@ mod close;
 mod code;
 mod elf;
 mod facts;
+mod held;
 mod link;
 mod name;
 mod pclntab;

@@ -102,6 +102,11 @@ impl How {
         Self { mask, add }
     }
 
+    /// Whether nothing is done.
+    pub fn is_same(self) -> bool {
+        self == Self::SAME
+    }
+
     fn of(self, value: u64) -> u64 {
         (value & self.mask).wrapping_add(self.add)
     }
@@ -323,6 +328,19 @@ impl<'a, 'b> Slicer<'a, 'b> {
     /// The numbers that the kernel's register can hold at a site.
     pub fn site(&mut self, at: u32) -> Slice {
         self.slice(at, Place::Register(self.abi.number))
+    }
+
+    /// How far from one pointer the kernel's first arguments lie in memory at a site; fewer where that is not known.
+    pub fn structure(&mut self, at: u32) -> Vec<i64> {
+        let registers = self.abi.arguments.iter().take(3).copied();
+        let offset = |register| match self.slice(at, Place::Register(register)) {
+            Slice { numbers, open, unknown } if numbers.is_empty() && open.is_empty() => match unknown[..] {
+                [(_, Why::Memory(offset))] => offset,
+                _ => None,
+            },
+            _ => None,
+        };
+        registers.map_while(offset).collect()
     }
 
     /// The values of a C argument at a call or jump; a call has not pushed its return address yet.

@@ -10,6 +10,7 @@ use super::aarch64::{self, Aarch64};
 use super::code::{self, Code, Decode, Event, Kind, Seeds, Slots};
 use super::elf::{Elf, Written};
 use super::facts::{self, DataObject, Facts};
+use super::held;
 use super::pclntab;
 use super::slice::{Slice, Slicer, Why};
 use super::unwind::{self, Frame};
@@ -17,7 +18,7 @@ use super::x86::{self, X86};
 use super::{Error, Machine};
 
 /// Changes whenever the same file would get another summary: part of the key under which summaries are kept.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 5;
 /// Most bytes of function names that are kept.
 const MAX_NAMES: usize = 16 << 20;
 /// Longest name that is looked for among the strings of a file that calls `dlsym`.
@@ -80,6 +81,8 @@ pub struct Site {
     pub address: u32,
     /// Numbers. Functions in it are indexes.
     pub slice: Slice,
+    /// Where the number lies in memory: how far from the same pointer the first three arguments do, as far as known.
+    pub structure: Vec<i64>,
 }
 
 /// The numbers that a file passes to an imported function which enters the kernel with them.
@@ -272,7 +275,13 @@ fn build(
     let go = pclntab::find(elf)?;
     let pointed = pointed(elf, go.as_ref().map(|table| table.place));
     let functions = go.as_ref().map(|table| table.functions.as_slice());
-    let code = code::decode(elf, decoder, seeds(elf, functions, &pointed))?;
+    let mut code = code::decode(elf, decoder, seeds(elf, functions, &pointed))?;
+    let name = |slot| Some(elf.dynamic_symbols.get(slots.symbol(slot)? as usize)?.name);
+    let wanted = |slot| {
+        let name = name(slot).map(String::from_utf8_lossy);
+        name.is_some_and(|name| LOOKUPS.contains(&&*name) || Facts::get().number_argument(&name).is_some())
+    };
+    held::follow(&mut code, decoder, abi, wanted);
     let mut builder = Builder::new(elf, &code);
     builder.imports(elf, &code, slots);
     builder.edges(elf, &code, slots)?;
@@ -807,8 +816,15 @@ impl<'a> Builder<'a> {
             let Some(function) = self.holding(event.at) else {
                 continue;
             };
+            let mut structure = Vec::new();
             let slice = match event.kind {
-                Kind::Site => slicer.site(event.at),
+                Kind::Site => {
+                    let slice = slicer.site(event.at);
+                    if matches!(slice.unknown[..], [(_, Why::Memory(Some(_)))]) {
+                        structure = slicer.structure(event.at);
+                    }
+                    slice
+                }
                 _ => Slice {
                     unknown: vec![(code.start_of(event.at).unwrap_or(event.at), Why::Gate32)],
                     ..Slice::default()
@@ -819,11 +835,16 @@ impl<'a> Builder<'a> {
                 function,
                 address: event.at,
                 slice,
+                structure,
             });
         }
+        // Whoever gets the function's address gives it any name.
+        let data = self.summary.pointer_imports.iter();
+        let data = data.filter_map(|import| self.summary.imports.get(*import as usize));
+        self.summary.looks_up_unknown = data.into_iter().any(|import| LOOKUPS.contains(&import.name.as_str()));
         let facts = Facts::get();
         for event in &code.events {
-            if !matches!(event.kind, Kind::SlotCall | Kind::SlotJump) {
+            if !matches!(event.kind, Kind::SlotCall | Kind::SlotJump | Kind::SlotUse) {
                 continue;
             }
             let Some(import) = slots
@@ -838,6 +859,11 @@ impl<'a> Builder<'a> {
                 .imports
                 .get(import as usize)
                 .map_or("", |import| import.name.as_str());
+            if event.kind == Kind::SlotUse {
+                // The same.
+                self.summary.looks_up_unknown |= LOOKUPS.contains(&name);
+                continue;
+            }
             if LOOKUPS.contains(&name) {
                 let slice = slicer.argument(event.at, 1, event.kind == Kind::SlotCall);
                 self.looked_up(elf, &slice);

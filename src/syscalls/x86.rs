@@ -7,6 +7,7 @@ use iced_x86::{
 
 use super::code::{Decode, End, Event, Kind, Slots};
 use super::elf::Elf;
+use super::held::Treats;
 use super::slice::{Abi, How, Move, Place, Source, Step, Store};
 
 /// Registers by number, as `iced` numbers them.
@@ -34,7 +35,7 @@ pub(super) struct X86<'a, 'b> {
     current: usize,
     instruction: Instruction,
     info: InstructionInfoFactory,
-    /// The last instruction added to a register: a jump through it is a jump through a table.
+    /// An instruction added to a register, and none behind it changes that: a jump through it is a jump through a table.
     added: Register,
 }
 
@@ -165,6 +166,12 @@ impl Decode for X86<'_, '_> {
                     Mnemonic::Add if self.instruction.op0_kind() == OpKind::Register => {
                         self.added = self.instruction.op0_register();
                     }
+                    // What a compiler schedules between the addition and the jump.
+                    Mnemonic::Mov | Mnemonic::Lea | Mnemonic::Movzx | Mnemonic::Movsxd
+                        if self.instruction.op0_register().full_register() != added.full_register() =>
+                    {
+                        self.added = added;
+                    }
                     _ => {}
                 }
                 let plain = self.elf.relocatable && !self.instruction.is_ip_rel_memory_operand();
@@ -293,6 +300,33 @@ impl Decode for X86<'_, '_> {
             }
         }
         Some(step)
+    }
+
+    fn treats(&mut self, at: u32, register: u8) -> Treats {
+        if !self.read(at) {
+            return Treats::Reads;
+        }
+        let i = &self.instruction;
+        let through = i.op_count() == 1 && i.op0_kind() == OpKind::Register && number(i.op0_register()) == register;
+        match i.flow_control() {
+            FlowControl::IndirectCall if through => return Treats::Calls,
+            FlowControl::IndirectBranch if through => return Treats::Jumps,
+            _ => {}
+        }
+        let mut treats = Treats::Leaves;
+        let used = self.info.info_options(i, InstructionInfoOptions::NO_MEMORY_USAGE);
+        for used in used.used_registers() {
+            let whole = used.register().full_register();
+            if !whole.is_gpr64() || number(whole) != register {
+                continue;
+            }
+            match used.access() {
+                OpAccess::Write if used.register().size() >= 4 => treats = Treats::Overwrites,
+                OpAccess::None | OpAccess::NoMemAccess | OpAccess::Write | OpAccess::CondWrite => {}
+                _ => return Treats::Reads,
+            }
+        }
+        treats
     }
 }
 
