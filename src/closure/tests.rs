@@ -674,6 +674,72 @@ fn a_program_that_starts_programs_keeps_those_that_its_texts_begin_with() {
 }
 
 #[test]
+fn a_program_that_was_installed_below_a_prefix_keeps_what_its_texts_name_below_it() {
+    let image = Image::new();
+    image.programs(&[
+        "/usr/share/server/helper",
+        "/usr/lib/server/plugins/tool",
+        "/opt/share/server/helper",
+    ]);
+    image.file("/usr/share/server/other", "x", 0o644);
+    let flags = ["-shared", "-nostdlib", "-fPIC"];
+    let source = |call: &str| {
+        format!(
+            "extern int execv(const char *, char **); const char *a = \"share/server/helper\", *b = \"../lib/server/plugins/tool\", *c = \"see share/server/other\"; void _start(void) {{ {call}; }}"
+        )
+    };
+    image.compile("/usr/bin/runs", &source("execv(a, 0)"), &flags);
+    image.compile("/usr/bin/still", &source(""), &flags);
+    let closure = image.run(&["runs"]);
+    let kept = names(&["runs", "/usr/share/server/helper", "/usr/lib/server/plugins/tool"]);
+    assert_eq!(executables(&closure), kept);
+    assert_eq!(executables(&image.run(&["still"])), names(&["still"]));
+}
+
+#[test]
+fn a_library_that_a_module_finds_in_the_process_is_not_missing() {
+    let mut image = Image::new();
+    image
+        .library("/usr/lib/vm/server/libvm.so", &[])
+        .library("/usr/lib/gone.so", &[])
+        .library(
+            "/usr/lib/vm/libnet.so",
+            &["/usr/lib/vm/server/libvm.so", "/usr/lib/gone.so"],
+        );
+    let flags = ["-shared", "-nostdlib", "-fPIC"];
+    let source =
+        "extern void *dlopen(const char *, int); void _start(void) { dlopen(\"/usr/lib/vm/server/libvm.so\", 1); }";
+    image.compile("/usr/bin/vm", source, &flags);
+    image.compile(
+        "/usr/bin/lost",
+        "void _start(void) {}",
+        &[
+            "-shared",
+            "-nostdlib",
+            "-fPIC",
+            "-Wl,--no-as-needed",
+            "ROOT/usr/lib/vm/server/libvm.so",
+        ],
+    );
+    fs::remove_file(image.at("/usr/lib/gone.so")).unwrap();
+    image.package(
+        "vm",
+        &["/usr/bin/vm", "/usr/lib/vm/server/libvm.so", "/usr/lib/vm/libnet.so"],
+    );
+    let findings = image.run(&["vm"]).findings;
+    assert_eq!(
+        findings,
+        ["/usr/lib/vm/libnet.so needs gone.so, which the image does not have"]
+    );
+    // A program finds only what its own process has.
+    let findings = image.run(&["lost"]).findings;
+    assert_eq!(
+        findings,
+        ["/usr/bin/lost needs libvm.so, which the image does not have"]
+    );
+}
+
+#[test]
 fn what_an_interpreted_text_starts_without_quotes_is_found() {
     let image = Image::new();
     image.programs(&["sh", "perl", "tclsh8.6", "gawk", "octave-cli", "convert", "unused"]);

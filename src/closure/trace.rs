@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::budget::Budget;
 use super::configuration::Configured;
-use super::elf::{self, Abi, Elf, Texts};
+use super::elf::{self, Abi, Elf, Known, Texts};
 use super::loader::{Loader, Search};
 use super::rules::{Rule, Rules};
 use super::scripts::{BUILTINS, Waiting, is_module};
@@ -169,6 +169,8 @@ pub(super) struct Trace<'a> {
     pub(super) called: BTreeMap<String, BTreeSet<String>>,
     /// What lies in `PATH`.
     commands: RefCell<Option<Rc<BTreeSet<String>>>>,
+    /// Modules, and the libraries that the loader does not find for them.
+    missing: Vec<(String, String)>,
 }
 
 impl<'a> Trace<'a> {
@@ -264,6 +266,7 @@ impl<'a> Trace<'a> {
             services: BTreeSet::new(),
             called: BTreeMap::new(),
             commands: RefCell::new(None),
+            missing: Vec::new(),
         };
         trace.closure.left_out = rules
             .hide
@@ -837,7 +840,7 @@ impl<'a> Trace<'a> {
                 for name in elf.needed.iter().chain(&elf.optional) {
                     let found = self.find_libraries(name, &member, &elf, &rpath, is_musl);
                     if found.is_empty() && elf.needed.contains(name) && !(is_musl && name.starts_with("libc.")) {
-                        missing.push(format!("{member} needs {name}, which the image does not have"));
+                        missing.push((member.clone(), name.clone()));
                     }
                     self.take_libraries(&found, "linked with it", &origin, How::Needed, &mut members, &mut seen);
                 }
@@ -869,10 +872,37 @@ impl<'a> Trace<'a> {
                 break;
             }
         }
-        for finding in missing {
-            self.closure.note(finding);
+        if how == How::Program {
+            // The loader looks no further than the process.
+            let has = |name: &str| members.iter().any(|member| member.rsplit('/').next() == Some(name));
+            missing.retain(|(_, name)| !has(name));
+            self.note_missing(missing);
+        } else {
+            self.missing.extend(missing);
         }
         self.follow_texts(start, &program, &members);
+    }
+
+    /// Says which libraries are missing.
+    fn note_missing(&mut self, missing: Vec<(String, String)>) {
+        for (member, name) in missing {
+            self.closure
+                .note(format!("{member} needs {name}, which the image does not have"));
+        }
+    }
+
+    /// Says which libraries modules lack that no process can have when it loads them: one under their name that is there
+    /// already counts, wherever it was loaded from.
+    pub(super) fn note_missing_of_modules(&mut self) {
+        let mut missing = std::mem::take(&mut self.missing);
+        let names: BTreeSet<&str> = self
+            .closure
+            .objects
+            .keys()
+            .filter_map(|path| path.rsplit('/').next())
+            .collect();
+        missing.retain(|(_, name)| !names.contains(name.as_str()));
+        self.note_missing(missing);
     }
 
     fn take_libraries(
@@ -904,7 +934,13 @@ impl<'a> Trace<'a> {
             if elf.searches && !self.is_interpreter(path) {
                 names.extend(self.commands().iter().cloned());
             }
-            elf::texts(&reader, elf, &self.space, &self.top, &names)
+            let known = Known {
+                space: &self.space,
+                top: &self.top,
+                names: &names,
+                path,
+            };
+            elf::texts(&reader, elf, known)
         });
         if texts.cut {
             self.closure
