@@ -10,7 +10,7 @@ use super::configuration::Configured;
 use super::elf::{self, Abi, Elf, Known, Texts};
 use super::loader::{Loader, Search};
 use super::rules::{Rule, Rules};
-use super::scripts::{BUILTINS, Waiting, is_module};
+use super::scripts::{BUILTINS, MAX_LINE, Waiting, is_module};
 use super::space::{Space, What};
 use super::{Class, Closure, Hidden, How, Kept, Level, Object, Origin, Roots, pattern};
 use crate::packages::{Inventory, PackageId};
@@ -293,7 +293,9 @@ impl<'a> Trace<'a> {
             if elf::is_data(head) {
                 return Class::Data;
             }
-            let is_named_library = path.rsplit('/').next().is_some_and(|name| name.contains(".so"));
+            let name = path.rsplit('/').next().unwrap_or(path);
+            let has_suffix = (name.rsplit_once('.')).is_some_and(|(_, end)| end.starts_with(char::is_alphabetic));
+            let is_named_library = name.contains(".so") || has_suffix && self.is_module(path);
             let startable = self
                 .space
                 .open(path)
@@ -307,6 +309,14 @@ impl<'a> Trace<'a> {
             return Class::Script;
         }
         Class::Data
+    }
+
+    /// Whether an ELF file is nothing that could be started: Lisp's modules, Node's and Octave's have names of their own,
+    /// and some may be executed for all that.
+    fn is_module(&self, path: &str) -> bool {
+        let reader = self.space.open(path);
+        let parsed = reader.and_then(|reader| elf::parse(&reader, &self.rules.imports).ok());
+        parsed.is_some_and(|elf| !elf.is_program)
     }
 
     /// What kind of file something is, in the image or in a mount.
@@ -633,8 +643,21 @@ impl<'a> Trace<'a> {
             self.insert(path, rule, origin);
             return;
         };
-        if !matches!(self.class(&found.path), Class::Program | Class::Script) {
-            self.keep(path, rule, origin, by);
+        match self.class(&found.path) {
+            Class::Program => {}
+            // What an interpreter loads can begin with a line for the kernel and go on as data: Forth's images do.
+            Class::Script => {
+                if self
+                    .space
+                    .head(&found.path, MAX_LINE)
+                    .is_some_and(|head| head.contains(&0))
+                {
+                    self.keep_source(path, rule, origin);
+                }
+            }
+            Class::Library | Class::Data => {
+                self.keep(path, rule, origin, by);
+            }
         }
     }
 
