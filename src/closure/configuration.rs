@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::shell::{self, Word};
 use super::space::What;
 use super::trace::{By, SHARED, Trace};
 use super::{Class, Origin, pattern};
@@ -91,6 +92,7 @@ impl Trace<'_> {
             if line.starts_with(['#', ';']) || line.starts_with("//") || line.starts_with("-----BEGIN") {
                 continue;
             }
+            self.search_unknown_line(line, rule, origin);
             let mut tokens = line.split(is_between).filter(|token| !token.is_empty());
             let is_handed_out = tokens
                 .next()
@@ -114,8 +116,12 @@ impl Trace<'_> {
             if let Some((key, value)) = line.split_once('=')
                 && matches!(key.trim(), "command" | "exec" | "ExecStart" | "ExecStartPre")
             {
-                let words: Vec<String> = value.split_ascii_whitespace().map(str::to_owned).collect();
-                self.run_words(&words, rule, origin, "/");
+                // Of which a quoted word is one.
+                for command in shell::parse(value.trim(), 0).commands {
+                    let words: Option<Vec<String>> = command.words.iter().map(Word::literal).collect();
+                    let words = words.unwrap_or_else(|| value.split_ascii_whitespace().map(str::to_owned).collect());
+                    self.run_words(&words, rule, origin, "/");
+                }
             }
         }
     }

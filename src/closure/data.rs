@@ -44,6 +44,7 @@ impl Trace<'_> {
                 self.hide(path, why);
             }
         }
+        self.note_missing_of_modules();
         self.closure.unfollowed.sort();
         self.closure.findings.sort();
         self.link();

@@ -10,6 +10,7 @@ use object::endian::Endianness;
 use object::read::elf::{Dyn as _, FileHeader, ProgramHeader as _, Sym as _};
 
 use super::space::{Reader, Space, What};
+use crate::tree::join;
 
 /// Most program headers, as many as a file has that the kernel starts.
 const MAX_HEADERS: usize = 1024;
@@ -33,6 +34,9 @@ const MAX_FOUND: usize = 20_000;
 /// Not in `object`'s tables under a name of the dynamic section.
 const DF_1_PIE: u64 = 0x0800_0000;
 const DF_1_NODEFLIB: u64 = 0x0800;
+
+/// Directories of programs and of what they read, below the one that all of it was installed below.
+const PREFIXED: &[&str] = &["bin", "lib", "lib64", "libexec", "sbin", "share"];
 
 /// Functions that start a program of the caller's choice.
 const STARTS: &[&str] = &[
@@ -430,14 +434,50 @@ fn symbol_count(
     usize::try_from(most).unwrap_or(MAX_SYMBOLS).min(MAX_SYMBOLS)
 }
 
-/// Looks for names in the texts of an ELF file. `names` are texts that count when they stand alone.
-pub(super) fn texts(
-    reader: &Reader<'_>,
-    elf: &Elf,
-    space: &Space<'_>,
-    top: &BTreeSet<String>,
-    names: &BTreeSet<String>,
-) -> Texts {
+/// What the texts of an ELF file are looked up in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub(super) space: &'a Space<'a>,
+    /// Names of what lies in the root directory.
+    pub(super) top: &'a BTreeSet<String>,
+    /// Texts that count when they stand alone.
+    pub(super) names: &'a BTreeSet<String>,
+    /// Where the file itself lies.
+    pub(super) path: &'a str,
+}
+
+impl Known<'_> {
+    /// The file that a relative path means to a program that finds its own by the directory that it was installed below
+    /// (`share/h2o/helper` to `/usr/sbin/h2o`) or that it lies in (`../lib/helper`).
+    fn beside(&self, text: &str) -> Option<String> {
+        let (first, rest) = text.trim_start_matches('/').split_once('/')?;
+        if rest.is_empty() || !text.bytes().all(is_path_byte) {
+            return None;
+        }
+        let directory = self.path.rsplit_once('/')?.0;
+        let below = if first == ".." {
+            directory
+        } else {
+            let is_place = |part: &str| PREFIXED.contains(&part);
+            if text.starts_with('/') || !is_place(first) {
+                return None;
+            }
+            let mut above = directory;
+            loop {
+                let (parent, last) = above.rsplit_once('/')?;
+                above = parent;
+                if is_place(last) {
+                    break above;
+                }
+            }
+        };
+        let path = join(below, text.trim_start_matches('/'));
+        self.space.resolve(&path).is_some().then_some(path)
+    }
+}
+
+/// Looks for names in the texts of an ELF file.
+pub(super) fn texts(reader: &Reader<'_>, elf: &Elf, known: Known<'_>) -> Texts {
     let mut found = Texts {
         endless: !elf.is_dynamic,
         ..Texts::default()
@@ -461,13 +501,13 @@ pub(super) fn texts(
             let mut last = None;
             for text in texts {
                 match last.replace(text) {
-                    Some(whole) => take_all(whole, space, top, names, &mut found),
-                    None => take_all(&std::mem::take(&mut run), space, top, names, &mut found),
+                    Some(whole) => take_all(whole, known, &mut found),
+                    None => take_all(&std::mem::take(&mut run), known, &mut found),
                 }
             }
             run.extend_from_slice(last.unwrap_or_default());
         }
-        take_all(&run, space, top, names, &mut found);
+        take_all(&run, known, &mut found);
     }
     found
 }
@@ -483,24 +523,29 @@ fn insert(set: &mut BTreeSet<String>, text: &str) {
 }
 
 /// A text, in parts where it is too long to be looked at as a whole.
-fn take_all(run: &[u8], space: &Space<'_>, top: &BTreeSet<String>, names: &BTreeSet<String>, found: &mut Texts) {
+fn take_all(run: &[u8], known: Known<'_>, found: &mut Texts) {
     if run.len() > 1 {
         for part in run.chunks(MAX_TEXT) {
-            take(part, space, top, names, found);
+            take(part, known, found);
         }
     }
 }
 
-fn take(run: &[u8], space: &Space<'_>, top: &BTreeSet<String>, names: &BTreeSet<String>, found: &mut Texts) {
+fn take(run: &[u8], known: Known<'_>, found: &mut Texts) {
     if run.len() < 2 {
         return;
     }
     let Ok(text) = std::str::from_utf8(run) else { return };
-    if names.contains(text) {
+    if known.names.contains(text) {
         insert(&mut found.names, text);
     }
     if run.len() < 4 {
         return;
+    }
+    let Known { space, top, .. } = known;
+    if let Some(path) = known.beside(text) {
+        insert(&mut found.started, &path);
+        insert(&mut found.paths, &path);
     }
     if text.contains(".so") {
         for token in text.split(|c: char| !c.is_ascii_alphanumeric() && !"._+-".contains(c)) {

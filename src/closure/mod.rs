@@ -2,7 +2,7 @@
 //!
 //! Roots are the final arguments, the environment, the policy's programs, and what is mounted over the image. From each
 //! file that is kept, rules lead to further ones: `elf` and `loader` know programs and libraries, `shell` and `scripts`
-//! know scripts, `configuration` knows files of configuration, `rules` holds what is known by convention
+//! know scripts, `configuration` knows files of configuration, `texts` what texts of unknown languages start, `rules` holds what is known by convention
 //! (`config/closure/*.toml`), `trace` follows all of it until nothing is added, `data` adds what belongs to what was
 //! reached. `space` is the image with its mounts, `budget` bounds the work that hostile texts cause.
 //!
@@ -19,6 +19,7 @@ mod rules;
 mod scripts;
 mod shell;
 mod space;
+mod texts;
 mod trace;
 mod values;
 

@@ -35,7 +35,7 @@ const BUILTIN: &[(&str, &str)] = &[
     ),
 ];
 
-const TOP_KEYS: &[&str] = &["rule", "language", "wrapper", "shell", "served", "hide"];
+const TOP_KEYS: &[&str] = &["rule", "language", "wrapper", "shell", "unread", "served", "hide"];
 const RULE_KEYS: &[&str] = &[
     "name",
     "reason",
@@ -132,6 +132,8 @@ pub struct Rules {
     pub(super) languages: Vec<Language>,
     pub(super) wrappers: BTreeSet<String>,
     pub(super) shells: BTreeSet<String>,
+    /// Shells of languages that are not read.
+    pub(super) unread: BTreeSet<String>,
     /// Words before a directory that a server hands out.
     pub(super) served: BTreeSet<String>,
     pub(super) hide: Vec<Hide>,
@@ -242,6 +244,10 @@ impl Rules {
         }
         for mut table in reader.tables(&mut top, "shell", "[[shell]]") {
             self.shells.extend(texts(&mut reader, &mut table, "commands"));
+            reader.finish(&table, &["commands"], &[]);
+        }
+        for mut table in reader.tables(&mut top, "unread", "[[unread]]") {
+            self.unread.extend(texts(&mut reader, &mut table, "commands"));
             reader.finish(&table, &["commands"], &[]);
         }
         for mut table in reader.tables(&mut top, "served", "[[served]]") {

@@ -27,7 +27,7 @@ const MAX_WORDS: usize = 4096;
 const MAX_SOURCES: u64 = 128 << 20;
 const MAX_SOURCE: u64 = 4 << 20;
 /// Longest interpreter line.
-const MAX_LINE: usize = 4096;
+pub(super) const MAX_LINE: usize = 4096;
 /// Most scripts of which each interprets the one before, as in Linux.
 const MAX_INTERPRETERS: usize = 5;
 /// Below these, the next component is what a program imports.
@@ -753,7 +753,33 @@ impl Trace<'_> {
                 .iter()
                 .any(|wanted| pattern::path(wanted, path) || pattern::component(wanted, name))
         });
-        let Some(language) = found else { return };
+        if self.rules.unread.contains(name) && !rest.is_empty() {
+            self.closure
+                .cannot_follow(path, "is given commands in a language that is not read");
+        }
+        // Or the one that the name of a file on the command line tells.
+        let by_source = || {
+            let mut values = rest.iter().flat_map(|(values, _)| &values.known);
+            let is_its = |language: &Language, value: &str| {
+                let mut sources = language.sources.iter();
+                value.starts_with('/') && sources.any(|source| pattern::path(source, value))
+            };
+            let name = values.find(|value| rules.languages.iter().any(|language| is_its(language, value)))?;
+            rules.languages.iter().find(|language| is_its(language, name))
+        };
+        if found.is_none()
+            && let Some(language) = by_source()
+        {
+            for value in rest.iter().flat_map(|(values, _)| &values.known) {
+                self.search_sources(language, std::slice::from_ref(value));
+            }
+        }
+        let Some(language) = found else {
+            for value in rest.iter().flat_map(|(values, _)| &values.known) {
+                self.search_unknown_argument(value, origin, cwd);
+            }
+            return;
+        };
         let mut inline = false;
         for (values, _) in rest {
             for value in &values.known {
@@ -816,7 +842,9 @@ impl Trace<'_> {
         if !self.admit_script(path, args.as_ref()) {
             return;
         }
-        let Some(bytes) = self.space.bytes(path, MAX_SCRIPT) else {
+        // Only the first line of a program for a virtual machine is a text.
+        let head = self.space.head(path, MAX_LINE).filter(|head| head.contains(&0));
+        let Some(bytes) = head.or_else(|| self.space.bytes(path, MAX_SCRIPT)) else {
             self.closure
                 .cannot_follow(path, "is a script that cannot be read, or is too large");
             return;
@@ -882,18 +910,20 @@ impl Trace<'_> {
             self.follow(Next::Script(path.to_owned(), args));
             return;
         }
-        if self.rules.wrappers.contains(&name) && !first.ends_with("/env") {
+        if (self.rules.wrappers.contains(&name) || self.rules.unread.contains(&name)) && !first.ends_with("/env") {
             self.closure
                 .cannot_follow(path, &format!("is a script of {name}, which is not read"));
         }
         self.languages_of(&end);
         let rules = self.rules;
-        for language in rules.languages.iter().filter(|language| {
-            language
-                .interpreters
-                .iter()
-                .any(|wanted| pattern::path(wanted, &end) || pattern::component(wanted, &name))
-        }) {
+        let is_known = |language: &Language| {
+            let mut interpreters = language.interpreters.iter();
+            interpreters.any(|wanted| pattern::path(wanted, &end) || pattern::component(wanted, &name))
+        };
+        if !rules.languages.iter().any(is_known) {
+            self.search_unknown_text(&text, "the source names it", &origin);
+        }
+        for language in rules.languages.iter().filter(|language| is_known(language)) {
             self.search_text(language, &text, &origin);
             for value in args.iter().flatten() {
                 self.import_name(language, value);

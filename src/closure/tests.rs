@@ -674,6 +674,162 @@ fn a_program_that_starts_programs_keeps_those_that_its_texts_begin_with() {
 }
 
 #[test]
+fn a_program_that_was_installed_below_a_prefix_keeps_what_its_texts_name_below_it() {
+    let image = Image::new();
+    image.programs(&[
+        "/usr/share/server/helper",
+        "/usr/lib/server/plugins/tool",
+        "/opt/share/server/helper",
+    ]);
+    image.file("/usr/share/server/other", "x", 0o644);
+    let flags = ["-shared", "-nostdlib", "-fPIC"];
+    let source = |call: &str| {
+        format!(
+            "extern int execv(const char *, char **); const char *a = \"share/server/helper\", *b = \"../lib/server/plugins/tool\", *c = \"see share/server/other\"; void _start(void) {{ {call}; }}"
+        )
+    };
+    image.compile("/usr/bin/runs", &source("execv(a, 0)"), &flags);
+    image.compile("/usr/bin/still", &source(""), &flags);
+    let closure = image.run(&["runs"]);
+    let kept = names(&["runs", "/usr/share/server/helper", "/usr/lib/server/plugins/tool"]);
+    assert_eq!(executables(&closure), kept);
+    assert_eq!(executables(&image.run(&["still"])), names(&["still"]));
+}
+
+#[test]
+fn commands_are_found_in_configuration_and_in_sources_of_unknown_languages() {
+    let mut image = Image::new();
+    image.programs(&[
+        "sh", "server", "expr", "uname", "tac", "cat", "tr", "rev", "sort", "df", "host", "unused", "oddlang",
+    ]);
+    let settings = "# run \"unused\"\nhost = uname\nUserParameter=a,expr 6 \\* 7\ncommand[x]=/bin/sh -c \"seq 3; tac /etc/x\"\n\
+                    destination x { program(\"cat > /out\"); };\ncheck with path \"/bin/sh -c 'df -P'\"\ncommand=sh -c \"sort -u | rev\"\n\
+                    * * * * * root (id -un; tr a b)\n";
+    image.file("/etc/server/settings", settings, 0o644);
+    image.package("server", &["/usr/bin/server", "/etc/server/settings"]);
+    let found = ["server", "sh", "expr", "tac", "cat", "df", "sort", "rev", "tr"];
+    assert_eq!(executables(&image.run(&["server"])), names(&found));
+    image.file(
+        "/app/main.odd",
+        "(display (pipe \"tr a b | rev\")) (process \"uname\")\n\"host\"",
+        0o644,
+    );
+    let closure = image.run(&["oddlang", "-s", "/app/main.odd"]);
+    assert_eq!(executables(&closure), names(&["oddlang", "tr", "rev", "uname"]));
+    let closure = image.run(&["oddlang", "-e", "(run \"sort x\")"]);
+    assert_eq!(executables(&closure), names(&["oddlang", "sort"]));
+    image.file("/usr/bin/odd", "#!/usr/bin/oddlang\n(pipe \"tac /etc/x\")", 0o755);
+    assert_eq!(executables(&image.run(&["odd"])), names(&["odd", "oddlang", "tac"]));
+    let closure = image.run(&["oddlang", "LISTEN:1", "SYSTEM:tr a-z A-Z"]);
+    assert_eq!(executables(&closure), names(&["oddlang", "tr"]));
+    assert!(closure.unfollowed.is_empty());
+}
+
+#[test]
+fn a_module_is_one_whatever_its_suffix_and_its_permissions() {
+    let mut image = Image::new();
+    image.programs(&["lisp"]);
+    image.library("/usr/lib/lisp-1/sockets.fas", &[]);
+    fs::set_permissions(
+        image.at("/usr/lib/lisp-1/sockets.fas"),
+        fs::Permissions::from_mode(0o755),
+    )
+    .unwrap();
+    image.package("lisp", &["/usr/bin/lisp", "/usr/lib/lisp-1/sockets.fas"]);
+    let closure = image.run(&["lisp"]);
+    assert_eq!(closure.class("/usr/lib/lisp-1/sockets.fas"), Class::Library);
+    assert!(closure.kept.contains_key("/usr/lib/lisp-1/sockets.fas"));
+}
+
+#[test]
+fn what_only_begins_as_a_script_is_read_no_further_and_loaded_as_data() {
+    let mut image = Image::new();
+    image.programs(&["vm", "sh", "unused"]);
+    let mut code = b"#!/usr/bin/vm\n\0".to_vec();
+    code.resize(3 << 20, 1);
+    image
+        .file("/usr/bin/code", &code, 0o755)
+        .file("/usr/lib/vm/1/boot.image", &code, 0o755);
+    image.file("/usr/lib/vm/1/tool", "#!/bin/sh\nunused", 0o755);
+    let closure = image.run(&["code"]);
+    assert_eq!(executables(&closure), names(&["code", "vm"]));
+    assert!(closure.unfollowed.is_empty());
+    let flags = ["-shared", "-nostdlib", "-fPIC"];
+    image.compile(
+        "/usr/bin/vm",
+        "const char *a = \"/usr/lib/vm/1\"; void _start(void) {}",
+        &flags,
+    );
+    image.package("vm", &["/usr/bin/vm", "/usr/lib/vm/1/boot.image", "/usr/lib/vm/1/tool"]);
+    assert_eq!(
+        executables(&image.run(&["vm"])),
+        names(&["vm", "/usr/lib/vm/1/boot.image"])
+    );
+}
+
+#[test]
+fn a_shell_of_a_language_that_is_not_read_keeps_every_executable() {
+    let mut image = Image::new();
+    image.programs(&["fish", "ls", "other"]);
+    image.file("/usr/bin/start", "#!/usr/bin/fish\nls /etc | count", 0o755);
+    image.package(
+        "all",
+        &["/usr/bin/fish", "/usr/bin/ls", "/usr/bin/other", "/usr/bin/start"],
+    );
+    for args in [&["fish", "-c", "ls (math 1)"][..], &["start"]] {
+        let closure = image.run(args);
+        assert_eq!(closure.unfollowed.len(), 1, "{args:?}");
+        assert!(
+            executables(&closure).is_superset(&names(&["fish", "ls", "other"])),
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+fn a_library_that_a_module_finds_in_the_process_is_not_missing() {
+    let mut image = Image::new();
+    image
+        .library("/usr/lib/vm/server/libvm.so", &[])
+        .library("/usr/lib/gone.so", &[])
+        .library(
+            "/usr/lib/vm/libnet.so",
+            &["/usr/lib/vm/server/libvm.so", "/usr/lib/gone.so"],
+        );
+    let flags = ["-shared", "-nostdlib", "-fPIC"];
+    let source =
+        "extern void *dlopen(const char *, int); void _start(void) { dlopen(\"/usr/lib/vm/server/libvm.so\", 1); }";
+    image.compile("/usr/bin/vm", source, &flags);
+    image.compile(
+        "/usr/bin/lost",
+        "void _start(void) {}",
+        &[
+            "-shared",
+            "-nostdlib",
+            "-fPIC",
+            "-Wl,--no-as-needed",
+            "ROOT/usr/lib/vm/server/libvm.so",
+        ],
+    );
+    fs::remove_file(image.at("/usr/lib/gone.so")).unwrap();
+    image.package(
+        "vm",
+        &["/usr/bin/vm", "/usr/lib/vm/server/libvm.so", "/usr/lib/vm/libnet.so"],
+    );
+    let findings = image.run(&["vm"]).findings;
+    assert_eq!(
+        findings,
+        ["/usr/lib/vm/libnet.so needs gone.so, which the image does not have"]
+    );
+    // A program finds only what its own process has.
+    let findings = image.run(&["lost"]).findings;
+    assert_eq!(
+        findings,
+        ["/usr/bin/lost needs libvm.so, which the image does not have"]
+    );
+}
+
+#[test]
 fn what_an_interpreted_text_starts_without_quotes_is_found() {
     let image = Image::new();
     image.programs(&["sh", "perl", "tclsh8.6", "gawk", "octave-cli", "convert", "unused"]);

@@ -7,10 +7,10 @@ use std::rc::Rc;
 
 use super::budget::Budget;
 use super::configuration::Configured;
-use super::elf::{self, Abi, Elf, Texts};
+use super::elf::{self, Abi, Elf, Known, Texts};
 use super::loader::{Loader, Search};
 use super::rules::{Rule, Rules};
-use super::scripts::{BUILTINS, Waiting, is_module};
+use super::scripts::{BUILTINS, MAX_LINE, Waiting, is_module};
 use super::space::{Space, What};
 use super::{Class, Closure, Hidden, How, Kept, Level, Object, Origin, Roots, pattern};
 use crate::packages::{Inventory, PackageId};
@@ -169,6 +169,8 @@ pub(super) struct Trace<'a> {
     pub(super) called: BTreeMap<String, BTreeSet<String>>,
     /// What lies in `PATH`.
     commands: RefCell<Option<Rc<BTreeSet<String>>>>,
+    /// Modules, and the libraries that the loader does not find for them.
+    missing: Vec<(String, String)>,
 }
 
 impl<'a> Trace<'a> {
@@ -264,6 +266,7 @@ impl<'a> Trace<'a> {
             services: BTreeSet::new(),
             called: BTreeMap::new(),
             commands: RefCell::new(None),
+            missing: Vec::new(),
         };
         trace.closure.left_out = rules
             .hide
@@ -290,7 +293,9 @@ impl<'a> Trace<'a> {
             if elf::is_data(head) {
                 return Class::Data;
             }
-            let is_named_library = path.rsplit('/').next().is_some_and(|name| name.contains(".so"));
+            let name = path.rsplit('/').next().unwrap_or(path);
+            let has_suffix = (name.rsplit_once('.')).is_some_and(|(_, end)| end.starts_with(char::is_alphabetic));
+            let is_named_library = name.contains(".so") || has_suffix && self.is_module(path);
             let startable = self
                 .space
                 .open(path)
@@ -304,6 +309,14 @@ impl<'a> Trace<'a> {
             return Class::Script;
         }
         Class::Data
+    }
+
+    /// Whether an ELF file is nothing that could be started: Lisp's modules, Node's and Octave's have names of their own,
+    /// and some may be executed for all that.
+    fn is_module(&self, path: &str) -> bool {
+        let reader = self.space.open(path);
+        let parsed = reader.and_then(|reader| elf::parse(&reader, &self.rules.imports).ok());
+        parsed.is_some_and(|elf| !elf.is_program)
     }
 
     /// What kind of file something is, in the image or in a mount.
@@ -630,8 +643,21 @@ impl<'a> Trace<'a> {
             self.insert(path, rule, origin);
             return;
         };
-        if !matches!(self.class(&found.path), Class::Program | Class::Script) {
-            self.keep(path, rule, origin, by);
+        match self.class(&found.path) {
+            Class::Program => {}
+            // What an interpreter loads can begin with a line for the kernel and go on as data: Forth's images do.
+            Class::Script => {
+                if self
+                    .space
+                    .head(&found.path, MAX_LINE)
+                    .is_some_and(|head| head.contains(&0))
+                {
+                    self.keep_source(path, rule, origin);
+                }
+            }
+            Class::Library | Class::Data => {
+                self.keep(path, rule, origin, by);
+            }
         }
     }
 
@@ -837,7 +863,7 @@ impl<'a> Trace<'a> {
                 for name in elf.needed.iter().chain(&elf.optional) {
                     let found = self.find_libraries(name, &member, &elf, &rpath, is_musl);
                     if found.is_empty() && elf.needed.contains(name) && !(is_musl && name.starts_with("libc.")) {
-                        missing.push(format!("{member} needs {name}, which the image does not have"));
+                        missing.push((member.clone(), name.clone()));
                     }
                     self.take_libraries(&found, "linked with it", &origin, How::Needed, &mut members, &mut seen);
                 }
@@ -869,10 +895,37 @@ impl<'a> Trace<'a> {
                 break;
             }
         }
-        for finding in missing {
-            self.closure.note(finding);
+        if how == How::Program {
+            // The loader looks no further than the process.
+            let has = |name: &str| members.iter().any(|member| member.rsplit('/').next() == Some(name));
+            missing.retain(|(_, name)| !has(name));
+            self.note_missing(missing);
+        } else {
+            self.missing.extend(missing);
         }
         self.follow_texts(start, &program, &members);
+    }
+
+    /// Says which libraries are missing.
+    fn note_missing(&mut self, missing: Vec<(String, String)>) {
+        for (member, name) in missing {
+            self.closure
+                .note(format!("{member} needs {name}, which the image does not have"));
+        }
+    }
+
+    /// Says which libraries modules lack that no process can have when it loads them: one under their name that is there
+    /// already counts, wherever it was loaded from.
+    pub(super) fn note_missing_of_modules(&mut self) {
+        let mut missing = std::mem::take(&mut self.missing);
+        let names: BTreeSet<&str> = self
+            .closure
+            .objects
+            .keys()
+            .filter_map(|path| path.rsplit('/').next())
+            .collect();
+        missing.retain(|(_, name)| !names.contains(name.as_str()));
+        self.note_missing(missing);
     }
 
     fn take_libraries(
@@ -904,7 +957,13 @@ impl<'a> Trace<'a> {
             if elf.searches && !self.is_interpreter(path) {
                 names.extend(self.commands().iter().cloned());
             }
-            elf::texts(&reader, elf, &self.space, &self.top, &names)
+            let known = Known {
+                space: &self.space,
+                top: &self.top,
+                names: &names,
+                path,
+            };
+            elf::texts(&reader, elf, known)
         });
         if texts.cut {
             self.closure
