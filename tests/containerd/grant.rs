@@ -177,7 +177,13 @@ fn a_grant_for_exec_opens_what_the_rule_lets_nobody_start() {
     let refused = |id: &str| assert_code(container.exec(id, &["/bin/true"]), Code::PermissionDenied);
     assert!(refused("before").contains("exec-denied"));
     let key = ops.to_str().unwrap();
-    let named = ["grant", "--container", container.id.as_str(), "--namespace", daemon.scope.as_str()];
+    let named = [
+        "grant",
+        "--container",
+        container.id.as_str(),
+        "--namespace",
+        daemon.scope.as_str(),
+    ];
     let grant = |more: &[&str]| {
         let about = ["--for", "1h", "--reason", WHY, "--key", key];
         succeeds(daemon, &[named.as_slice(), about.as_slice(), more].concat());

@@ -9,7 +9,7 @@ use containerd_client::tonic::Status;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::{ImageSpec, PullImageRequest};
 
-use crate::harness::daemon::{DENIED, SIGNED, UNSIGNED};
+use crate::harness::daemon::{DENIED, UNSIGNED, set_up};
 use crate::harness::{Daemon, Version, eventually, needs_assay};
 
 /// The registry that `make setup` installs; dropping it ends it.
@@ -89,15 +89,23 @@ fn what_would_be_refused_is_not_even_pulled() {
     let daemon = Daemon::start(Version::V2_1);
     let registry = Registry::start(&daemon.folder);
     let name = |name: &str| format!("{}/{name}:1", registry.address);
-    for (local, remote) in [
-        (SIGNED, "signed"),
-        (UNSIGNED.name.as_str(), "unsigned"),
-        (DENIED.name.as_str(), "denied"),
-        (UNSIGNED.name.as_str(), "audited"),
-    ] {
-        let pushed = daemon.ctr(&daemon.scope, &["images", "push", "--plain-http", &name(remote), local]);
+    for (local, remote) in [(&UNSIGNED, "unsigned"), (&DENIED, "denied"), (&UNSIGNED, "audited")] {
+        let pushed = daemon.ctr(
+            &daemon.scope,
+            &["images", "push", "--plain-http", &name(remote), &local.name],
+        );
         assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
     }
+    // With the image of every platform, as publishers do.
+    let layout = set_up("images/signed/busybox");
+    let copied = Command::new(set_up("tools/oras/bin/oras"))
+        .args(["cp", "--from-oci-layout", "--to-plain-http"])
+        .arg(format!("{}:latest", layout.display()))
+        .arg(name("signed"))
+        .env("HOME", &daemon.folder)
+        .output()
+        .unwrap();
+    assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
     let policy = daemon.folder.join("assay/policy.d/50-tests.toml");
     let rules = format!(
         "[[deny]]\ndigest = ['{}']\n\n\
