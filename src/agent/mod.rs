@@ -5,11 +5,13 @@
 //! and done is in the decision log, and another agent goes on from there. It never acts on trouble of its own: where
 //! anything that it needs cannot be read or asked, or takes too long, it says so and leaves the container alone.
 
+mod complaints;
 mod metrics;
 mod node;
 mod prepare;
 mod process;
 mod refresh;
+mod serve;
 mod tenant;
 mod watch;
 
@@ -34,6 +36,7 @@ use crate::policy::{Active, Kept};
 use crate::shim::bar;
 use crate::store::{self, Bookmark, StateDir};
 use crate::trust::clock::Clock;
+use complaints::Complaints;
 use metrics::{Metrics, Standings};
 use node::{Activity, Key, Node, NodeError, Resident};
 use prepare::{Ground, Preparer};
@@ -116,6 +119,7 @@ pub fn run(config: &Config, containerd: &str, listen: Option<SocketAddr>) -> Res
         trouble: String::new(),
         voice: Voice::new(),
         metrics: Arc::new(Metrics::new()),
+        complaints: Complaints::default(),
         looked: None,
         is_counting: false,
     };
@@ -125,7 +129,7 @@ pub fn run(config: &Config, containerd: &str, listen: Option<SocketAddr>) -> Res
         .build()
         .map_err(AgentError::Runtime)?
         .block_on(async {
-            agent.metrics.serve(&agent.run, listen).map_err(AgentError::Listen)?;
+            serve::serve(&agent.metrics, &agent.run, listen).map_err(AgentError::Listen)?;
             agent.run().await
         })
 }
@@ -156,6 +160,7 @@ struct Agent {
     trouble: String,
     voice: Voice,
     metrics: Arc<Metrics>,
+    complaints: Complaints,
     /// When the caches were looked at.
     looked: Option<Instant>,
     /// Whether decisions are counted: those of before the agent are not.
@@ -324,12 +329,22 @@ impl Agent {
                 (false, Verdict::Allow) => &mut standings.allowed,
                 (false, Verdict::Refuse) => &mut standings.refused,
             } += 1;
+            if let Some(counts) = tenant.view {
+                standings.view(counts);
+            }
         }
         self.metrics.stand(standings);
         self.look_at_fleet();
         if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
             self.looked = Some(Instant::now());
-            self.metrics.look(&self.state);
+            let Self {
+                metrics,
+                complaints,
+                state,
+                ..
+            } = self;
+            metrics.look(state);
+            complaints.look(state, |call, times| metrics.complained(call, times));
         }
         self.is_counting = true;
     }
