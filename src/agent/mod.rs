@@ -711,7 +711,11 @@ impl Voice {
         Self::tell(NotifyState::Status(&status));
     }
 
+    /// Says on standard error what the journal hears with its fields anyway.
     fn record(&self, record: &Reevaluation) {
+        if self.for_journal {
+            return;
+        }
         let text = format!(
             "container {}/{} of {}: {record}",
             record.namespace, record.container, record.name

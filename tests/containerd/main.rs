@@ -23,6 +23,7 @@ mod failure;
 mod filtering;
 mod gate;
 mod grouping;
+mod journal;
 mod kubelet;
 mod lifecycle;
 mod narrowing;
