@@ -13,6 +13,7 @@ mod process;
 mod refresh;
 mod serve;
 mod tenant;
+mod traces;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -42,6 +43,7 @@ use node::{Activity, Key, Node, NodeError, Resident};
 use prepare::{Ground, Preparer};
 use refresh::{Refresher, What};
 use tenant::{Deed, Judged, Now, Tenant};
+use traces::Traces;
 use watch::Watch;
 
 /// Lock of the only agent of a node, below `run`.
@@ -120,6 +122,7 @@ pub fn run(config: &Config, containerd: &str, listen: Option<SocketAddr>) -> Res
         voice: Voice::new(),
         metrics: Arc::new(Metrics::new()),
         complaints: Complaints::default(),
+        traces: None,
         looked: None,
         is_counting: false,
     };
@@ -161,6 +164,8 @@ struct Agent {
     voice: Voice,
     metrics: Arc<Metrics>,
     complaints: Complaints,
+    /// Where the environment asks for them.
+    traces: Option<Traces>,
     /// When the caches were looked at.
     looked: Option<Instant>,
     /// Whether decisions are counted: those of before the agent are not.
@@ -180,6 +185,11 @@ impl Agent {
     async fn run(&mut self) -> Result<(), AgentError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Runtime)?;
+        let voice = self.voice.clone();
+        match Traces::begin(move |text| voice.warn(&printable(text))) {
+            Ok(traces) => self.traces = traces,
+            Err(why) => self.voice.warn(&format!("there are no traces: {}", printable(&why))),
+        }
         // Before the first look, so that no change falls between.
         let mut watch = self.watch();
         self.round(true).await;
@@ -237,6 +247,9 @@ impl Agent {
         self.voice.stopping();
         preparer.end();
         refresher.end();
+        if let Some(traces) = self.traces.take() {
+            traces.end().await;
+        }
         Ok(())
     }
 
@@ -391,6 +404,7 @@ impl Agent {
         let Self {
             tenants,
             metrics,
+            traces,
             is_counting,
             ..
         } = self;
@@ -398,6 +412,9 @@ impl Agent {
             Line::Decision(entry) => {
                 if *is_counting {
                     metrics.decided(&entry.decision);
+                    if let Some(traces) = traces {
+                        traces.decided(&entry.decision);
+                    }
                 }
                 let key = (entry.decision.namespace.clone(), entry.decision.container.clone());
                 match Tenant::new(entry.decision) {
@@ -662,7 +679,7 @@ impl Drift {
 }
 
 /// What the agent says: to systemd, and on standard error, which is the journal there.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Voice {
     /// Whether lines carry their priority, as the journal reads it.
     for_journal: bool,

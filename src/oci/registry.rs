@@ -204,16 +204,10 @@ impl Client {
     /// # Errors
     /// [`RegistryError::Client`].
     pub fn new(plain: bool) -> Result<Self, RegistryError> {
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("assay/", env!("CARGO_PKG_VERSION")))
+        let http = http()?
             .https_only(!plain)
-            .referer(false)
-            .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             .timeout(ANSWER_TIMEOUT)
-            .dns_resolver(Arc::new(
-                Names::new().map_err(|error| RegistryError::Client(innermost(&error)))?,
-            ))
             .build()
             .map_err(|error| RegistryError::Client(innermost(&error)))?;
         Ok(Self { http, plain })
@@ -569,6 +563,16 @@ impl Repository {
             subject,
         }
     }
+}
+
+/// A client of HTTP that says who it is, and finds hosts without the C library.
+pub(crate) fn http() -> Result<reqwest::ClientBuilder, RegistryError> {
+    let names = Names::new().map_err(|error| RegistryError::Client(innermost(&error)))?;
+    Ok(reqwest::Client::builder()
+        .user_agent(concat!("assay/", env!("CARGO_PKG_VERSION")))
+        .referer(false)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .dns_resolver(Arc::new(names)))
 }
 
 /// Finds hosts by `/etc/hosts` and the name servers of `/etc/resolv.conf`.

@@ -38,3 +38,4 @@ mod rollout;
 mod sbom;
 mod signals;
 mod streams;
+mod telemetry;
