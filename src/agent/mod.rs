@@ -11,6 +11,7 @@ mod node;
 mod prepare;
 mod process;
 mod refresh;
+mod refusals;
 mod serve;
 mod tenant;
 mod traces;
@@ -42,6 +43,9 @@ use metrics::{Metrics, Standings};
 use node::{Activity, Key, Node, NodeError, Resident};
 use prepare::{Ground, Preparer};
 use refresh::{Refresher, What};
+pub use refusals::Refusal;
+use refusals::Refusals;
+use serve::Pages;
 use tenant::{Deed, Judged, Now, Tenant};
 use traces::Traces;
 use watch::Watch;
@@ -91,11 +95,11 @@ pub enum AgentError {
 }
 
 /// Runs until SIGTERM or SIGINT. `containerd` is the path of containerd's socket; figures are served on `listen` too, an
-/// address of this machine alone.
+/// address of this machine alone; with `refusals` the pods that were refused are told there too.
 ///
 /// # Errors
 /// See [`AgentError`]. What goes wrong later is said on standard error, and tried again.
-pub fn run(config: &Config, containerd: &str, listen: Option<SocketAddr>) -> Result<(), AgentError> {
+pub fn run(config: &Config, containerd: &str, listen: Option<SocketAddr>, refusals: bool) -> Result<(), AgentError> {
     let run = StateDir::open(&config.run)?;
     let _lock = run
         .try_lock(LOCK)?
@@ -123,6 +127,7 @@ pub fn run(config: &Config, containerd: &str, listen: Option<SocketAddr>) -> Res
         metrics: Arc::new(Metrics::new()),
         complaints: Complaints::default(),
         traces: None,
+        refusals: refusals.then(Arc::default),
         looked: None,
         is_counting: false,
     };
@@ -132,7 +137,11 @@ pub fn run(config: &Config, containerd: &str, listen: Option<SocketAddr>) -> Res
         .build()
         .map_err(AgentError::Runtime)?
         .block_on(async {
-            serve::serve(&agent.metrics, &agent.run, listen).map_err(AgentError::Listen)?;
+            let pages = Pages {
+                metrics: Arc::clone(&agent.metrics),
+                refusals: agent.refusals.clone(),
+            };
+            serve::serve(pages, &agent.run, listen).map_err(AgentError::Listen)?;
             agent.run().await
         })
 }
@@ -166,6 +175,8 @@ struct Agent {
     complaints: Complaints,
     /// Where the environment asks for them.
     traces: Option<Traces>,
+    /// Where somebody asks for them.
+    refusals: Option<Arc<Refusals>>,
     /// When the caches were looked at.
     looked: Option<Instant>,
     /// Whether decisions are counted: those of before the agent are not.
@@ -405,6 +416,7 @@ impl Agent {
             tenants,
             metrics,
             traces,
+            refusals,
             is_counting,
             ..
         } = self;
@@ -414,6 +426,9 @@ impl Agent {
                     metrics.decided(&entry.decision);
                     if let Some(traces) = traces {
                         traces.decided(&entry.decision);
+                    }
+                    if let Some(refusals) = refusals {
+                        refusals.decided(&entry);
                     }
                 }
                 let key = (entry.decision.namespace.clone(), entry.decision.container.clone());
@@ -433,8 +448,11 @@ impl Agent {
                     metrics.executed(&record);
                 }
             }
-            Line::Reevaluation(_, record) => {
+            Line::Reevaluation(id, record) => {
                 if let Some(tenant) = tenants.get_mut(&(record.namespace.clone(), record.container.clone())) {
+                    if let (Some(refusals), true) = (refusals.as_ref(), *is_counting) {
+                        refusals.judged_again(id, &record, tenant.decision.pod.as_ref());
+                    }
                     tenant.replay(&record);
                 }
             }

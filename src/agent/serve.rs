@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
 use super::metrics::Metrics;
+use super::refusals::Refusals;
 use crate::store::StateDir;
 
 /// Name of the socket below `run`.
@@ -29,16 +30,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// As Prometheus asks for it.
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// What can be asked for.
+#[derive(Debug)]
+pub(super) struct Pages {
+    pub(super) metrics: Arc<Metrics>,
+    /// Where they are told on the port.
+    pub(super) refusals: Option<Arc<Refusals>>,
+}
 
 /// Answers requests until the event loop ends. `run` is the directory of the socket.
-pub(super) fn serve(metrics: &Arc<Metrics>, run: &StateDir, port: Option<SocketAddr>) -> io::Result<()> {
+pub(super) fn serve(pages: Pages, run: &StateDir, port: Option<SocketAddr>) -> io::Result<()> {
+    let pages = Arc::new(pages);
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let socket = listen(&run.path().join(SOCKET))?;
-    let (figures, places) = (Arc::clone(metrics), Arc::clone(&room));
+    let (asked, places) = (Arc::clone(&pages), Arc::clone(&room));
     tokio::spawn(async move {
         loop {
             match socket.accept().await {
-                Ok((stream, _)) => answer(&figures, &places, stream),
+                Ok((stream, _)) => answer(&asked, &places, stream),
                 Err(_) => tokio::time::sleep(PATIENCE).await,
             }
         }
@@ -49,11 +60,10 @@ pub(super) fn serve(metrics: &Arc<Metrics>, run: &StateDir, port: Option<SocketA
     let listener = std::net::TcpListener::bind(port)?;
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    let metrics = Arc::clone(metrics);
     tokio::spawn(async move {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => answer(&metrics, &room, stream),
+                Ok((stream, _)) => answer(&pages, &room, stream),
                 Err(_) => tokio::time::sleep(PATIENCE).await,
             }
         }
@@ -73,14 +83,14 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Answers the requests of one connection; one too many is closed.
-fn answer(metrics: &Arc<Metrics>, room: &Arc<Semaphore>, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+fn answer(pages: &Arc<Pages>, room: &Arc<Semaphore>, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
     let Ok(place) = Arc::clone(room).try_acquire_owned() else {
         return;
     };
-    let metrics = Arc::clone(metrics);
+    let pages = Arc::clone(pages);
     tokio::spawn(async move {
         let service = service_fn(move |request| {
-            let response = respond(&metrics, &request);
+            let response = respond(&pages, &request);
             async move { Ok::<_, std::convert::Infallible>(response) }
         });
         let mut http = http1::Builder::new();
@@ -91,14 +101,18 @@ fn answer(metrics: &Arc<Metrics>, room: &Arc<Semaphore>, stream: impl AsyncRead 
     });
 }
 
-fn respond(metrics: &Metrics, request: &Request<Incoming>) -> Response<String> {
+fn respond(pages: &Pages, request: &Request<Incoming>) -> Response<String> {
     let mut response = Response::new(String::new());
-    match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => {
-            *response.body_mut() = metrics.text();
+    match (request.method(), request.uri().path(), &pages.refusals) {
+        (&Method::GET, "/metrics", _) => {
+            *response.body_mut() = pages.metrics.text();
             response.headers_mut().insert(CONTENT_TYPE, OPEN_METRICS);
         }
-        (_, "/metrics") => *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED,
+        (&Method::GET, "/refusals", Some(refusals)) => {
+            *response.body_mut() = refusals.json();
+            response.headers_mut().insert(CONTENT_TYPE, JSON);
+        }
+        (_, "/metrics", _) | (_, "/refusals", Some(_)) => *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED,
         _ => *response.status_mut() = StatusCode::NOT_FOUND,
     }
     response

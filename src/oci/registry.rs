@@ -694,7 +694,7 @@ fn explanation(bytes: &[u8]) -> String {
 }
 
 /// The error at the end of the chain: the others only repeat what was tried.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

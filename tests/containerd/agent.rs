@@ -145,27 +145,27 @@ pub struct Agent {
 
 impl Agent {
     pub fn start(node: &Node) -> Self {
-        Self::start_with(node, &[])
+        Self::start_with(node, |_| {})
     }
 
-    /// An agent with more in its environment.
-    pub fn start_with(node: &Node, environment: &[(&str, &str)]) -> Self {
+    /// An agent whose command is another one.
+    pub fn start_with(node: &Node, change: impl FnOnce(&mut Command)) -> Self {
         let daemon = node.case.daemon;
         let socket = daemon.folder.join("notify.sock");
         let _ = fs::remove_file(&socket);
         let notified = UnixDatagram::bind(&socket).unwrap();
         notified.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let said = fs::File::options().create(true).append(true).open(node.said()).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_assay"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_assay"));
+        command
             .args(["agent", "--address"])
             .arg(daemon.socket())
             .stderr(said)
             .env("ASSAY_CONFIG", daemon.folder.join("assay/config.toml"))
             .env("NOTIFY_SOCKET", &socket)
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+            .stdin(Stdio::null());
+        change(&mut command);
+        let child = command.spawn().unwrap();
         let agent = Self { child, notified };
         agent.hear("READY=1");
         agent

@@ -1,9 +1,10 @@
-//! What an agent tells programs that watch nodes: figures for a dashboard, and traces.
+//! What an agent tells those who watch nodes: figures for a dashboard, traces, and Events of pods.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -17,10 +18,14 @@ use prost::Message as _;
 use rustix::process::Signal;
 
 use crate::agent::{Agent, FROZEN, Node, REPORTED, rule};
-use crate::harness::daemon::{COMPLAINING, UNSIGNED};
+use crate::harness::cri::Pod;
+use crate::harness::daemon::{COMPLAINING, UNSIGNED, set_up};
 use crate::harness::{eventually_within, needs_assay};
 use crate::refusals::assert_refusal;
+use apiserver::Cluster;
 
+#[path = "../apiserver/mod.rs"]
+mod apiserver;
 #[path = "../dashboard/mod.rs"]
 mod dashboard;
 
@@ -143,7 +148,9 @@ fn each_decision_is_a_trace_with_its_phases() {
         ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=tests"),
         ("TRACEPARENT", &format!("00-{trace}-{parent}-01")),
     ];
-    let mut agent = Agent::start_with(&node, &environment);
+    let mut agent = Agent::start_with(&node, |command| {
+        command.envs(environment);
+    });
     let allowed = node.start("allowed", REPORTED);
     let result = node.case.shell("refused", "true").image(&UNSIGNED).create();
     assert_refusal(&node.case, "refused", result, "signature-missing");
@@ -225,4 +232,128 @@ fn check(decision: &Decision, spans: &[Span], trace: &str, parent: &str) {
         })
         .collect();
     assert_eq!(phases, decision.phases);
+}
+
+/// A process that ends with its test.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// The Events that a cluster was sent.
+fn events(cluster: &Cluster) -> Vec<serde_json::Value> {
+    let log = cluster.log();
+    let path = "allowed /apis/events.k8s.io/v1/namespaces/default/events application/json ";
+    let bodies = log.lines().map(|line| line.strip_prefix(path).expect(line));
+    bodies.map(|body| serde_json::from_str(body).unwrap()).collect()
+}
+
+/// Fails where the schema that Kubernetes publishes does not take it.
+fn fits_the_schema(event: &serde_json::Value) {
+    let mut validate = Command::new("python3");
+    validate
+        .args(["-m", "kubernetes_validate", "--strict", "-k", "1.37.0", "-"])
+        .env("PYTHONPATH", set_up("tools/kubernetes-validate"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut validate = validate.spawn().unwrap();
+    validate
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(event.to_string().as_bytes())
+        .unwrap();
+    let output = validate.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn a_refused_pod_has_an_event() {
+    if !needs_assay("assay agent") {
+        return;
+    }
+    let node = Node::new("events", "30s");
+    let policy = fs::read_to_string(node.home().join("policy.d/50-tests.toml")).unwrap();
+    node.write_policy(&format!("{}{policy}", rule(&UNSIGNED.name, "")));
+    let daemon = node.case.daemon;
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let _agent = Agent::start_with(&node, |command| {
+        command.args(["--listen", &address, "--refusals"]);
+    });
+    let cluster = Cluster::start();
+    let mut tells = cluster.step(&format!("events --agent {address}"));
+    let said = cluster.folder.path().join("said");
+    let _tells = Ends(tells.stderr(fs::File::create(&said).unwrap()).spawn().unwrap());
+
+    let pod = Pod::run(daemon, "events", "").unwrap();
+    let running = pod.create("running", REPORTED, &["/bin/sleep", "1000"]).unwrap();
+    pod.start(&running).unwrap();
+    let refused = pod.create("main", &UNSIGNED.name, &["/bin/true"]).unwrap();
+    for _ in 0..3 {
+        pod.start(&refused).unwrap_err();
+    }
+    eventually_within(PATIENCE, "an Event", || {
+        if events(&cluster).is_empty() {
+            Err(cluster.log())
+        } else {
+            Ok(())
+        }
+    });
+    let event = events(&cluster).remove(0);
+    fits_the_schema(&event);
+    let decision = daemon.decisions(&refused).remove(0);
+    let of = decision.pod.as_ref().unwrap();
+    assert_eq!((of.name.as_str(), of.container.as_str()), ("events", "main"));
+    for (place, value) in [
+        ("/metadata/namespace", of.namespace.as_str()),
+        ("/regarding/kind", "Pod"),
+        ("/regarding/name", &of.name),
+        ("/regarding/uid", &of.uid),
+        ("/type", "Warning"),
+        ("/reason", "AssayRefused"),
+        ("/reportingInstance", "worker-1.example"),
+        ("/note", &format!("container main: {}", decision.line())),
+    ] {
+        assert_eq!(event.pointer(place).unwrap(), value, "{place}");
+    }
+
+    // A cluster in trouble hears of it when it is better; of what it knows, nothing more.
+    cluster.answer(Some(503));
+    pod.start(&refused).unwrap_err();
+    node.assay(&["trust", "distrust-key", "release"]);
+    node.assay(&["policy", "apply"]);
+    eventually_within(PATIENCE, "a complaint", || {
+        let said = fs::read_to_string(&said).unwrap();
+        if said.contains("no Events, it is tried again: the API server takes no Event: 503") {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+    assert_eq!(cluster.asked().matches("AssayRefused").count(), 1);
+    cluster.answer(None);
+    eventually_within(PATIENCE, "another Event", || {
+        if events(&cluster).is_empty() {
+            Err(cluster.log())
+        } else {
+            Ok(())
+        }
+    });
+    let event = events(&cluster).remove(0);
+    fits_the_schema(&event);
+    assert_eq!(event["reason"], "AssayReevaluated");
+    let note = event["note"].as_str().unwrap();
+    assert!(
+        note.starts_with("container running: assay: refused while it runs (was allowed): key-distrusted: "),
+        "{note}"
+    );
+    assert_eq!(cluster.log().matches("AssayRefused").count(), 0);
 }
