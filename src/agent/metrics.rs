@@ -12,7 +12,6 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
-use super::refresh::What;
 use crate::admission::again::{Reevaluation, Step};
 use crate::admission::exec::ExecRecord;
 use crate::admission::{Counts, Decision, Verdict};
@@ -143,7 +142,11 @@ impl Metrics {
                 "trust_root_expiry_timestamp_seconds",
                 "When a trusted root does not count any more, where it has a max_age",
             ),
-            refreshes: put(to, "refreshes", "Fetches of the fleet's policy and of trusted roots"),
+            refreshes: put(
+                to,
+                "refreshes",
+                "Fetches of the fleet's policy, of trusted roots and of evidence",
+            ),
             fleet_version: put(
                 to,
                 "fleet_policy_version",
@@ -229,9 +232,9 @@ impl Metrics {
         }
     }
 
-    pub(super) fn refreshed(&self, what: What, is_done: bool) {
+    pub(super) fn refreshed(&self, what: &'static str, is_done: bool) {
         let result = if is_done { "done" } else { "failed" };
-        let fetched = [("what", what.as_str().into()), ("result", result.into())];
+        let fetched = [("what", what.into()), ("result", result.into())];
         self.refreshes.get_or_create(&fetched).inc();
     }
 

@@ -12,6 +12,7 @@ mod prepare;
 mod process;
 mod refresh;
 mod refusals;
+mod renewal;
 mod serve;
 mod tenant;
 mod traces;
@@ -41,7 +42,7 @@ use crate::trust::clock::Clock;
 use complaints::Complaints;
 use metrics::{Metrics, Standings};
 use node::{Activity, Key, Node, NodeError, Resident};
-use prepare::{Ground, Preparer};
+use prepare::{Ground, Outcome, Preparer};
 use refresh::{Refresher, What};
 pub use refusals::Refusal;
 use refusals::Refusals;
@@ -228,14 +229,18 @@ impl Agent {
                     true
                 }
                 news = preparer.news() => {
-                    if let Some(image) = preparer.take_in(&news) {
-                        let text = format!("image {}/{} is prepared", image.namespace, image.name);
-                        self.voice.note(&printable(&text));
+                    match preparer.take_in(&news) {
+                        Some(Outcome::Prepared(image)) => {
+                            let text = format!("image {}/{} is prepared", image.namespace, image.name);
+                            self.voice.note(&printable(&text));
+                        }
+                        Some(Outcome::Pulled(is_done)) => self.metrics.refreshed("evidence", is_done),
+                        None => {}
                     }
                     continue;
                 }
                 (what, is_done) = refresher.ended() => {
-                    self.metrics.refreshed(what, is_done);
+                    self.metrics.refreshed(what.as_str(), is_done);
                     if !is_done {
                         let command = what.arguments().join(" ");
                         self.voice.warn(&format!("assay {command} failed, and is tried again"));
