@@ -33,6 +33,7 @@ mod pods;
 mod profile;
 mod publishing;
 mod refusals;
+mod rejudging;
 mod resources;
 mod rollout;
 mod sbom;
