@@ -37,7 +37,7 @@ fn the_agent_has_every_figure_of_the_dashboard() {
     if !needs_assay("assay agent") {
         return;
     }
-    let node = Node::new("dashboard", "0s");
+    let node = Node::new("dashboard", "1s");
     let home = node.home();
     let config = fs::read_to_string(home.join("config.toml")).unwrap();
     // Nobody answers there.
