@@ -23,7 +23,7 @@ lint: setup
 build: setup
 	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo build --release
 	@# The resident shim must stay small: nothing that only `assay` needs may end up in it.
-	@! grep --text --only-matching --max-count=1 -e tonic -e aws_lc -e reqwest -e miette -e sigstore target/$(RELEASE)/containerd-shim-assay-v1
+	@! grep --text --only-matching --max-count=1 -e tonic -e aws_lc -e reqwest -e miette -e opentelemetry -e sigstore target/$(RELEASE)/containerd-shim-assay-v1
 	@mkdir -p target/release
 	@cp -f --preserve=timestamps target/$(RELEASE)/assay target/$(RELEASE)/containerd-shim-assay-v1 target/release/
 
@@ -55,7 +55,8 @@ demo: build
 	@tests/demo/run target/release
 
 bench: setup
-	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo bench --bench shim --bench pods --bench verify --bench view --bench syscalls --bench hostile
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo bench --bench shim --bench pods --bench agent --bench verify --bench view \
+	  --bench syscalls --bench hostile
 
 # Real images with real workloads under the stock runtime and under Assay: see docs/corpus.md. `make corpus
 # CORPUS="nginx redis --trace"` does a part of it.

@@ -74,7 +74,7 @@ pub struct Config {
     pub oci_runtime: String,
     /// How long `assay admit` may take before the container is refused.
     pub admit_timeout: Duration,
-    /// Whether `assay agent` pulls the evidence of images that appear on this node.
+    /// Whether `assay agent` pulls the evidence of images that appear on this node, and again once a day.
     pub pull_evidence: bool,
     /// Where the fleet's policy is, which `assay agent` fetches.
     pub policy_from: Option<Reference>,

@@ -78,20 +78,23 @@ fn container(kustomization: &str, list: &str, name: &str) -> Value {
 
 #[test]
 fn rights_on_the_node_and_credentials_of_the_cluster_are_never_in_one_container() {
-    let installer = "overlays/installer";
+    let monitoring = "overlays/monitoring";
     let steps = [
         ("initContainers", "unlabel"),
         ("initContainers", "install"),
         ("containers", "label"),
+        ("containers", "agent"),
+        ("containers", "events"),
     ];
     for (list, name) in steps {
-        let container = container(installer, list, name);
-        assert_eq!(container["args"], json!(["node", name]));
+        let container = container(monitoring, list, name);
+        let args = container["args"].as_array().unwrap();
+        assert_eq!(args[..2], [json!("node"), json!(name)]);
         let context = &container["securityContext"];
         assert_eq!(context["readOnlyRootFilesystem"], true, "{name}");
         let has_credentials = container["volumeMounts"].is_array();
         assert_eq!(context["privileged"] == true, !has_credentials, "{name}");
-        assert!(name == "install" || context["runAsNonRoot"] == true);
+        assert!(context["privileged"] == true || context["runAsNonRoot"] == true);
     }
 }
 
@@ -109,13 +112,17 @@ fn overlays_change_what_they_are_named_for() {
         json!(["node", "unlabel", "--stay"])
     );
     let monitoring = "overlays/monitoring";
-    let agent = container(monitoring, "containers", "agent");
-    assert_eq!(agent["image"], install(monitoring)["image"]);
+    for name in ["agent", "events"] {
+        assert_eq!(
+            container(monitoring, "containers", name)["image"],
+            install(monitoring)["image"]
+        );
+    }
 }
 
 /// Whether every validation of a policy holds for a request.
 fn admitted(policy: &str, request: &Value, old: Option<&Value>, new: &Value) -> bool {
-    let policies: Vec<Value> = objects("overlays/installer")
+    let policies: Vec<Value> = objects("overlays/monitoring")
         .into_iter()
         .filter(|object| object["kind"] == "ValidatingAdmissionPolicy" && object["metadata"]["name"] == policy)
         .collect();
@@ -221,5 +228,29 @@ fn the_installer_changes_one_label_of_its_own_node() {
     annotated["metadata"]["annotations"]["a"] = "c".into();
     for new in [another, changed, none, cordoned, annotated] {
         assert!(!admitted(own.clone(), &plain, &new), "{new}");
+    }
+}
+
+#[test]
+fn events_are_about_pods_and_by_the_node_that_they_are_on() {
+    let event = json!({
+        "reportingController": "assay.dev/agent", "reportingInstance": "worker-1", "reason": "AssayRefused",
+        "regarding": { "kind": "Pod", "name": "web" },
+    });
+    let admitted = |node: &str, event: &Value| {
+        let extra = json!({ "authentication.kubernetes.io/node-name": [node] });
+        let request = json!({ "operation": "CREATE", "userInfo": { "extra": extra } });
+        admitted("assay-events", &request, None, event)
+    };
+    assert!(admitted("worker-1", &event));
+    assert!(!admitted("worker-2", &event));
+    for (place, value) in [
+        ("/reportingController", "kubelet"),
+        ("/reason", "Killing"),
+        ("/regarding/kind", "Node"),
+    ] {
+        let mut other = event.clone();
+        *other.pointer_mut(place).unwrap() = value.into();
+        assert!(!admitted("worker-1", &other), "{place}");
     }
 }

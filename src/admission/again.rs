@@ -194,6 +194,21 @@ impl Cause {
     }
 }
 
+impl Step {
+    /// As it is written in records.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Announced => "announced",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Dropped => "dropped",
+            Self::NotJudged => "not-judged",
+        }
+    }
+}
+
 impl std::fmt::Display for Reevaluation {
     /// What happened, without the container.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

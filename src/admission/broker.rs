@@ -13,7 +13,8 @@ use super::analysis::Analysis;
 use super::comparison;
 use super::exec::{Opened, Plea};
 use super::filter::{self, Syscalls};
-use super::log::{LOG, MAX_LOG};
+use super::journal::Told as _;
+use super::log;
 use super::memo::Inputs;
 use super::minimize::{self, Shown};
 use super::needs::Needs;
@@ -114,7 +115,9 @@ pub fn admit(config: Result<&Config, &Diagnostics>, request: &Request) -> Decisi
         refuse(&mut decision, &obstacle);
         if let (Ok(config), false) = (config, matches!(obstacle, Obstacle::Log(_) | Obstacle::State(_))) {
             // It is a refusal already; a record that fails cannot make it more of one.
-            let _ = StateDir::open(&config.state).and_then(|state| state.append(LOG, &decision.json(), MAX_LOG));
+            let _ = StateDir::open(&config.state).and_then(|state| log::record(&state, &decision));
+        } else {
+            decision.entry().send(decision.json().as_bytes());
         }
     }
     decision
@@ -1147,7 +1150,7 @@ impl Desk {
     }
 
     fn record(&self, decision: &Decision) -> Result<(), store::Error> {
-        self.state.append(LOG, &decision.json(), MAX_LOG)
+        log::record(&self.state, decision)
     }
 
     /// What an allow rests on was vouched for at times that have passed.
@@ -1324,6 +1327,7 @@ fn blank(namespace: &str, container: &str) -> Decision {
         fix: String::new(),
         policy: false,
         name: String::new(),
+        pod: None,
         image: None,
         rule: None,
         audit: Vec::new(),
@@ -1358,6 +1362,7 @@ fn describe(decision: &mut Decision, identity: &Identity) {
             .collect()
     };
     decision.name = printable(&identity.record.image).into_owned();
+    decision.pod.clone_from(&identity.record.pod);
     decision.image = identity.root.as_ref().ok().map(shown);
     decision.hooks = listed(&identity.hooks);
     decision.devices = listed(&identity.devices);

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::again::Reevaluation;
 use super::exec::ExecRecord;
+use super::journal::Told;
 use super::{Decision, MAX_DECISION, Verdict};
 use crate::digest::Digest;
 use crate::grant::Record;
@@ -21,7 +22,7 @@ use crate::store::{self, Bookmark, StateDir};
 /// Name of the decision log below `state`.
 pub const LOG: &str = "decisions.jsonl";
 /// Size at which the decision log is rotated, in bytes. One older log is kept.
-pub(super) const MAX_LOG: u64 = 64 << 20;
+const MAX_LOG: u64 = 64 << 20;
 /// Name of the older decision log below `state`.
 const OLDER_LOG: &str = "decisions.jsonl.1";
 /// Longest identifier of a decision that is shown, in hexadecimal digits.
@@ -72,7 +73,7 @@ impl Line {
         if let Ok(decision) = serde_json::from_slice(bytes) {
             return Some(Self::Decision(Box::new(Entry { id: id(), decision })));
         }
-        let shown = id().get(..SHOWN_ID)?.to_owned();
+        let shown = short_id(bytes);
         if let Ok(exec) = serde_json::from_slice(bytes) {
             return Some(Self::Exec(shown, Box::new(exec)));
         }
@@ -100,13 +101,23 @@ pub fn follow(state: &StateDir, at: &mut Bookmark, mut line: impl FnMut(Line)) -
     })
 }
 
-/// Writes a line that is no decision: a [`Reevaluation`], an [`ExecRecord`], a [`Record`] of a grant.
+/// The start of a line's digest, which is enough to find it again.
+pub(super) fn short_id(line: &[u8]) -> String {
+    let mut id = Digest::of(line).hex();
+    id.truncate(SHOWN_ID);
+    id
+}
+
+/// Writes a line, and tells the journal: a [`Decision`], a [`Reevaluation`], an [`ExecRecord`], a [`Record`] of a grant.
 ///
 /// # Errors
-/// A log that cannot be written.
-pub fn record(state: &StateDir, line: &impl Serialize) -> Result<(), store::Error> {
+/// A log that cannot be written. The journal hears nothing then.
+pub fn record(state: &StateDir, what: &(impl Serialize + Told)) -> Result<(), store::Error> {
     // Strings, numbers and lists only: there is always a JSON form.
-    state.append(LOG, &serde_json::to_string(line).unwrap_or_default(), MAX_LOG)
+    let line = serde_json::to_string(what).unwrap_or_default();
+    state.append(LOG, &line, MAX_LOG)?;
+    what.entry().send(line.as_bytes());
+    Ok(())
 }
 
 /// Hands every line that is a `T` to `line`, with its bytes, the oldest first.

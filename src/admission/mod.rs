@@ -24,6 +24,7 @@ pub(crate) mod child;
 pub mod comparison;
 pub mod exec;
 pub mod filter;
+pub mod journal;
 mod layers;
 pub mod log;
 mod memo;
@@ -48,7 +49,7 @@ use crate::verify::Fact;
 use crate::view::View;
 
 pub use crate::grant::Granted;
-pub use crate::identity::{Image, Mount};
+pub use crate::identity::{Image, Mount, Pod};
 pub use analysis::{Analysis, Route, Step};
 pub use broker::{
     Expected, Looked, Recheck, Subject, Unprepared, admit, image, look, open_exec, prepare, processes, pull, recheck,
@@ -126,6 +127,9 @@ pub struct Decision {
     /// Image name that the container was created with, as the user wrote it; it proves nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
+    /// The pod that it is of, for containers that containerd's CRI made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Pod>,
     /// The image that the container was proved to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<Image>,

@@ -155,7 +155,9 @@ pub(super) fn read_only(tree: BorrowedFd<'_>) -> Result<(), SandboxError> {
     let attributes = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC,
         attr_clr: 0,
-        propagation: 0,
+        // What is cloned of a shared mount is shared, as nearly all mounts are where systemd runs, and nothing shared
+        // becomes a root.
+        propagation: libc::MS_PRIVATE,
         userns_fd: 0,
     };
     // SAFETY: the path is a terminated string and the attributes live through the call, with their true size.

@@ -1,253 +1,196 @@
-//! Figures for Prometheus, in OpenMetrics text: on a socket of root's, and on a port of this machine alone where that is
-//! asked for.
+//! Figures for Prometheus, in OpenMetrics text.
 
-use std::io;
-use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-use std::sync::Arc;
+use std::borrow::Cow;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
-use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use prometheus_client::registry::{Metric, Registry};
 
-use super::refresh::What;
 use crate::admission::again::{Reevaluation, Step};
 use crate::admission::exec::ExecRecord;
-use crate::admission::{Decision, Verdict};
+use crate::admission::{Counts, Decision, Verdict};
 use crate::policy::{Active, Kept};
 use crate::store::StateDir;
 
-/// Name of the socket below `run`.
-const SOCKET: &str = "agent.sock";
-/// Most requests that are answered at once.
-const MAX_CONNECTIONS: usize = 8;
-/// Longest time for one connection.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Upper bounds of a phase of a decision, in seconds.
-const BUCKETS: [f64; 10] = [0.001, 0.002, 0.004, 0.008, 0.016, 0.03, 0.1, 0.3, 1.0, 10.0];
+const SECONDS: [f64; 10] = [0.001, 0.002, 0.004, 0.008, 0.016, 0.03, 0.1, 0.3, 1.0, 10.0];
+/// Upper bounds of how many system calls a profile allows; containerd's own allows some 320.
+const CALLS: [f64; 10] = [25.0, 50.0, 75.0, 100.0, 125.0, 150.0, 200.0, 250.0, 300.0, 400.0];
 /// What is cached below the state, by the name of its folder.
 const CACHES: [&str; 4] = ["evidence/blobs/sha256", "needs", "profiles", "analysis"];
-/// As Prometheus asks for it.
-const OPEN_METRICS: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Decided {
-    result: &'static str,
-    reason: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Phase {
-    phase: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Judged {
-    trigger: &'static str,
-    action: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Done {
-    action: &'static str,
-    result: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct State {
-    state: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Kind {
-    kind: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Fetched {
-    what: &'static str,
-    result: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Origin {
-    from: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Root {
-    root: String,
-}
+/// Names and values of labels.
+type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
+type Counters<const N: usize> = Family<Labels<N>, Counter>;
+type Gauges = Family<Labels<1>, Gauge>;
+type Seconds = Gauge<f64, AtomicU64>;
 
 #[derive(Debug, Clone)]
-struct Buckets;
+struct Phase;
 
-impl MetricConstructor<Histogram> for Buckets {
+impl MetricConstructor<Histogram> for Phase {
     fn new_metric(&self) -> Histogram {
-        Histogram::new(BUCKETS)
+        Histogram::new(SECONDS)
     }
 }
-
-type Seconds = Gauge<f64, AtomicU64>;
 
 /// What is counted.
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
-    decisions: Family<Decided, Counter>,
-    execs: Family<Decided, Counter>,
-    durations: Family<Phase, Histogram, Buckets>,
-    reevaluations: Family<Judged, Counter>,
-    actions: Family<Done, Counter>,
-    containers: Family<State, Gauge>,
-    entries: Family<Kind, Gauge>,
-    bytes: Family<Kind, Gauge>,
+    decisions: Counters<2>,
+    execs: Counters<2>,
+    durations: Family<Labels<1>, Histogram, Phase>,
+    reevaluations: Counters<2>,
+    actions: Counters<2>,
+    containers: Gauges,
+    view_files: Gauges,
+    view_bytes: Gauges,
+    allowed_calls: Histogram,
+    complaints: Counters<1>,
+    entries: Gauges,
+    bytes: Gauges,
     evidence_age: Seconds,
     generation: Gauge,
-    expiries: Family<Root, Seconds>,
-    refreshes: Family<Fetched, Counter>,
-    fleet_version: Family<Origin, Gauge>,
-    fleet_expiry: Family<Origin, Seconds>,
+    expiries: Family<Labels<1>, Seconds>,
+    refreshes: Counters<2>,
+    fleet_version: Gauges,
+    fleet_expiry: Family<Labels<1>, Seconds>,
 }
 
-/// How many running containers stand how.
+/// How the running containers stand.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Standings {
-    pub(super) allowed: usize,
-    pub(super) refused: usize,
-    pub(super) not_judged: usize,
+    pub(super) allowed: u64,
+    pub(super) refused: u64,
+    pub(super) not_judged: u64,
+    /// Files of those that have a view: that it shows, and that it hides.
+    pub(super) files: (u64, u64),
+    /// And their bytes.
+    pub(super) bytes: (u64, u64),
+}
+
+impl Standings {
+    /// Takes in a container that sees its image through a view.
+    pub(super) fn view(&mut self, counts: Counts) {
+        for (sum, (image, view)) in [(&mut self.files, counts.files), (&mut self.bytes, counts.bytes)] {
+            sum.0 = sum.0.saturating_add(view);
+            sum.1 = sum.1.saturating_add(image.saturating_sub(view));
+        }
+    }
 }
 
 impl Metrics {
     pub(super) fn new() -> Self {
-        let mut metrics = Self {
-            registry: Registry::with_prefix("assay"),
-            decisions: Family::default(),
-            execs: Family::default(),
-            durations: Family::new_with_constructor(Buckets),
-            reevaluations: Family::default(),
-            actions: Family::default(),
-            containers: Family::default(),
-            entries: Family::default(),
-            bytes: Family::default(),
-            evidence_age: Seconds::default(),
-            generation: Gauge::default(),
-            expiries: Family::default(),
-            refreshes: Family::default(),
-            fleet_version: Family::default(),
-            fleet_expiry: Family::default(),
-        };
-        let registry = &mut metrics.registry;
+        let mut registry = Registry::with_prefix("assay");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The agent", build);
-        registry.register(
-            "decisions",
-            "Decisions about containers that were to be started, since the agent began",
-            metrics.decisions.clone(),
-        );
-        registry.register(
-            "execs",
-            "Further processes that were asked for in containers, as they are recorded",
-            metrics.execs.clone(),
-        );
-        registry.register(
-            "decision_duration_seconds",
-            "Time that each phase of a decision took",
-            metrics.durations.clone(),
-        );
-        registry.register(
-            "reevaluations",
-            "Running containers whose verdict changed, by what changed it and what the rule wants done",
-            metrics.reevaluations.clone(),
-        );
-        registry.register(
-            "reevaluation_actions",
-            "Actions on running containers",
-            metrics.actions.clone(),
-        );
-        registry.register(
-            "containers",
-            "Running containers that were started through Assay",
-            metrics.containers.clone(),
-        );
-        registry.register("cache_entries", "Files of a cache", metrics.entries.clone());
-        registry.register("cache_bytes", "Bytes of a cache", metrics.bytes.clone());
-        registry.register(
-            "evidence_age_seconds",
-            "Time since the evidence cache changed",
-            metrics.evidence_age.clone(),
-        );
-        registry.register(
-            "policy_generation",
-            "Generation of the policy in force",
-            metrics.generation.clone(),
-        );
-        registry.register(
-            "trust_root_expiry_timestamp_seconds",
-            "When a trusted root does not count any more, where it has a max_age",
-            metrics.expiries.clone(),
-        );
-        registry.register(
-            "refreshes",
-            "Fetches of the fleet's policy and of trusted roots",
-            metrics.refreshes.clone(),
-        );
-        registry.register(
-            "fleet_policy_version",
-            "Version of the fleet's policy, where there is one",
-            metrics.fleet_version.clone(),
-        );
-        registry.register(
-            "fleet_policy_expiry_timestamp_seconds",
-            "When the fleet's policy should have been replaced by a newer one",
-            metrics.fleet_expiry.clone(),
-        );
-        metrics
+        let to = &mut registry;
+        Self {
+            decisions: put(
+                to,
+                "decisions",
+                "Decisions about containers that were to be started, since the agent began",
+            ),
+            execs: put(
+                to,
+                "execs",
+                "Further processes that were asked for in containers, as they are recorded",
+            ),
+            durations: register(
+                to,
+                "decision_duration_seconds",
+                "Time that each phase of a decision took",
+                Family::new_with_constructor(Phase),
+            ),
+            reevaluations: put(
+                to,
+                "reevaluations",
+                "Running containers whose verdict changed, by what changed it and what the rule wants done",
+            ),
+            actions: put(to, "reevaluation_actions", "Actions on running containers"),
+            containers: put(to, "containers", "Running containers that were started through Assay"),
+            view_files: put(
+                to,
+                "view_files",
+                "Files in the images of running containers that have a view: those that it shows, and those that it hides",
+            ),
+            view_bytes: put(to, "view_bytes", "Bytes of these files"),
+            allowed_calls: register(
+                to,
+                "seccomp_allowed_syscalls",
+                "System calls that the profile of a container leaves it, of those that were to be started with one",
+                Histogram::new(CALLS),
+            ),
+            complaints: put(
+                to,
+                "seccomp_complaints",
+                "System calls in complain mode that enforcing would have refused",
+            ),
+            entries: put(to, "cache_entries", "Files of a cache"),
+            bytes: put(to, "cache_bytes", "Bytes of a cache"),
+            evidence_age: put(to, "evidence_age_seconds", "Time since the evidence cache changed"),
+            generation: put(to, "policy_generation", "Generation of the policy in force"),
+            expiries: put(
+                to,
+                "trust_root_expiry_timestamp_seconds",
+                "When a trusted root does not count any more, where it has a max_age",
+            ),
+            refreshes: put(
+                to,
+                "refreshes",
+                "Fetches of the fleet's policy, of trusted roots and of evidence",
+            ),
+            fleet_version: put(
+                to,
+                "fleet_policy_version",
+                "Version of the fleet's policy, where there is one",
+            ),
+            fleet_expiry: put(
+                to,
+                "fleet_policy_expiry_timestamp_seconds",
+                "When the fleet's policy should have been replaced by a newer one",
+            ),
+            registry,
+        }
     }
 
     pub(super) fn decided(&self, decision: &Decision) {
-        let result = result(decision.verdict);
-        let reason = decision.code.clone();
-        self.decisions.get_or_create(&Decided { result, reason }).inc();
+        self.decisions
+            .get_or_create(&said(decision.verdict, &decision.code))
+            .inc();
         for (phase, micros) in &decision.phases {
-            let phase = Phase { phase: phase.clone() };
             let time = Duration::from_micros(*micros);
+            let phase = [("phase", phase.clone().into())];
             self.durations.get_or_create(&phase).observe(time.as_secs_f64());
+        }
+        if let Some(syscalls) = &decision.syscalls
+            && syscalls.profile.is_some()
+        {
+            let allowed = u32::try_from(syscalls.counts.result).unwrap_or(u32::MAX);
+            self.allowed_calls.observe(allowed.into());
         }
     }
 
     pub(super) fn executed(&self, record: &ExecRecord) {
-        let result = result(record.verdict);
-        let reason = record.code.clone();
         self.execs
-            .get_or_create(&Decided { result, reason })
+            .get_or_create(&said(record.verdict, &record.code))
             .inc_by(record.times);
     }
 
     pub(super) fn recorded(&self, record: &Reevaluation) {
-        let action = record.action.as_str();
+        let action = || ("action", record.action.as_str().into());
         let result = match record.step {
             Step::Changed => {
-                for trigger in record.cause.iter().map(|cause| cause.as_str()) {
-                    self.reevaluations.get_or_create(&Judged { trigger, action }).inc();
+                for cause in &record.cause {
+                    let judged = [("trigger", cause.as_str().into()), action()];
+                    self.reevaluations.get_or_create(&judged).inc();
                 }
                 return;
             }
@@ -256,38 +199,42 @@ impl Metrics {
             Step::Dropped => "dropped",
             Step::Announced | Step::NotJudged => return,
         };
-        self.actions.get_or_create(&Done { action, result }).inc();
+        self.actions.get_or_create(&[action(), ("result", result.into())]).inc();
+    }
+
+    /// Calls that a container made in complain mode.
+    pub(super) fn complained(&self, call: &'static str, times: u64) {
+        self.complaints.get_or_create(&[("syscall", call.into())]).inc_by(times);
     }
 
     pub(super) fn stand(&self, standings: Standings) {
-        let Standings {
-            allowed,
-            refused,
-            not_judged,
-        } = standings;
-        for (state, count) in [("allowed", allowed), ("refused", refused), ("not_judged", not_judged)] {
-            let count = i64::try_from(count).unwrap_or(i64::MAX);
-            self.containers.get_or_create(&State { state }).set(count);
+        for (gauges, state, count) in [
+            (&self.containers, "allowed", standings.allowed),
+            (&self.containers, "refused", standings.refused),
+            (&self.containers, "not_judged", standings.not_judged),
+            (&self.view_files, "kept", standings.files.0),
+            (&self.view_files, "hidden", standings.files.1),
+            (&self.view_bytes, "kept", standings.bytes.0),
+            (&self.view_bytes, "hidden", standings.bytes.1),
+        ] {
+            gauges.get_or_create(&[("state", state.into())]).set(number(count));
         }
     }
 
     pub(super) fn in_force(&self, active: &Active) {
-        self.generation
-            .set(i64::try_from(active.generation).unwrap_or(i64::MAX));
+        self.generation.set(number(active.generation));
         self.expiries.clear();
         for root in &active.roots {
             if let Some(until) = root.until() {
-                let id = Root { root: root.id.clone() };
+                let id = [("root", root.id.clone().into())];
                 self.expiries.get_or_create(&id).set(until.as_duration().as_secs_f64());
             }
         }
     }
 
-    pub(super) fn refreshed(&self, what: What, is_done: bool) {
-        let fetched = Fetched {
-            what: what.as_str(),
-            result: if is_done { "done" } else { "failed" },
-        };
+    pub(super) fn refreshed(&self, what: &'static str, is_done: bool) {
+        let result = if is_done { "done" } else { "failed" };
+        let fetched = [("what", what.into()), ("result", result.into())];
         self.refreshes.get_or_create(&fetched).inc();
     }
 
@@ -296,11 +243,8 @@ impl Metrics {
         self.fleet_version.clear();
         self.fleet_expiry.clear();
         if let Some(kept) = kept {
-            let origin = Origin {
-                from: kept.from.clone(),
-            };
-            let version = i64::try_from(kept.version).unwrap_or(i64::MAX);
-            self.fleet_version.get_or_create(&origin).set(version);
+            let origin = [("from", kept.from.clone().into())];
+            self.fleet_version.get_or_create(&origin).set(number(kept.version));
             let expiry = kept.expires.as_duration().as_secs_f64();
             self.fleet_expiry.get_or_create(&origin).set(expiry);
         }
@@ -319,10 +263,9 @@ impl Metrics {
                 entries += 1;
                 bytes += entry.metadata().map_or(0, |metadata| metadata.len());
             }
-            let kind = name.split('/').next().unwrap_or(name).to_owned();
-            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-            self.bytes.get_or_create(&Kind { kind: kind.clone() }).set(bytes);
-            self.entries.get_or_create(&Kind { kind }).set(entries);
+            let kind = [("kind", name.split('/').next().unwrap_or(name).into())];
+            self.bytes.get_or_create(&kind).set(number(bytes));
+            self.entries.get_or_create(&kind).set(entries);
         }
         let index = std::fs::metadata(state.path().join("evidence/index.json"));
         let age = index
@@ -334,93 +277,35 @@ impl Metrics {
         }
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a text cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
     }
-
-    /// Answers requests until the event loop ends. `run` is the directory of the socket.
-    pub(super) fn serve(self: &Arc<Self>, run: &StateDir, port: Option<SocketAddr>) -> io::Result<()> {
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let socket = listen(&run.path().join(SOCKET))?;
-        let (metrics, places) = (Arc::clone(self), Arc::clone(&room));
-        tokio::spawn(async move {
-            loop {
-                match socket.accept().await {
-                    Ok((stream, _)) => answer(&metrics, &places, stream),
-                    Err(_) => tokio::time::sleep(PATIENCE).await,
-                }
-            }
-        });
-        let Some(port) = port else {
-            return Ok(());
-        };
-        let listener = std::net::TcpListener::bind(port)?;
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
-        let metrics = Arc::clone(self);
-        tokio::spawn(async move {
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => answer(&metrics, &room, stream),
-                    Err(_) => tokio::time::sleep(PATIENCE).await,
-                }
-            }
-        });
-        Ok(())
-    }
 }
 
-/// A socket that only its owner reaches. The directory is private, so nobody reaches it before its mode is set either.
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+/// A metric that is a part of the registry from now on.
+fn put<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    register(registry, name, help, M::default())
 }
 
-/// Answers the requests of one connection; one too many is closed.
-fn answer(metrics: &Arc<Metrics>, room: &Arc<Semaphore>, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-    let Ok(place) = Arc::clone(room).try_acquire_owned() else {
-        return;
-    };
-    let metrics = Arc::clone(metrics);
-    tokio::spawn(async move {
-        let service = service_fn(move |request| {
-            let response = respond(&metrics, &request);
-            async move { Ok::<_, std::convert::Infallible>(response) }
-        });
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-        // Whoever asked went away, or did not ask as HTTP asks.
-        let _ = tokio::time::timeout(PATIENCE, http.serve_connection(TokioIo::new(stream), service)).await;
-        drop(place);
-    });
+fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
 }
 
-fn respond(metrics: &Metrics, request: &Request<Incoming>) -> Response<String> {
-    let mut response = Response::new(String::new());
-    match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => {
-            *response.body_mut() = metrics.text();
-            response.headers_mut().insert(CONTENT_TYPE, OPEN_METRICS);
-        }
-        (_, "/metrics") => *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED,
-        _ => *response.status_mut() = StatusCode::NOT_FOUND,
-    }
-    response
-}
-
-fn result(verdict: Verdict) -> &'static str {
-    match verdict {
+/// Labels of what was decided.
+fn said(verdict: Verdict, code: &str) -> Labels<2> {
+    let result = match verdict {
         Verdict::Allow => "allow",
         Verdict::Refuse => "refuse",
-    }
+    };
+    [("result", result.into()), ("reason", code.to_owned().into())]
+}
+
+fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -439,11 +324,20 @@ mod tests {
         };
         metrics.decided(&decision);
         metrics.decided(&decision);
-        metrics.stand(Standings {
+        let mut standings = Standings {
             allowed: 3,
             refused: 1,
-            not_judged: 0,
-        });
+            ..Standings::default()
+        };
+        for _ in 0..2 {
+            standings.view(Counts {
+                files: (100, 30),
+                bytes: (5000, 2000),
+                ..Counts::default()
+            });
+        }
+        metrics.stand(standings);
+        metrics.complained("ptrace", 2);
         let said = Said::from(&decision);
         let record = |step| Reevaluation {
             cause: vec![Cause::Trust],
@@ -460,6 +354,10 @@ mod tests {
             "assay_reevaluations_total{trigger=\"trust\",action=\"stop\"} 1",
             "assay_reevaluation_actions_total{action=\"stop\",result=\"done\"} 1",
             "assay_containers{state=\"allowed\"} 3",
+            "assay_view_files{state=\"kept\"} 60",
+            "assay_view_files{state=\"hidden\"} 140",
+            "assay_view_bytes{state=\"hidden\"} 6000",
+            "assay_seccomp_complaints_total{syscall=\"ptrace\"} 2",
             "# EOF",
         ] {
             assert!(text.lines().any(|written| written == line), "{line}\n{text}");

@@ -5,12 +5,17 @@
 //! and done is in the decision log, and another agent goes on from there. It never acts on trouble of its own: where
 //! anything that it needs cannot be read or asked, or takes too long, it says so and leaves the container alone.
 
+mod complaints;
 mod metrics;
 mod node;
 mod prepare;
 mod process;
 mod refresh;
+mod refusals;
+mod renewal;
+mod serve;
 mod tenant;
+mod traces;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -35,11 +40,16 @@ use crate::policy::{Active, Kept};
 use crate::shim::bar;
 use crate::store::{self, Bookmark, StateDir};
 use crate::trust::clock::Clock;
+use complaints::Complaints;
 use metrics::{Metrics, Standings};
 use node::{Activity, Key, Node, NodeError, Resident};
-use prepare::{Ground, Preparer};
+use prepare::{Ground, Outcome, Preparer};
 use refresh::{Refresher, What};
+pub use refusals::Refusal;
+use refusals::Refusals;
+use serve::Pages;
 use tenant::{Deed, Judged, Now, Tenant};
+use traces::Traces;
 use watch::Watch;
 
 /// Lock of the only agent of a node, below `run`.
@@ -87,11 +97,11 @@ pub enum AgentError {
 }
 
 /// Runs until SIGTERM or SIGINT. `containerd` is the path of containerd's socket; figures are served on `listen` too, an
-/// address of this machine alone.
+/// address of this machine alone; with `refusals` the pods that were refused are told there too.
 ///
 /// # Errors
 /// See [`AgentError`]. What goes wrong later is said on standard error, and tried again.
-pub fn run(config: &Config, containerd: &str, listen: Option<SocketAddr>) -> Result<(), AgentError> {
+pub fn run(config: &Config, containerd: &str, listen: Option<SocketAddr>, refusals: bool) -> Result<(), AgentError> {
     let run = StateDir::open(&config.run)?;
     let _lock = run
         .try_lock(LOCK)?
@@ -118,6 +128,9 @@ pub fn run(config: &Config, containerd: &str, listen: Option<SocketAddr>) -> Res
         trouble: String::new(),
         voice: Voice::new(),
         metrics: Arc::new(Metrics::new()),
+        complaints: Complaints::default(),
+        traces: None,
+        refusals: refusals.then(Arc::default),
         looked: None,
         is_counting: false,
     };
@@ -127,7 +140,11 @@ pub fn run(config: &Config, containerd: &str, listen: Option<SocketAddr>) -> Res
         .build()
         .map_err(AgentError::Runtime)?
         .block_on(async {
-            agent.metrics.serve(&agent.run, listen).map_err(AgentError::Listen)?;
+            let pages = Pages {
+                metrics: Arc::clone(&agent.metrics),
+                refusals: agent.refusals.clone(),
+            };
+            serve::serve(pages, &agent.run, listen).map_err(AgentError::Listen)?;
             agent.run().await
         })
 }
@@ -159,6 +176,11 @@ struct Agent {
     trouble: String,
     voice: Voice,
     metrics: Arc<Metrics>,
+    complaints: Complaints,
+    /// Where the environment asks for them.
+    traces: Option<Traces>,
+    /// Where somebody asks for them.
+    refusals: Option<Arc<Refusals>>,
     /// When the caches were looked at.
     looked: Option<Instant>,
     /// Whether decisions are counted: those of before the agent are not.
@@ -178,6 +200,11 @@ impl Agent {
     async fn run(&mut self) -> Result<(), AgentError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Runtime)?;
+        let voice = self.voice.clone();
+        match Traces::begin(move |text| voice.warn(&printable(text))) {
+            Ok(traces) => self.traces = traces,
+            Err(why) => self.voice.warn(&format!("there are no traces: {}", printable(&why))),
+        }
         // Before the first look, so that no change falls between.
         let mut watch = self.watch();
         self.round(true).await;
@@ -205,14 +232,18 @@ impl Agent {
                     true
                 }
                 news = preparer.news() => {
-                    if let Some(image) = preparer.take_in(&news) {
-                        let text = format!("image {}/{} is prepared", image.namespace, image.name);
-                        self.voice.note(&printable(&text));
+                    match preparer.take_in(&news) {
+                        Some(Outcome::Prepared(image)) => {
+                            let text = format!("image {}/{} is prepared", image.namespace, image.name);
+                            self.voice.note(&printable(&text));
+                        }
+                        Some(Outcome::Pulled(is_done)) => self.metrics.refreshed("evidence", is_done),
+                        None => {}
                     }
                     continue;
                 }
                 (what, is_done) = refresher.ended() => {
-                    self.metrics.refreshed(what, is_done);
+                    self.metrics.refreshed(what.as_str(), is_done);
                     if !is_done {
                         let command = what.arguments().join(" ");
                         self.voice.warn(&format!("assay {command} failed, and is tried again"));
@@ -235,6 +266,9 @@ impl Agent {
         self.voice.stopping();
         preparer.end();
         refresher.end();
+        if let Some(traces) = self.traces.take() {
+            traces.end().await;
+        }
         Ok(())
     }
 
@@ -330,12 +364,22 @@ impl Agent {
                 (false, Verdict::Allow) => &mut standings.allowed,
                 (false, Verdict::Refuse) => &mut standings.refused,
             } += 1;
+            if let Some(counts) = tenant.view {
+                standings.view(counts);
+            }
         }
         self.metrics.stand(standings);
         self.look_at_fleet();
         if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
             self.looked = Some(Instant::now());
-            self.metrics.look(&self.state);
+            let Self {
+                metrics,
+                complaints,
+                state,
+                ..
+            } = self;
+            metrics.look(state);
+            complaints.look(state, |call, times| metrics.complained(call, times));
         }
         self.is_counting = true;
     }
@@ -382,6 +426,8 @@ impl Agent {
         let Self {
             tenants,
             metrics,
+            traces,
+            refusals,
             is_counting,
             voice,
             ..
@@ -390,6 +436,12 @@ impl Agent {
             Line::Decision(entry) => {
                 if *is_counting {
                     metrics.decided(&entry.decision);
+                    if let Some(traces) = traces {
+                        traces.decided(&entry.decision);
+                    }
+                    if let Some(refusals) = refusals {
+                        refusals.decided(&entry);
+                    }
                 }
                 let key = (entry.decision.namespace.clone(), entry.decision.container.clone());
                 match Tenant::new(entry.decision) {
@@ -413,8 +465,11 @@ impl Agent {
                     metrics.executed(&record);
                 }
             }
-            Line::Reevaluation(_, record) => {
+            Line::Reevaluation(id, record) => {
                 if let Some(tenant) = tenants.get_mut(&(record.namespace.clone(), record.container.clone())) {
+                    if let (Some(refusals), true) = (refusals.as_ref(), *is_counting) {
+                        refusals.judged_again(id, &record, tenant.decision.pod.as_ref());
+                    }
                     tenant.replay(&record);
                 }
             }
@@ -666,7 +721,7 @@ impl Drift {
 }
 
 /// What the agent says: to systemd, and on standard error, which is the journal there.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Voice {
     /// Whether lines carry their priority, as the journal reads it.
     for_journal: bool,
@@ -715,7 +770,11 @@ impl Voice {
         Self::tell(NotifyState::Status(&status));
     }
 
+    /// Says on standard error what the journal hears with its fields anyway.
     fn record(&self, record: &Reevaluation) {
+        if self.for_journal {
+            return;
+        }
         let text = format!(
             "container {}/{} of {}: {record}",
             record.namespace, record.container, record.name

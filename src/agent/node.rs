@@ -22,7 +22,7 @@ use tonic::{Request, Status, Streaming};
 use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::identity::{self, Fault};
-use crate::oci;
+use crate::oci::{self, Reference};
 
 /// Longest time for one call to containerd.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,6 +66,16 @@ pub(super) struct Picture {
     pub(super) name: String,
     /// Digest of its manifest or index.
     pub(super) target: String,
+}
+
+impl Picture {
+    /// A name for what this one names now, whatever becomes of its tag in the registry.
+    pub(super) fn by_digest(&self) -> String {
+        match self.name.parse::<Reference>() {
+            Ok(reference) => format!("{}@{}", reference.name(), self.target),
+            Err(_) => self.name.clone(),
+        }
+    }
 }
 
 /// What its processes do.
@@ -286,6 +296,22 @@ fn signal(text: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_is_named_by_its_digest() {
+        for (name, repository) in [
+            ("registry.example:5000/prod/web:1.4", "registry.example:5000/prod/web"),
+            ("registry.example:5000/prod/web", "registry.example:5000/prod/web"),
+            ("docker.io/library/nginx:latest", "docker.io/library/nginx"),
+        ] {
+            let picture = Picture {
+                namespace: "k8s.io".to_owned(),
+                name: name.to_owned(),
+                target: "sha256:new".to_owned(),
+            };
+            assert_eq!(picture.by_digest(), format!("{repository}@sha256:new"));
+        }
+    }
 
     #[test]
     fn stop_signals_are_read_as_images_write_them() {

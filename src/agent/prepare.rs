@@ -15,6 +15,7 @@ use tonic::Streaming;
 
 use super::node::{Node, NodeError, Picture};
 use super::process::Process;
+use super::renewal::Renewal;
 use super::tenant::Tenant;
 use crate::digest::Digest;
 use crate::policy::Kind;
@@ -83,6 +84,8 @@ impl Ground {
 #[derive(Debug)]
 pub(super) struct Preparer {
     queue: Queue,
+    /// Where evidence is pulled.
+    renewal: Option<Renewal>,
     ground: Ground,
     preparing: Option<Preparing>,
     events: Events,
@@ -134,6 +137,15 @@ pub(super) enum News {
     Ended,
 }
 
+/// What was done for an image.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It is prepared.
+    Prepared(Picture),
+    /// Its evidence was fetched, or was not.
+    Pulled(bool),
+}
+
 impl Preparer {
     /// `pulls` says whether evidence is pulled of images that appear.
     pub(super) fn new(pulls: bool) -> Self {
@@ -142,6 +154,7 @@ impl Preparer {
                 pulls,
                 ..Queue::default()
             },
+            renewal: pulls.then(Renewal::default),
             ground: Ground::default(),
             preparing: None,
             events: Events::None,
@@ -164,8 +177,8 @@ impl Preparer {
         }
     }
 
-    /// Takes in news. Answers the image that is prepared now, if one is.
-    pub(super) fn take_in(&mut self, news: &News) -> Option<Picture> {
+    /// Takes in news. Answers what was done for an image, if something was.
+    pub(super) fn take_in(&mut self, news: &News) -> Option<Outcome> {
         let now = Instant::now();
         match news {
             News::Images(true) => self.list_at = Some(self.list_at.unwrap_or(now + QUIET)),
@@ -177,10 +190,16 @@ impl Preparer {
                 if let Some(preparing) = self.preparing.take() {
                     let Preparing { job, process } = preparing;
                     let code = process.finish();
-                    let is_done = job.task == Task::Prepare && code == Some(0);
-                    let prepared = is_done.then(|| job.picture.clone());
-                    self.queue.ended(job, code, now);
-                    return prepared;
+                    let outcome = match (job.task, code) {
+                        (Task::Prepare, Some(0)) => Some(Outcome::Prepared(job.picture.clone())),
+                        (Task::Prepare, _) => None,
+                        (Task::Pull | Task::Renew, code) => Some(Outcome::Pulled(is_pulled(code))),
+                    };
+                    match (job.task, &mut self.renewal) {
+                        (Task::Renew, Some(renewal)) => renewal.ended(&job.picture, is_pulled(code), now),
+                        _ => self.queue.ended(job, code, now),
+                    }
+                    return outcome;
                 }
             }
         }
@@ -189,7 +208,9 @@ impl Preparer {
 
     /// When there is something to do without news.
     pub(super) fn due(&self) -> Option<Instant> {
-        let next = self.preparing.is_none().then(|| self.queue.due()).flatten();
+        let renewal = self.renewal.as_ref().and_then(Renewal::due);
+        let next = self.queue.due().into_iter().chain(renewal).min();
+        let next = self.preparing.is_none().then_some(next).flatten();
         self.list_at.into_iter().chain(next).min()
     }
 
@@ -205,8 +226,10 @@ impl Preparer {
             let next = self.list(containerd).await.unwrap_or(Some(RETRY));
             self.list_at = next.map(|after| Instant::now() + after);
         }
+        let now = Instant::now();
+        let renew = |renewal: &mut Renewal| Some(Job::new(Task::Renew, renewal.next(now)?));
         if self.preparing.is_none()
-            && let Some(job) = self.queue.next(Instant::now())
+            && let Some(job) = (self.queue.next(now)).or_else(|| self.renewal.as_mut().and_then(renew))
         {
             let like = self.ground.likes.get(&job.picture.namespace).map(String::as_str);
             // One that cannot be started is prepared by its first container.
@@ -222,7 +245,11 @@ impl Preparer {
             // Once containerd has begun to listen, so that no image falls between.
             return Ok(Some(QUIET));
         }
-        self.queue.take_in(node.images().await?);
+        let images = node.images().await?;
+        if let Some(renewal) = &mut self.renewal {
+            renewal.take_in(&images, Instant::now());
+        }
+        self.queue.take_in(images);
         Ok(None)
     }
 
@@ -259,6 +286,8 @@ struct Job {
 enum Task {
     /// Its evidence is fetched, and then it is prepared.
     Pull,
+    /// Its evidence is fetched again.
+    Renew,
     Prepare,
 }
 
@@ -319,8 +348,8 @@ impl Queue {
         job.tries += 1;
         let wait = match (job.task, code) {
             (Task::Prepare, Some(EARLY)) => FIRST_WAIT,
-            // There is nothing to fetch, or it was.
-            (Task::Pull, Some(0 | NOTHING)) | (Task::Prepare, _) => return,
+            (Task::Prepare | Task::Renew, _) => return,
+            (Task::Pull, code) if is_pulled(code) => return,
             (Task::Pull, _) => FIRST_PULL_WAIT,
         };
         if job.tries < TRIES {
@@ -328,6 +357,11 @@ impl Queue {
             self.waiting.push_back(job);
         }
     }
+}
+
+/// Whether a fetch that ended so needs no other one: there is nothing to fetch, or it was.
+fn is_pulled(code: Option<i32>) -> bool {
+    matches!(code, Some(0 | NOTHING))
 }
 
 /// The process that prepares an image.
@@ -341,7 +375,7 @@ impl Preparing {
     /// `like` is a container of the same namespace, `kubernetes` are the Kubernetes namespaces of this node's containers.
     fn start(job: Job, containerd: &str, like: Option<&str>, kubernetes: &BTreeSet<String>) -> io::Result<Self> {
         let mut arguments = match job.task {
-            Task::Pull => vec!["evidence", "pull"],
+            Task::Pull | Task::Renew => vec!["evidence", "pull"],
             Task::Prepare => vec![
                 "prepare",
                 "--address",
@@ -354,7 +388,11 @@ impl Preparing {
             arguments.extend(kubernetes.iter().flat_map(|name| ["--kubernetes-namespace", name]));
             arguments.extend(like.iter().flat_map(|id| ["--like", id]));
         }
-        arguments.extend(["--", &job.picture.name]);
+        let name = match job.task {
+            Task::Renew => job.picture.by_digest(),
+            Task::Pull | Task::Prepare => job.picture.name.clone(),
+        };
+        arguments.extend(["--", &name]);
         let process = Process::start(&arguments, Stdio::null())?;
         Ok(Self { job, process })
     }

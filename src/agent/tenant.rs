@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::admission::again::{Cause, Reevaluation, Said, Step, is_sure};
 use crate::admission::comparison::Word;
-use crate::admission::{Decision, Edits, Verdict};
+use crate::admission::{Counts, Decision, Edits, Verdict};
 use crate::digest::Digest;
 use crate::policy::Action;
 
@@ -29,6 +29,8 @@ pub(super) struct Now {
 pub(super) struct Tenant {
     /// What it was started by, without what judging it again does not need.
     pub(super) decision: Decision,
+    /// How much of its image it sees, where that is not all of it.
+    pub(super) view: Option<Counts>,
     /// What was said last.
     pub(super) standing: Said,
     /// When that was found.
@@ -89,6 +91,7 @@ impl Tenant {
         }
         let judged = decision.time.parse().ok()?;
         let standing = Said::from(&decision);
+        let view = (decision.view.as_ref().zip(decision.files.as_ref())).map(|(_, files)| files.counts);
         decision.evidence = Vec::new();
         decision.audit = Vec::new();
         decision.phases = Vec::new();
@@ -98,6 +101,7 @@ impl Tenant {
         (decision.view, decision.files, decision.syscalls) = (None, None, None);
         Some(Self {
             decision,
+            view,
             standing,
             judged,
             policy: Some(policy),

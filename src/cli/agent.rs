@@ -17,6 +17,9 @@ pub struct Args {
     /// An address of this machine alone on which figures for Prometheus are served, beside the socket agent.sock
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = loopback)]
     listen: Option<SocketAddr>,
+    /// Say there which pods were refused too: `assay node events` asks
+    #[arg(long, requires = "listen")]
+    refusals: bool,
 }
 
 /// Figures are nobody's business but this machine's, and whoever it lets in.
@@ -34,7 +37,7 @@ fn loopback(text: &str) -> Result<SocketAddr, &'static str> {
 /// Runs until it is told to end.
 #[must_use]
 pub fn run(args: &Args, config: &Config) -> Exit {
-    let Err(error) = agent::run(config, &args.address, args.listen) else {
+    let Err(error) = agent::run(config, &args.address, args.listen, args.refusals) else {
         return Exit::Done;
     };
     complain(printable(&format!("error: {error}")));

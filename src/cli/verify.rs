@@ -194,6 +194,7 @@ mod tests {
             fix: String::new(),
             policy,
             name: "example.com/app:1".to_owned(),
+            pod: None,
             image: Some(Image {
                 name: "example.com/app:1".to_owned(),
                 config: digest,

@@ -10,7 +10,7 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::oci;
@@ -50,6 +50,11 @@ const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
 /// Programs that a pod's author wants to start besides the container's own.
 const EXEC: &str = "assay.dev/exec";
 const SANDBOX_NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
+const SANDBOX_NAME: &str = "io.kubernetes.cri.sandbox-name";
+const SANDBOX_UID: &str = "io.kubernetes.cri.sandbox-uid";
+const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
+/// Longest name of an object of Kubernetes.
+const MAX_NAME: usize = 253;
 
 /// What is asked about a container.
 #[derive(Debug, Clone, Copy)]
@@ -80,8 +85,41 @@ pub struct Record {
     pub image: String,
     /// Kubernetes namespace of the pod, for containers that containerd's CRI made.
     pub kubernetes_namespace: Option<String>,
+    /// The pod, for the same.
+    pub pod: Option<Pod>,
     /// True for a pod's sandbox.
     pub sandbox: bool,
+}
+
+/// The pod that a container is of, by what Kubernetes calls it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What tells it from another one of the same name.
+    pub uid: String,
+    /// The container in it; empty for the sandbox.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub container: String,
+}
+
+impl Pod {
+    fn of(spec: &Spec) -> Option<Self> {
+        let plain = |name: &str| {
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
+            let text = spec.annotation(name)?;
+            (text.len() <= MAX_NAME && text.chars().all(is_plain)).then(|| text.to_owned())
+        };
+        Some(Self {
+            namespace: plain(SANDBOX_NAMESPACE)?,
+            name: plain(SANDBOX_NAME)?,
+            uid: plain(SANDBOX_UID)?,
+            container: plain(CONTAINER_NAME).unwrap_or_default(),
+        })
+    }
 }
 
 /// Whether something was written to the container's own layer before it starts.
@@ -383,6 +421,7 @@ fn records(namespace: &str, container: &Container, spec: &Spec) -> (Record, Resu
     let other = Record {
         image: container.image.clone(),
         kubernetes_namespace: None,
+        pod: None,
         sandbox: false,
     };
     if namespace != KUBERNETES {
@@ -410,6 +449,7 @@ fn records(namespace: &str, container: &Container, spec: &Spec) -> (Record, Resu
             _ => container.image.clone(),
         },
         kubernetes_namespace: spec.annotation(SANDBOX_NAMESPACE).map(str::to_owned),
+        pod: Pod::of(spec),
         sandbox: is_sandbox,
     };
     (record, Ok(maker))
@@ -817,7 +857,7 @@ mod tests {
             ..Container::default()
         };
         let spec = format!(
-            r#"{{"annotations":{{"{CONTAINER_TYPE}":"{kind}","{IMAGE_NAME}":"{image_name}","{SANDBOX_NAMESPACE}":"prod"}}}}"#
+            r#"{{"annotations":{{"{CONTAINER_TYPE}":"{kind}","{IMAGE_NAME}":"{image_name}","{SANDBOX_NAMESPACE}":"prod","{SANDBOX_NAME}":"web","{SANDBOX_UID}":"8d5f","{CONTAINER_NAME}":"main"}}}}"#
         );
         records(KUBERNETES, &container, &oci::json::parse(spec.as_bytes()).unwrap())
     }
@@ -827,6 +867,9 @@ mod tests {
         let (record, maker) = cri(CONTAINER_METADATA, "container", "app:1");
         assert_eq!(record.image, "app:1");
         assert_eq!(record.kubernetes_namespace.as_deref(), Some("prod"));
+        let pod = record.pod.unwrap();
+        let names = [pod.namespace, pod.name, pod.uid, pod.container];
+        assert_eq!(names, ["prod", "web", "8d5f", "main"]);
         assert!(!record.sandbox && matches!(maker, Ok(Maker::Cri(metadata)) if metadata.image_ref == "sha256:00"));
         let (record, maker) = cri(SANDBOX_METADATA, "sandbox", "pause-like");
         assert_eq!(record.image, "docker.io/library/app:1");
@@ -834,7 +877,7 @@ mod tests {
         // Annotations without CRI's record are anybody's.
         let (record, maker) = cri("something.else", "sandbox", "trusted:1");
         assert_eq!(record.image, "docker.io/library/app:1");
-        assert_eq!(record.kubernetes_namespace, None);
+        assert_eq!((record.kubernetes_namespace, record.pod), (None, None));
         assert!(!record.sandbox && matches!(maker, Ok(Maker::Other)));
         // A container does not become a sandbox by saying so, nor the reverse.
         for (extension, kind) in [(CONTAINER_METADATA, "sandbox"), (SANDBOX_METADATA, "container")] {

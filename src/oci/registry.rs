@@ -204,16 +204,10 @@ impl Client {
     /// # Errors
     /// [`RegistryError::Client`].
     pub fn new(plain: bool) -> Result<Self, RegistryError> {
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("assay/", env!("CARGO_PKG_VERSION")))
+        let http = http()?
             .https_only(!plain)
-            .referer(false)
-            .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             .timeout(ANSWER_TIMEOUT)
-            .dns_resolver(Arc::new(
-                Names::new().map_err(|error| RegistryError::Client(innermost(&error)))?,
-            ))
             .build()
             .map_err(|error| RegistryError::Client(innermost(&error)))?;
         Ok(Self { http, plain })
@@ -571,6 +565,16 @@ impl Repository {
     }
 }
 
+/// A client of HTTP that says who it is, and finds hosts without the C library.
+pub(crate) fn http() -> Result<reqwest::ClientBuilder, RegistryError> {
+    let names = Names::new().map_err(|error| RegistryError::Client(innermost(&error)))?;
+    Ok(reqwest::Client::builder()
+        .user_agent(concat!("assay/", env!("CARGO_PKG_VERSION")))
+        .referer(false)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .dns_resolver(Arc::new(names)))
+}
+
 /// Finds hosts by `/etc/hosts` and the name servers of `/etc/resolv.conf`.
 #[derive(Clone)]
 struct Names(TokioResolver);
@@ -690,7 +694,7 @@ fn explanation(bytes: &[u8]) -> String {
 }
 
 /// The error at the end of the chain: the others only repeat what was tried.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

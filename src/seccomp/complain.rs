@@ -145,6 +145,31 @@ pub struct Call {
     pub last: String,
 }
 
+/// Why a record of complain mode cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SeenError {
+    /// Not a record.
+    #[error("{0}")]
+    Form(#[from] serde_json::Error),
+    /// Of another version.
+    #[error("it has version {0}, this assay reads {SEEN_VERSION}")]
+    Version(u32),
+}
+
+impl Seen {
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// What is none, or has another version.
+    pub fn parse(bytes: &[u8]) -> Result<Self, SeenError> {
+        let seen: Self = serde_json::from_slice(bytes)?;
+        if seen.version != SEEN_VERSION {
+            return Err(SeenError::Version(seen.version));
+        }
+        Ok(seen)
+    }
+}
+
 impl Call {
     /// Name of the call, if the caller's architecture is one that is understood.
     #[must_use]

@@ -11,7 +11,7 @@ mod runtime_default;
 mod siblings;
 mod within;
 
-pub use complain::{Call, MAX_SEEN, SEEN_DIRECTORY, SEEN_VERSION, Seen, complain, listener};
+pub use complain::{Call, MAX_SEEN, SEEN_DIRECTORY, SEEN_VERSION, Seen, SeenError, complain, listener};
 pub use export::{artifact, operator, union};
 pub use intersect::{intersect, narrow, without};
 pub use profile::{

@@ -116,6 +116,7 @@ impl Admission {
             fix: error.fix(),
             policy: false,
             name: String::new(),
+            pod: None,
             image: None,
             hooks: Vec::new(),
             devices: Vec::new(),

@@ -23,13 +23,13 @@ use crate::harness::{Case, Container, Daemon, Version, assert_code, eventually, 
 use crate::refusals::signed;
 
 /// Names of the signed image under rules that report, freeze and stop.
-const REPORTED: &str = SIGNED;
-const FROZEN: &str = "assay.test/minimized/signed:latest";
+pub const REPORTED: &str = SIGNED;
+pub const FROZEN: &str = "assay.test/minimized/signed:latest";
 const STOPPED: &str = WANTED_BY_ANOTHER;
 /// And one that lets nothing more be started in it.
 const BARRED: &str = NARROWED;
 
-fn rule(image: &str, reevaluate: &str) -> String {
+pub fn rule(image: &str, reevaluate: &str) -> String {
     format!(
         "[[rule]]\nname = '{image}'\nmatch = {{ image = ['{image}'] }}\nmode = 'enforce'\n\
          [[rule.signature]]\nany = [{{ key = 'release' }}]\n{reevaluate}\n"
@@ -37,13 +37,13 @@ fn rule(image: &str, reevaluate: &str) -> String {
 }
 
 /// A node of its own, with its agent.
-struct Node {
-    case: Case,
+pub struct Node {
+    pub case: Case,
 }
 
 impl Node {
     /// `grace` is that of the rules that freeze and stop.
-    fn new(name: &str, grace: &str) -> Self {
+    pub fn new(name: &str, grace: &str) -> Self {
         // Leaked, as the shared ones are: what it leaves is swept when this process ends.
         let daemon: &'static Daemon = Box::leak(Box::new(Daemon::start(Version::V2_1)));
         let node = Self {
@@ -61,21 +61,21 @@ impl Node {
         node
     }
 
-    fn home(&self) -> PathBuf {
+    pub fn home(&self) -> PathBuf {
         self.case.daemon.folder.join("assay")
     }
 
     /// What its agents said.
-    fn said(&self) -> PathBuf {
+    pub fn said(&self) -> PathBuf {
         self.case.daemon.folder.join("agent.log")
     }
 
-    fn write_policy(&self, text: &str) {
+    pub fn write_policy(&self, text: &str) {
         fs::write(self.home().join("policy.d/50-tests.toml"), text).unwrap();
         self.assay(&["policy", "apply"]);
     }
 
-    fn assay(&self, arguments: &[&str]) {
+    pub fn assay(&self, arguments: &[&str]) {
         let output = self.case.daemon.assay(arguments);
         assert!(
             output.status.success(),
@@ -89,18 +89,18 @@ impl Node {
         self.assay(&["policy", "apply"]);
     }
 
-    fn start(&self, name: &str, image: &str) -> Container {
+    pub fn start(&self, name: &str, image: &str) -> Container {
         self.container(name).image_name(image).start()
     }
 
-    fn container(&self, name: &str) -> ContainerBuilder<'static> {
+    pub fn container(&self, name: &str) -> ContainerBuilder<'static> {
         signed(&self.case, name).edit(|spec| {
             let script = "trap 'exit 7' TERM; while true; do sleep 0.1; done";
             spec["process"]["args"] = serde_json::json!(["/bin/sh", "-c", script]);
         })
     }
 
-    fn figures(&self) -> String {
+    pub fn figures(&self) -> String {
         let socket = self.home().join("run/agent.sock");
         assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
         let mut stream = UnixStream::connect(socket).unwrap();
@@ -119,7 +119,7 @@ impl Node {
 
     /// Waits until the agent has recorded these steps about a container, and no others.
     #[track_caller]
-    fn wait_for(&self, container: &Container, steps: &[Step]) -> Vec<Reevaluation> {
+    pub fn wait_for(&self, container: &Container, steps: &[Step]) -> Vec<Reevaluation> {
         let said = || {
             self.records(container)
                 .iter()
@@ -139,28 +139,34 @@ impl Node {
 }
 
 /// An agent that says that it is ready.
-struct Agent {
+pub struct Agent {
     child: Child,
     notified: UnixDatagram,
 }
 
 impl Agent {
-    fn start(node: &Node) -> Self {
+    pub fn start(node: &Node) -> Self {
+        Self::start_with(node, |_| {})
+    }
+
+    /// An agent whose command is another one.
+    pub fn start_with(node: &Node, change: impl FnOnce(&mut Command)) -> Self {
         let daemon = node.case.daemon;
         let socket = daemon.folder.join("notify.sock");
         let _ = fs::remove_file(&socket);
         let notified = UnixDatagram::bind(&socket).unwrap();
         notified.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let said = fs::File::options().create(true).append(true).open(node.said()).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_assay"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_assay"));
+        command
             .args(["agent", "--address"])
             .arg(daemon.socket())
             .stderr(said)
             .env("ASSAY_CONFIG", daemon.folder.join("assay/config.toml"))
             .env("NOTIFY_SOCKET", &socket)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+            .stdin(Stdio::null());
+        change(&mut command);
+        let child = command.spawn().unwrap();
         let agent = Self { child, notified };
         agent.hear("READY=1");
         agent
@@ -179,7 +185,7 @@ impl Agent {
         }
     }
 
-    fn send(&mut self, signal: Signal) -> Option<i32> {
+    pub fn send(&mut self, signal: Signal) -> Option<i32> {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
         self.child.wait().unwrap().code()
     }

@@ -4,12 +4,13 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::apiserver::Cluster;
 use crate::root::{OLD, PACKAGES, Root, done, eventually, files, listed, package, replace, repository, same};
 
 /// The name that the image has where nobody has pushed it.
@@ -203,79 +204,6 @@ fn the_same_package_gives_the_same_image() {
     let again = tempfile::tempdir().unwrap();
     make(again.path());
     assert!(archive(again.path()) == archive(IMAGES.path()));
-}
-
-/// An API server and what a pod has of it.
-struct Cluster {
-    folder: TempDir,
-    server: Child,
-    port: String,
-}
-
-impl Cluster {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let place = |name: &str| folder.path().join(name).display().to_string();
-        let script = r#"
-            cd "$0"
-            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=cluster -keyout ca.key -out ca.crt
-            openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=kubernetes -keyout key -out request
-            printf 'subjectAltName=IP:127.0.0.1\n' >names
-            openssl x509 -req -in request -CA ca.crt -CAkey ca.key -CAcreateserial -extfile names -out crt
-            mkdir credentials && cp ca.crt credentials && printf secret >credentials/token
-            chmod 755 . credentials && chmod 644 credentials/*
-        "#;
-        let mut openssl = Command::new("sh");
-        done(&openssl.args(["-ec", script]).arg(folder.path()).output().unwrap());
-        let mut server = Command::new("python3");
-        server
-            .arg(repository("tests/packages/apiserver.py"))
-            .args([place("crt"), place("key"), "secret".to_owned(), place("log")])
-            .stdout(Stdio::piped());
-        let mut server = server.spawn().unwrap();
-        let mut port = String::new();
-        BufReader::new(server.stdout.take().unwrap())
-            .read_line(&mut port)
-            .unwrap();
-        Self {
-            folder,
-            server,
-            port: port.trim().to_owned(),
-        }
-    }
-
-    /// `assay node …` as the DaemonSet's other containers run it: nobody, with nothing but the credentials.
-    fn step(&self, arguments: &str) -> Command {
-        let script = format!(
-            "mount -t tmpfs tmpfs /run && mkdir -p /run/secrets/kubernetes.io/serviceaccount &&
-             mount --bind -o ro {} /run/secrets/kubernetes.io/serviceaccount &&
-             exec setpriv --reuid 65532 --regid 65532 --clear-groups --bounding-set=-all --no-new-privs {} node {arguments}",
-            self.folder.path().join("credentials").display(),
-            env!("CARGO_BIN_EXE_assay"),
-        );
-        let mut command = Command::new("unshare");
-        command
-            .args(["--mount", "sh", "-c", &script])
-            .env("NODE_NAME", "worker-1.example")
-            .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-            .env("KUBERNETES_SERVICE_PORT", &self.port);
-        command
-    }
-
-    /// What the server was asked, and forgets.
-    fn asked(&self) -> String {
-        let log = self.folder.path().join("log");
-        let said = fs::read_to_string(&log).unwrap_or_default();
-        drop(fs::remove_file(log));
-        said
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        drop(self.server.kill());
-        drop(self.server.wait());
-    }
 }
 
 const ASKED: &str = "/api/v1/nodes/worker-1.example application/merge-patch+json";

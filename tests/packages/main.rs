@@ -6,6 +6,9 @@
     reason = "all of this program is tests"
 )]
 
+#[allow(dead_code, reason = "other tests ask for the rest")]
+#[path = "../apiserver/mod.rs"]
+mod apiserver;
 mod installer;
 mod root;
 

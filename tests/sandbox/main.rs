@@ -26,7 +26,18 @@ fn main() {
         // What `cargo test` asks of every test program.
         Some("--list") => println!("sandbox: test"),
         _ if !rustix::process::geteuid().is_root() => println!("skipped: only root can shut a parser in"),
-        _ => watch(),
+        Some("watch") => watch(),
+        _ => {
+            // As mounts are where systemd runs, and as they are in containers.
+            for propagation in ["shared", "private"] {
+                let status = Command::new("unshare")
+                    .args(["--mount", "--propagation", propagation])
+                    .arg(std::env::current_exe().unwrap())
+                    .arg("watch")
+                    .status();
+                assert!(status.unwrap().success(), "with mounts that are {propagation}");
+            }
+        }
     }
 }
 

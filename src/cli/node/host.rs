@@ -50,7 +50,9 @@ pub(super) fn assay(arguments: &[&str]) -> Command {
 pub(super) fn agent(listen: &str) -> Result<(), Fault> {
     enter()?;
     let node = Node::find(None)?;
-    let mut command = assay(&["agent", "--address", &node.socket, "--listen", listen]);
+    let mut command = assay(&["agent", "--address", &node.socket, "--listen", listen, "--refusals"]);
+    // These say where traces go, which is the pod's business.
+    command.envs(std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"OTEL_")));
     let source = command.exec();
     Err(Fault::File {
         path: command.get_program().into(),

@@ -1,13 +1,16 @@
 //! `assay node`: what the installer's image does on the node that its pod is on.
 //!
-//! `install`, `remove` and `agent` have the node's rights and no credentials of the cluster; `label` and `unlabel` have
-//! credentials that can label this node, and no rights on it.
+//! `install`, `remove` and `agent` have the node's rights and no credentials of the cluster; `label`, `unlabel` and
+//! `events` have credentials that can label this node and make Events, and no rights on it.
 
+mod api;
+mod events;
 mod host;
 mod install;
 mod label;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::configure::node::NodeError;
@@ -38,6 +41,12 @@ enum Step {
         /// An address of the pod alone on which figures for Prometheus are served
         #[arg(long, value_name = "ADDRESS:PORT")]
         listen: String,
+    },
+    /// Make Events of the pods that the agent says were refused, until told to end
+    Events {
+        /// Where the agent listens
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        agent: SocketAddr,
     },
     /// Label the node as ready for pods of Assay, and take the label away when told to end
     Label,
@@ -89,6 +98,10 @@ enum Fault {
     Unreachable(String),
     #[error("the API server refused to label node {node}: {status} {said}")]
     Refused { node: String, status: u16, said: String },
+    #[error("the API server takes no Event: {status} {said}")]
+    Event { status: u16, said: String },
+    #[error("the agent on {agent} does not say what was refused: {why}")]
+    Agent { agent: SocketAddr, why: String },
 }
 
 impl Fault {
@@ -114,7 +127,10 @@ impl Fault {
             Self::Environment(_) | Self::Unreachable(_) => {
                 "see the DaemonSet of packaging/kubernetes: it sets and mounts all of it"
             }
-            Self::Refused { .. } => "apply the ClusterRole and the binding of packaging/kubernetes",
+            Self::Agent { .. } => "see the log of the container `agent` of this pod",
+            Self::Refused { .. } | Self::Event { .. } => {
+                "apply the ClusterRole and the binding of packaging/kubernetes"
+            }
         }
     }
 }
@@ -126,6 +142,7 @@ pub fn run(args: &Args) -> Exit {
         Step::Install { set_as_default } => install::install(*set_as_default),
         Step::Remove => install::remove(),
         Step::Agent { listen } => host::agent(listen),
+        Step::Events { agent } => events::tell(*agent),
         Step::Label => label::hold(),
         Step::Unlabel { stay } => label::drop(*stay),
     };

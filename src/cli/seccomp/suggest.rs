@@ -10,7 +10,7 @@ use super::operand;
 use crate::cli::{Exit, complain, print};
 use crate::config::Config;
 use crate::diagnostic::printable;
-use crate::seccomp::{Call, MAX_SEEN, Permission, SEEN_DIRECTORY, SEEN_VERSION, Seen};
+use crate::seccomp::{Call, MAX_SEEN, Permission, SEEN_DIRECTORY, Seen, SeenError};
 use crate::store::{self, StateDir};
 use crate::syscalls::{Machine, all};
 
@@ -93,28 +93,20 @@ fn recorded_fragment(name: &str, file: &Path, mut names: Vec<&str>) -> String {
 
 /// Why a record cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SeenError {
+pub(super) enum RecordError {
     #[error("{0}")]
     Store(#[from] store::Error),
     #[error("{0}")]
-    Form(#[from] serde_json::Error),
-    #[error("it has version {0}, this assay reads {SEEN_VERSION}")]
-    Version(u32),
+    Seen(#[from] SeenError),
 }
 
 /// What was recorded of a container; `None` where nobody listened to it.
-pub(super) fn seen(config: &Config, namespace: &str, container: &str) -> Result<Option<Seen>, SeenError> {
+pub(super) fn seen(config: &Config, namespace: &str, container: &str) -> Result<Option<Seen>, RecordError> {
     let records = StateDir::open(&config.state)?
         .subdir(SEEN_DIRECTORY)?
         .subdir(namespace)?;
-    let Some(bytes) = records.read(&format!("{container}.json"), MAX_SEEN)? else {
-        return Ok(None);
-    };
-    let seen: Seen = serde_json::from_slice(&bytes)?;
-    if seen.version != SEEN_VERSION {
-        return Err(SeenError::Version(seen.version));
-    }
-    Ok(Some(seen))
+    let bytes = records.read(&format!("{container}.json"), MAX_SEEN)?;
+    Ok(bytes.map(|bytes| Seen::parse(&bytes)).transpose()?)
 }
 
 /// The fragment. Paths and names of processes are the container's own words: no more than text, whatever they say.
@@ -200,6 +192,7 @@ fn times(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seccomp::SEEN_VERSION;
 
     #[test]
     fn what_was_called_becomes_a_fragment_of_policy_with_its_evidence() {
