@@ -541,7 +541,9 @@ fn a_small_program_gets_few_calls() {
     );
     let calls = with_libraries(&built.path);
     assert_covers(&built.path, &[], &calls);
-    assert!(calls.calls.len() <= 70, "{}", calls.calls.len());
+    assert!(calls.calls.len() <= 50, "{}", calls.calls.len());
+    // That glibc could give the memory of its RPC code back makes no program open a socket.
+    assert!(!names(&calls).contains(&"socket"));
     assert_eq!(calls.unresolved, []);
 }
 

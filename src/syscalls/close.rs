@@ -258,8 +258,8 @@ impl<'a> Closure<'a> {
 
     fn enter(&mut self, function: Function, parent: Option<u32>, opaque: bool) {
         let by = |from| parent.is_some_and(|parent| self.function(parent) == from);
-        let ruled_out = self.cuts.get(&function).into_iter().flatten();
-        if ruled_out.into_iter().any(|cut| cut.from.is_none_or(by)) {
+        let mut ruled_out = self.cuts.get(&function).into_iter().flatten();
+        if ruled_out.any(|cut| cut.from.is_none_or(by)) {
             self.withheld.push((function, parent, opaque));
             return;
         }

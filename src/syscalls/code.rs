@@ -33,7 +33,7 @@ const MAX_UNBOUNDED: usize = 1 << 14;
 const MAX_ROUNDS: usize = 16;
 
 /// What an instruction refers to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     /// Calls the target.
     Call,
@@ -62,7 +62,7 @@ pub(super) enum Kind {
 }
 
 /// A reference of the instruction at `at`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Event {
     pub at: u32,
     pub kind: Kind,

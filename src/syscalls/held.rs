@@ -14,6 +14,8 @@ use super::slice::{Abi, Move, Place, Source, Step};
 /// Most instructions that are followed from one load, and from all of a file.
 const MAX_STEPS: usize = 1 << 12;
 const MAX_ALL_STEPS: usize = 1 << 20;
+/// Bytes that are looked at as fast as one instruction is followed.
+const NEAR: usize = 64;
 
 /// What an instruction does with a register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +47,7 @@ pub(super) fn follow(code: &mut Code, decoder: &mut dyn Decode, abi: &Abi, wante
         .copied()
         .collect();
     let mut left = MAX_ALL_STEPS;
-    let (mut calls, mut loaded) = (Vec::new(), HashSet::new());
+    let (mut calls, mut loaded) = (Vec::new(), Vec::new());
     for load in loads {
         let Some(register) = decoder.step(load.at).and_then(|step| register(&step, load.target)) else {
             continue;
@@ -73,9 +75,11 @@ pub(super) fn follow(code: &mut Code, decoder: &mut dyn Decode, abi: &Abi, wante
             },
             target: load.target,
         }));
-        loaded.insert(load);
+        loaded.push(load);
     }
-    code.events.retain(|event| !loaded.contains(event));
+    // Both are sorted.
+    let mut loaded = loaded.into_iter().peekable();
+    code.events.retain(|event| loaded.next_if_eq(event).is_none());
     code.events.extend(calls);
     code.events.sort();
     code.events.dedup();
@@ -175,7 +179,7 @@ impl Walk<'_> {
             return Some(known.clone());
         }
         let events = self.code.events_within(start, end);
-        self.left = self.left.checked_sub(events.len())?;
+        self.left = self.left.checked_sub(events.len() + (end - start) as usize / NEAR)?;
         let jumps = events.iter().filter(|event| event.kind == Kind::Jump);
         let targets: HashSet<u32> = jumps.map(|event| event.target).collect();
         let is_hidden = |at: &u32| {

@@ -840,8 +840,8 @@ impl<'a> Builder<'a> {
         }
         // Whoever gets the function's address gives it any name.
         let data = self.summary.pointer_imports.iter();
-        let data = data.filter_map(|import| self.summary.imports.get(*import as usize));
-        self.summary.looks_up_unknown = data.into_iter().any(|import| LOOKUPS.contains(&import.name.as_str()));
+        let mut data = data.filter_map(|import| self.summary.imports.get(*import as usize));
+        self.summary.looks_up_unknown = data.any(|import| LOOKUPS.contains(&import.name.as_str()));
         let facts = Facts::get();
         for event in &code.events {
             if !matches!(event.kind, Kind::SlotCall | Kind::SlotJump | Kind::SlotUse) {

@@ -18,6 +18,7 @@ use registry::{REPOSITORY, Registry};
 
 #[path = "../pki/mod.rs"]
 mod pki;
+mod profile;
 mod registry;
 
 const SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
