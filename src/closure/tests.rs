@@ -726,6 +726,19 @@ fn commands_are_found_in_configuration_and_in_sources_of_unknown_languages() {
 }
 
 #[test]
+fn much_configuration_that_reads_as_no_command_is_searched_to_its_end() {
+    let mut image = Image::new();
+    image.programs(&["server", "sort", "unused"]);
+    let mut text = "name, value = 'a text', other: \"one more\"\n".repeat(20_000);
+    text.push_str("command = sort -u\n");
+    image.file("/etc/server/settings", &text, 0o644);
+    image.package("server", &["/usr/bin/server", "/etc/server/settings"]);
+    let closure = image.run(&["server"]);
+    assert!(closure.unfollowed.is_empty(), "{:?}", closure.unfollowed);
+    assert_eq!(executables(&closure), names(&["server", "sort"]));
+}
+
+#[test]
 fn a_module_is_one_whatever_its_suffix_and_its_permissions() {
     let mut image = Image::new();
     image.programs(&["lisp"]);

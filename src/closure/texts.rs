@@ -1,7 +1,7 @@
 //! Commands in texts of which the language is not known: configuration, and what the interpreter of a language that no
 //! rule describes is given. Such a text is read line by line, for what looks like a command line.
 
-use super::budget::STEP;
+use super::scripts::BUILTINS;
 use super::shell::{self, Word};
 use super::space::What;
 use super::trace::{By, Trace};
@@ -15,6 +15,8 @@ const STARTING: &[&str] = &[
 ];
 /// Signs behind which a line can end with a command: `UserParameter=name,command`, `SYSTEM:command`.
 const BEFORE_COMMANDS: &[char] = &['=', ',', ':', '|'];
+/// Words of the shell with which a text can begin.
+const KEYWORDS: &[&str] = &["case", "for", "if", "until", "while"];
 /// Longest line that is looked at.
 const MAX_LINE: usize = 8192;
 /// Deepest text inside of a text: `watch "sh -c 'date'"`.
@@ -33,7 +35,7 @@ impl Trace<'_> {
 
     /// Keeps the commands that one line names.
     pub(super) fn search_unknown_line(&mut self, line: &str, rule: &str, origin: &Origin) {
-        if self.is_everything || line.len() > MAX_LINE || !self.budget.spend(line.len() as u64) {
+        if self.is_everything || line.len() > MAX_LINE {
             return;
         }
         let lower = line.to_ascii_lowercase();
@@ -84,11 +86,25 @@ impl Trace<'_> {
         }
     }
 
+    /// Whether the first word of a text is a command, or a word of the shell.
+    fn begins_as_command(&self, text: &str) -> bool {
+        let text = text.trim_start_matches(['(', '{', '!', ' ']);
+        let end = text.find(|c: char| c.is_whitespace() || "|;&<>()".contains(c));
+        let first = text
+            .get(..end.unwrap_or(text.len()))
+            .unwrap_or("")
+            .trim_matches(['"', '\'']);
+        if first.starts_with('/') {
+            return self.command(first, "/").is_some();
+        }
+        BUILTINS.contains(&first) || KEYWORDS.contains(&first) || self.commands().contains(first)
+    }
+
     /// Keeps the commands of a text that reads as a command line: of several words or commands, unless `is_starting`.
     fn search_command_text(&mut self, text: &str, is_starting: bool, rule: &str, origin: &Origin, depth: usize) {
         let text = text.trim();
-        let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/' || c == '(' || c == '_');
-        if !begins || depth > MAX_DEPTH || !self.budget.spend(STEP / 8 + text.len() as u64) {
+        // Most texts are no commands, and are told by their first word: what is parsed is paid for.
+        if depth > MAX_DEPTH || !self.begins_as_command(text) || !self.budget.spend(text.len() as u64) {
             return;
         }
         let script = shell::parse(text, 0);

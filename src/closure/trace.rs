@@ -975,7 +975,7 @@ impl<'a> Trace<'a> {
     }
 
     /// Names of all that a program finds in `PATH`.
-    fn commands(&self) -> Rc<BTreeSet<String>> {
+    pub(super) fn commands(&self) -> Rc<BTreeSet<String>> {
         if let Some(known) = self.commands.borrow().as_ref() {
             return Rc::clone(known);
         }
