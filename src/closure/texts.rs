@@ -86,25 +86,26 @@ impl Trace<'_> {
         }
     }
 
-    /// Whether the first word of a text is a command, or a word of the shell.
-    fn begins_as_command(&self, text: &str) -> bool {
-        let text = text.trim_start_matches(['(', '{', '!', ' ']);
-        let end = text.find(|c: char| c.is_whitespace() || "|;&<>()".contains(c));
-        let first = text
-            .get(..end.unwrap_or(text.len()))
-            .unwrap_or("")
-            .trim_matches(['"', '\'']);
-        if first.starts_with('/') {
-            return self.command(first, "/").is_some();
-        }
-        BUILTINS.contains(&first) || KEYWORDS.contains(&first) || self.commands().contains(first)
+    /// Whether the first word of a text, or `any`, is a command or a word of the shell.
+    fn may_be_command(&self, text: &str, any: bool) -> bool {
+        let known = self.commands();
+        let mut words = text
+            .split(|c: char| c.is_whitespace() || "|;&<>(){}!\"'".contains(c))
+            .filter(|word| !word.is_empty())
+            .take(if any { usize::MAX } else { 1 });
+        words.any(|word| {
+            known.contains(word)
+                || BUILTINS.contains(&word)
+                || KEYWORDS.contains(&word)
+                || word.starts_with('/') && self.command(word, "/").is_some()
+        })
     }
 
     /// Keeps the commands of a text that reads as a command line: of several words or commands, unless `is_starting`.
     fn search_command_text(&mut self, text: &str, is_starting: bool, rule: &str, origin: &Origin, depth: usize) {
         let text = text.trim();
-        // Most texts are no commands, and are told by their first word: what is parsed is paid for.
-        if depth > MAX_DEPTH || !self.begins_as_command(text) || !self.budget.spend(text.len() as u64) {
+        // Most texts are no commands, and are told by their words: what is parsed is paid for.
+        if depth > MAX_DEPTH || !self.may_be_command(text, is_starting) || !self.budget.spend(text.len() as u64) {
             return;
         }
         let script = shell::parse(text, 0);
