@@ -64,7 +64,7 @@ const QUIET: Duration = Duration::from_millis(100);
 const MAX_QUIET: Duration = Duration::from_secs(1);
 /// How often new containers are looked for, and the clock.
 const INTERVAL: Duration = Duration::from_secs(15);
-/// How often the caches are looked at.
+/// How often the caches are looked at, and which containers have gone.
 const LOOK: Duration = Duration::from_secs(60);
 /// How long after a container could not be judged it is tried again.
 const BLIND_RETRY: Duration = Duration::from_secs(60);
@@ -132,6 +132,7 @@ pub fn run(config: &Config, containerd: &str, listen: Option<SocketAddr>, refusa
         traces: None,
         refusals: refusals.then(Arc::default),
         looked: None,
+        listed: None,
         is_counting: false,
     };
     tokio::runtime::Builder::new_current_thread()
@@ -185,6 +186,8 @@ struct Agent {
     looked: Option<Instant>,
     /// Whether decisions are counted: those of before the agent are not.
     is_counting: bool,
+    /// When containerd was asked last which containers there are: nothing else says that one has gone.
+    listed: Option<Instant>,
 }
 
 /// Why nothing at all could be judged.
@@ -404,7 +407,8 @@ impl Agent {
     async fn try_round(&mut self, everything: bool) -> Result<(), Trouble> {
         if !everything {
             self.read_log(None)?;
-            if self.tenants.values().all(|tenant| tenant.is_known) {
+            let is_recent = self.listed.is_some_and(|listed| listed.elapsed() < LOOK);
+            if is_recent && self.tenants.values().all(|tenant| tenant.is_known) {
                 return Ok(());
             }
         }
@@ -412,6 +416,7 @@ impl Agent {
         // Of a long log, only what is about containers that exist is kept.
         let asked = Timestamp::now();
         let residents = node.residents().await?;
+        self.listed = Some(Instant::now());
         self.read_log(Some((&residents, asked)))?;
         self.tenants
             .retain(|key, tenant| is_there(&residents, asked, key, tenant));
@@ -429,7 +434,6 @@ impl Agent {
             traces,
             refusals,
             is_counting,
-            voice,
             ..
         } = self;
         let read = log::follow(&self.state, &mut self.bookmark, |line| match line {
@@ -455,11 +459,8 @@ impl Agent {
                     }
                 }
             }
-            Line::Grant(_, record) => {
-                if *is_counting {
-                    voice.warn(&printable(&format!("{record}")));
-                }
-            }
+            // The journal has it from whoever wrote it.
+            Line::Grant(..) => {}
             Line::Exec(_, record) => {
                 if *is_counting {
                     metrics.executed(&record);

@@ -13,7 +13,9 @@ use crate::config::Config;
 use crate::diagnostic::printable;
 use crate::digest::Digest;
 use crate::grant::sign::{self, PrivateKey, SignError};
-use crate::grant::{self, Fault, Grant, Grants, Held, LONGEST, MAX_ENVELOPE, Scope, State, Subject, Unsigned};
+use crate::grant::{
+    self, Fault, Grant, Grants, Held, LONGEST, MAX_ENVELOPE, Scope, State, Subject, Unsigned, Unusable,
+};
 use crate::policy::Active;
 use crate::policy::activate::{LoadError, load_active};
 use crate::store::{self, Bookmark, StateDir};
@@ -115,6 +117,8 @@ enum GrantError {
     State(#[from] store::Error),
     #[error("the image is not known: {0}; {1}; or name it by its digest")]
     Image(String, String),
+    #[error("{} is there already; name a file that is not", .0.display())]
+    Exists(PathBuf),
     #[error("no identifier can be made: the system has no randomness")]
     Random,
 }
@@ -216,6 +220,7 @@ fn digest_of(new: &New, image: &str) -> Result<Digest, GrantError> {
     }
     let found =
         admission::image(&new.address, &new.namespace, image).map_err(|(why, fix)| GrantError::Image(why, fix))?;
+    // Not an index that lists it: others may list it too, beside what nobody asked for.
     Ok(*found.manifests.first().unwrap_or(&found.config))
 }
 
@@ -230,6 +235,10 @@ fn owner() -> String {
 fn write(new: &New, bytes: &[u8]) -> Result<(), GrantError> {
     let Some(path) = &new.output else { return Ok(()) };
     let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    // It may be the very key that was named.
+    if path.exists() {
+        return Err(GrantError::Exists(path));
+    }
     store::replace(&path, bytes, 0o644)?;
     let next = if new.unsigned {
         format!(
@@ -304,7 +313,7 @@ fn list(config: &Config, output: Output) -> Result<(), GrantError> {
             }
         })
         .collect();
-    for (name, fault) in &faults {
+    for Unusable { name, fault, .. } in &faults {
         complain(printable(&format!(
             "note: grant {name} does not count: {}: {fault}",
             fault.code()
@@ -315,7 +324,8 @@ fn list(config: &Config, output: Output) -> Result<(), GrantError> {
             // Strings, numbers and lists only: there is always a JSON form.
             print(crate::diagnostic::json(&listed).unwrap_or_default());
         }
-        Output::Text if listed.is_empty() => complain("this node has no grants"),
+        Output::Text if listed.is_empty() && faults.is_empty() => complain("this node has no grants"),
+        Output::Text if listed.is_empty() => {}
         Output::Text => {
             let mut table = columns(&[
                 "ID", "STATE", "USED", "UNTIL", "OPENS", "SUBJECT", "KEY", "OWNER", "REASON",

@@ -159,7 +159,7 @@ fn signer<'a>(active: &'a Active, message: &Message, signature: &[u8], now: Time
     ended(found, why)
 }
 
-/// The grant in an envelope, whoever signed it: only to say which one it is that is taken back.
+/// The grant in an envelope, whoever signed it: only to say which one it is, and to forget it.
 pub(super) fn unverified(bytes: &[u8]) -> Option<Grant> {
     let envelope: Envelope = json::parse(bytes).ok()?;
     Grant::parse(&BASE64_STANDARD.decode(envelope.payload).ok()?).ok()

@@ -111,13 +111,24 @@ pub struct Held {
     pub state: State,
 }
 
+/// A file that is no grant, or one whose signature does not count.
+#[derive(Debug)]
+pub struct Unusable {
+    /// Its name, without the ending.
+    pub name: String,
+    /// Why it is none.
+    pub fault: Fault,
+    /// What it says, for which nobody who is trusted vouches.
+    claimed: Option<Grant>,
+}
+
 /// The grants of a node under the policy in force, at one time.
 #[derive(Debug, Default)]
 pub struct Grants {
     /// Those whose signature counts, by their identifiers.
     pub held: Vec<Held>,
-    /// Files that are no grants, and why; by their names.
-    pub faults: Vec<(String, Fault)>,
+    /// Files that are no grants, and why.
+    pub faults: Vec<Unusable>,
 }
 
 /// No grants: where something is judged that is not of this moment on this node.
@@ -132,7 +143,7 @@ impl Grants {
     pub fn load(state: &StateDir, active: &Active, clock: Clock) -> Self {
         let mut grants = Self::default();
         if let Err(error) = grants.read(state, active, clock) {
-            grants.faults.push((DIRECTORY.to_owned(), error));
+            grants.faults.push(Unusable::directory(error));
         }
         grants
     }
@@ -141,7 +152,7 @@ impl Grants {
     /// `exec`, one that opens further processes.
     ///
     /// # Errors
-    /// None does. Answers why those that are about it do not count, a sentence each.
+    /// None does. Answers why those that are about it do not count, a sentence each, the newest first.
     pub fn opening(
         &self,
         digests: &[Digest],
@@ -158,12 +169,23 @@ impl Grants {
             State::Not(_) => None,
         });
         active.max_by_key(|(_, until)| *until).ok_or_else(|| {
-            let about = about().filter_map(|held| match &held.state {
-                State::Active { .. } => None,
-                State::Not(fault) => Some((held.grant.id.as_str(), fault)),
-            });
+            let mut about: Vec<(Timestamp, &str, &Fault)> = about()
+                .filter_map(|held| match &held.state {
+                    State::Active { .. } => None,
+                    State::Not(fault) => Some((held.added, held.grant.id.as_str(), fault)),
+                })
+                .collect();
+            about.sort_by_key(|(added, ..)| std::cmp::Reverse(*added));
+            let is_about = |grant: &Grant| grant.is_about(digests, namespace, container) && (grant.exec || !exec);
+            let unusable = self.faults.iter();
             about
-                .chain(self.faults.iter().map(|(name, fault)| (name.as_str(), fault)))
+                .into_iter()
+                .map(|(_, name, fault)| (name, fault))
+                .chain(
+                    unusable
+                        .filter(|unusable| unusable.claimed.as_ref().is_none_or(is_about))
+                        .map(|unusable| (unusable.name.as_str(), &unusable.fault)),
+                )
                 .take(MAX_NOTES)
                 .map(|(name, fault)| format!("grant {name} does not count: {}: {fault}", fault.code()))
                 .collect()
@@ -175,7 +197,7 @@ impl Grants {
         let mut ids = ids(&directory)?;
         if ids.len() > MAX_GRANTS {
             ids.truncate(MAX_GRANTS);
-            self.faults.push((DIRECTORY.to_owned(), Fault::TooMany(MAX_GRANTS)));
+            self.faults.push(Unusable::directory(Fault::TooMany(MAX_GRANTS)));
         }
         for id in ids {
             match read(&directory, &id, active, clock) {
@@ -185,10 +207,24 @@ impl Grants {
                     }
                     self.held.push(held);
                 }
-                Err(fault) => self.faults.push((id, fault)),
+                Err(fault) => self.faults.push(Unusable {
+                    claimed: claimed(&directory, &id),
+                    name: id,
+                    fault,
+                }),
             }
         }
         Ok(())
+    }
+}
+
+impl Unusable {
+    fn directory(fault: Fault) -> Self {
+        Self {
+            name: DIRECTORY.to_owned(),
+            fault,
+            claimed: None,
+        }
     }
 }
 
@@ -264,13 +300,18 @@ pub fn add(
     let directory = state.subdir(DIRECTORY)?;
     let _lock = directory.lock(LOCK)?;
     directory.remove_abandoned()?;
-    sweep(&directory, active, clock)?;
+    sweep(&directory, clock.now, MEMORY)?;
     let name = name(&grant.id);
     if let Some(bytes) = directory.read(&name, MAX_FILE)? {
         return Err(match serde_json::from_slice::<File>(&bytes) {
             Ok(File { revoked: Some(at), .. }) => Fault::Revoked(at),
             _ => Fault::Present,
         });
+    }
+    // What is over may be forgotten for the sake of room, which opens nothing: it cannot be added again. What was revoked
+    // and would not be over could.
+    if ids(&directory)?.len() >= MAX_GRANTS {
+        sweep(&directory, clock.now, SignedDuration::ZERO)?;
     }
     if ids(&directory)?.len() >= MAX_GRANTS {
         return Err(Fault::TooMany(MAX_GRANTS));
@@ -430,17 +471,24 @@ fn keep(directory: &StateDir, name: &str, file: &File) -> Result<(), Fault> {
     Ok(directory.write(name, &bytes)?)
 }
 
-/// Forgets what is long over.
-fn sweep(directory: &StateDir, active: &Active, clock: Clock) -> Result<(), Fault> {
+/// Forgets what has been over for a time, whoever signed it.
+fn sweep(directory: &StateDir, now: Timestamp, memory: SignedDuration) -> Result<(), Fault> {
     for id in ids(directory)? {
-        let Ok((held, _)) = read(directory, &id, active, clock) else {
+        let Some(grant) = claimed(directory, &id) else {
             continue;
         };
-        if held.grant.not_after.saturating_add(MEMORY).unwrap_or(Timestamp::MAX) < clock.now {
+        if grant.not_after.saturating_add(memory).unwrap_or(Timestamp::MAX) < now {
             directory.remove(&name(&id))?;
         }
     }
     Ok(())
+}
+
+/// What a file says that it grants, whoever signed it.
+fn claimed(directory: &StateDir, id: &str) -> Option<Grant> {
+    let bytes = directory.read(&name(id), MAX_FILE).ok()??;
+    let file: File = serde_json::from_slice(&bytes).ok()?;
+    super::envelope::unverified(file.envelope.as_bytes())
 }
 
 /// What the kernel calls this boot; another each time where it does not say.

@@ -19,7 +19,7 @@ use crate::oci::shorten;
 use crate::store;
 
 pub use envelope::{Unsigned, verify};
-pub use keep::{DIRECTORY, Event, Grants, Held, NONE, Record, State, add, are_any, node, revoke};
+pub use keep::{DIRECTORY, Event, Grants, Held, NONE, Record, State, Unusable, add, are_any, node, revoke};
 
 /// `payloadType` of the envelope.
 pub const TYPE: &str = "application/vnd.assay.grant.v1+json";
@@ -122,7 +122,7 @@ pub enum Fault {
     Unreadable(#[from] store::Error),
     /// There are more than are looked at.
     #[error(
-        "there are more than {0} grants on this node, and none beyond is looked at; remove the files of those that are over"
+        "this node has {0} grants that are not over, and none beyond is looked at; make a new one when one of them is over"
     )]
     TooMany(usize),
     /// It is not what its format asks for.
@@ -132,7 +132,10 @@ pub enum Fault {
     #[error("its payload is of type '{0}', not {TYPE}")]
     PayloadType(String),
     /// Nobody who is trusted signed it.
-    #[error("no key of the trust in force signed it")]
+    #[error(
+        "no key of the trust in force signed it, with the hash of its entry; a key that was added to trust.d counts after: \
+         assay policy apply"
+    )]
     Unknown,
     /// Somebody who may not signed it.
     #[error("key {0} signed it, which has no use = [\"grant\"]")]
@@ -166,7 +169,9 @@ pub enum Fault {
     #[error("this node has it already; a grant is added once")]
     Present,
     /// It is for another node.
-    #[error("it is for node '{wanted}', and this is '{here}'")]
+    #[error(
+        "it is for node '{wanted}', and this is '{here}'; write it to a file for that node with -o, and add it there"
+    )]
     Node {
         /// The node that it names.
         wanted: String,
@@ -179,7 +184,7 @@ pub enum Fault {
     )]
     Clock,
     /// There is no such grant here.
-    #[error("this node has no grant '{0}'")]
+    #[error("this node has no grant, or more than one, whose identifier starts with '{0}'; see: assay grant ls")]
     Missing(String),
 }
 
@@ -280,7 +285,7 @@ impl Granted {
             why,
         } = self;
         format!(
-            "nothing but grant {id} allows it (\"{reason}\", by {owner}, signed by key {key}, until {until:.0}); without it: \
+            "nothing but grant {id} allows it ({reason:?}, by {owner:?}, signed by key {key}, until {until:.0}); without it: \
              {refused}: {why}"
         )
     }

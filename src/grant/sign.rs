@@ -21,7 +21,7 @@ use crate::store;
 /// Largest file in bytes.
 const MAX_FILE: u64 = 64 << 10;
 /// Most memory that finding the key of a password may take, in bytes: cosign asks for 64 MiB.
-const MAX_MEMORY: u64 = 1 << 30;
+const MAX_MEMORY: u64 = 100 << 20;
 /// Labels of keys that cosign encrypted, now and in its first versions.
 const ENCRYPTED: [&str; 2] = ["ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY"];
 /// Bytes of a key of secretbox.

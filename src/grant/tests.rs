@@ -528,6 +528,59 @@ fn what_is_revoked_stays_revoked() {
 }
 
 #[test]
+fn room_is_made_of_what_is_over_and_of_nothing_that_was_only_revoked() {
+    let node = Node::new();
+    node.add(&grant());
+    revoke(&node.state(), &grant().id, &node.active, clock(NOW), |_| Ok(())).unwrap();
+    let of = |n: usize, lasting: i64| Grant {
+        id: format!("{n:032x}"),
+        not_after: NOW + minutes(lasting),
+        ..grant()
+    };
+    for n in 1..64 {
+        node.add(&of(n, if n == 1 { 5 } else { 30 }));
+    }
+    let add = |grant: &Grant, now| node.add_at(&node.envelope("ops", grant), now);
+    assert_eq!(code(add(&of(64, 30), NOW)), "grant-too-many");
+    let later = NOW + minutes(6);
+    assert_eq!(code(add(&of(64, 30), later)), "opens");
+    assert_eq!(code(add(&of(65, 30), later)), "grant-too-many");
+    assert_eq!(code(add(&grant(), later)), "grant-revoked");
+}
+
+#[test]
+fn a_refusal_names_the_newest_grants_that_are_about_it() {
+    let mut node = Node::new();
+    for (n, subject) in [
+        (1, Subject::Image(image())),
+        (2, Subject::container("k8s.io", "other")),
+        (3, Subject::Image(image())),
+    ] {
+        let made = Grant {
+            id: format!("{n:032x}"),
+            subject,
+            ..grant()
+        };
+        node.add_at(&node.envelope("ops", &made), NOW + minutes(n)).unwrap();
+        revoke(&node.state(), &made.id, &node.active, clock(NOW + minutes(n)), |_| {
+            Ok(())
+        })
+        .unwrap();
+    }
+    let notes = |node: &Node| {
+        let grants = node.grants(NOW + minutes(4));
+        let notes = grants.opening(&[image()], "k8s.io", "web", false).err().unwrap();
+        notes
+            .iter()
+            .map(|note| note.split(' ').nth(1).unwrap().trim_start_matches('0').to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(notes(&node), ["3", "1"]);
+    node.key("ops").status = Status::Distrusted;
+    assert_eq!(notes(&node), ["1", "3"], "never the one about another container");
+}
+
+#[test]
 fn the_end_of_the_key_is_the_end_of_what_it_opens() {
     let mut node = Node::new();
     node.key("ops").until = Some(NOW + minutes(10));
@@ -544,7 +597,7 @@ fn what_is_said_can_be_read() {
     node.add(&grant());
     let grants = node.grants(NOW);
     let (held, until) = grants.opening(&[image()], "k8s.io", "web", false).unwrap();
-    insta::assert_snapshot!(held.granted(until, "signature-missing", "nobody signed it").sentence(), @r#"nothing but grant 0123456789abcdef0123456789abcdef allows it ("the mirror is down", by alice, signed by key ops, until 2027-01-15T08:30:00Z); without it: signature-missing: nobody signed it"#);
+    insta::assert_snapshot!(held.granted(until, "signature-missing", "nobody signed it").sentence(), @r#"nothing but grant 0123456789abcdef0123456789abcdef allows it ("the mirror is down", by "alice", signed by key ops, until 2027-01-15T08:30:00Z); without it: signature-missing: nobody signed it"#);
     let errors = [
         Fault::Unknown,
         Fault::KeyUse("release".to_owned()),
@@ -561,12 +614,12 @@ fn what_is_said_can_be_read() {
         Fault::TooMany(64),
     ];
     insta::assert_snapshot!(errors.map(|fault| format!("{}: {fault}", fault.code())).join("\n"), @r#"
-    grant-key-unknown: no key of the trust in force signed it
+    grant-key-unknown: no key of the trust in force signed it, with the hash of its entry; a key that was added to trust.d counts after: assay policy apply
     grant-key-use: key release signed it, which has no use = ["grant"]
     grant-key-ended: key ops signed it, which does not count: its window is over
     grant-too-long: it would last from 2027-01-15T08:00:00Z to 2027-01-16T09:00:00Z, and a grant lasts 24 hours at most
     grant-revoked: it was revoked at 2027-01-15T08:00:00Z
     grant-clock: this node's clock cannot be relied on: it is before a time that has passed, or the record of that is damaged
-    grant-too-many: there are more than 64 grants on this node, and none beyond is looked at; remove the files of those that are over
+    grant-too-many: this node has 64 grants that are not over, and none beyond is looked at; make a new one when one of them is over
     "#);
 }

@@ -48,6 +48,8 @@ pub struct Gate {
     bar: PathBuf,
     /// Directory that takes what the container writes.
     upper: Option<PathBuf>,
+    /// The container's root, as the node sees it.
+    rootfs: PathBuf,
     history: Mutex<History>,
 }
 
@@ -55,7 +57,7 @@ impl Gate {
     /// The gate of a container with this decision and these mounts for its root. A bar that is there is another
     /// container's.
     #[must_use]
-    pub fn new(decision: &Decision, mounts: &[Mount], state: PathBuf, bar: PathBuf) -> Self {
+    pub fn new(decision: &Decision, mounts: &[Mount], rootfs: PathBuf, state: PathBuf, bar: PathBuf) -> Self {
         let _ = std::fs::remove_file(&bar);
         let upper = mounts.iter().find_map(|mount| mount.option("upperdir"));
         Self {
@@ -66,6 +68,7 @@ impl Gate {
             state,
             bar,
             upper: upper.map(PathBuf::from),
+            rootfs,
             history: Mutex::default(),
         }
     }
@@ -137,22 +140,47 @@ impl Gate {
         if policy.mode == ExecMode::Deny && policy.programs.is_empty() {
             return Err(Refusal::Denied);
         }
-        let root = PathBuf::from(format!("/proc/{pid}/root"));
-        let root = open(&root).map_err(|error| Refusal::Unreadable(error.to_string()))?;
+        let unreadable = |error: Errno| Refusal::Unreadable(error.to_string());
+        let root = open(&PathBuf::from(format!("/proc/{pid}/root"))).map_err(unreadable)?;
+        // The new process starts at the root of the mounts, wherever the first one went.
+        let own = open(&self.rootfs).map_err(unreadable)?;
+        if !is_same(&root, &own).map_err(unreadable)? {
+            return Err(Refusal::Unreadable("its first process has another root".to_owned()));
+        }
+        if program.is_searched_beyond() {
+            return Err(Refusal::Unreadable("its PATH has too many directories".to_owned()));
+        }
+        // The OCI runtime passes over what the process may not reach, which the container can arrange: whatever it may
+        // come to has to be allowed.
         let found = locate(&root, &program.candidates(), self.upper.as_deref())?;
-        if let Some((path, _)) = &found
-            && policy.programs.contains(path)
-        {
+        let mut word = Err(match policy.mode {
+            ExecMode::Closure if !self.narrowed => Refusal::NoView,
+            ExecMode::Closure => Refusal::Missing,
+            ExecMode::Deny | ExecMode::Allow => Refusal::Denied,
+        });
+        for one in &found {
+            // The same file by another path, as where /bin is a link to /usr/bin.
+            let mut same = found.iter().filter(|other| other.file == one.file);
+            let allowed = same.find_map(|other| self.place(policy, other).ok());
+            let said = allowed.map_or_else(|| self.place(policy, one), Ok)?;
+            word = word.or(Ok(said));
+        }
+        word
+    }
+
+    /// What the rule says about a program at a place.
+    fn place(&self, policy: &Exec, found: &Found) -> Result<(&'static str, &'static str), Refusal> {
+        let path = found.path.clone();
+        if policy.programs.contains(&path) {
             return Ok(("exec-listed", "[rule.filesystem] of its rule names the program"));
         }
-        match (policy.mode, found) {
+        match (policy.mode, found.place) {
             (ExecMode::Closure, _) if !self.narrowed => Err(Refusal::NoView),
-            (ExecMode::Closure, Some((_, Place::Image))) => {
+            (ExecMode::Closure, Place::Image) => {
                 Ok(("exec-in-closure", "the program is one of its image that its view shows"))
             }
-            (ExecMode::Closure, Some((path, Place::Mounted))) => Err(Refusal::Mounted(path)),
-            (ExecMode::Closure, Some((path, Place::Written))) => Err(Refusal::Written(path)),
-            (ExecMode::Closure, None) => Err(Refusal::Missing),
+            (ExecMode::Closure, Place::Mounted) => Err(Refusal::Mounted(path)),
+            (ExecMode::Closure, Place::Written) => Err(Refusal::Written(path)),
             (ExecMode::Deny | ExecMode::Allow, _) => Err(Refusal::Denied),
         }
     }
@@ -254,26 +282,39 @@ enum Place {
     Written,
 }
 
-/// The first of the paths at which there is a program, and where that is. `root` is the container's, as its processes
+/// A program in the container.
+#[derive(Debug)]
+struct Found {
+    path: String,
+    place: Place,
+    /// Device and inode.
+    file: (u64, u64),
+}
+
+/// Those of the paths at which there is a program, and where that is. `root` is the container's, as its processes
 /// see it, and `upper` what they wrote.
-fn locate(root: &OwnedFd, paths: &[String], upper: Option<&Path>) -> Result<Option<(String, Place)>, Refusal> {
+fn locate(root: &OwnedFd, paths: &[String], upper: Option<&Path>) -> Result<Vec<Found>, Refusal> {
     // Links such as /proc/1/root lead out of every root.
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let mut found = Vec::new();
     for path in paths {
         let place = match look(root, path, inside | ResolveFlags::NO_XDEV) {
-            Err(Errno::XDEV) => look(root, path, inside).map(|found| found.map(|_| Place::Mounted)),
-            Ok(None) => Ok(None),
-            Ok(Some(file)) if is_of_image(root, &file, upper) => Ok(Some(Place::Image)),
-            Ok(Some(_)) => Ok(Some(Place::Written)),
+            Err(Errno::XDEV) => look(root, path, inside).map(|file| file.map(|file| (Place::Mounted, file))),
+            Ok(Some(file)) if is_of_image(root, &file, upper) => Ok(Some((Place::Image, file))),
+            Ok(file) => Ok(file.map(|file| (Place::Written, file))),
             Err(error) => Err(error),
         };
-        match place {
-            Ok(Some(place)) => return Ok(Some((path.clone(), place))),
-            Ok(None) => {}
-            Err(error) => return Err(Refusal::Unreadable(format!("{}: {error}", printable(path)))),
+        let unreadable = |error: Errno| Refusal::Unreadable(format!("{}: {error}", printable(path)));
+        if let Some((place, file)) = place.map_err(unreadable)? {
+            let stat = stat(&file).map_err(unreadable)?;
+            found.push(Found {
+                path: path.clone(),
+                place,
+                file: (stat.st_dev, stat.st_ino),
+            });
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
 /// The program at a path, if there is one.
@@ -301,11 +342,7 @@ fn is_of_image(root: &OwnedFd, file: &OwnedFd, upper: Option<&Path>) -> bool {
     // The kernel's path of the file must lead to the file, or it is none.
     let straight = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     let again = rustix::fs::openat2(root, &path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), straight);
-    let same = again.and_then(|again| {
-        let (one, other) = (stat(file)?, stat(&again)?);
-        Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
-    });
-    if same != Ok(true) {
+    if again.and_then(|again| is_same(file, &again)) != Ok(true) {
         return false;
     }
     let Ok(upper) = open(upper) else { return false };
@@ -317,6 +354,11 @@ fn is_of_image(root: &OwnedFd, file: &OwnedFd, upper: Option<&Path>) -> bool {
         ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS,
     );
     matches!(written, Err(Errno::NOENT | Errno::NOTDIR))
+}
+
+fn is_same(file: &OwnedFd, other: &OwnedFd) -> Result<bool, Errno> {
+    let (one, other) = (stat(file)?, stat(other)?);
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
 }
 
 fn stat(file: &OwnedFd) -> Result<Stat, Errno> {
@@ -399,12 +441,17 @@ mod tests {
             ..reject(&Request::parse(b"{").unwrap_err())
         };
         let at = folder.path().canonicalize().unwrap();
-        let gate = Gate::new(&decision, &[], at.join("state"), at.join("bar"));
+        let gate = Gate::new(&decision, &[], PathBuf::from("/"), at.join("state"), at.join("bar"));
         (folder, gate)
     }
 
     fn judge(gate: &Gate, program: &str) -> ExecRecord {
-        let json = serde_json::json!({ "args": [program, "secret"], "user": { "uid": 7 } });
+        judge_in(gate, program, "/usr/bin:/bin")
+    }
+
+    fn judge_in(gate: &Gate, program: &str, search: &str) -> ExecRecord {
+        let env = [format!("PATH={search}")];
+        let json = serde_json::json!({ "args": [program, "secret"], "user": { "uid": 7 }, "env": env });
         let program: Program = serde_json::from_value(json).unwrap();
         let asked = Asked {
             id: "exec",
@@ -446,6 +493,35 @@ mod tests {
                 "{program}"
             );
         }
+    }
+
+    #[test]
+    fn all_that_a_name_may_lead_to_has_to_be_allowed() {
+        let (folder, listed) = gate(ExecMode::Deny, &["/bin/sh"], false);
+        let own = folder.path().canonicalize().unwrap();
+        assert_eq!(said(&judge_in(&listed, "sh", "/bin")), (Verdict::Allow, "exec-listed"));
+        let search = format!("/bin:{}", own.display());
+        assert_eq!(said(&judge_in(&listed, "sh", &search)), (Verdict::Allow, "exec-listed"));
+        std::os::unix::fs::symlink("/bin/sh", own.join("sh")).unwrap();
+        assert_eq!(said(&judge_in(&listed, "sh", &search)), (Verdict::Allow, "exec-listed"));
+        std::fs::remove_file(own.join("sh")).unwrap();
+        std::fs::copy("/bin/sh", own.join("sh")).unwrap();
+        assert_eq!(
+            said(&judge_in(&listed, "sh", &search)),
+            (Verdict::Refuse, "exec-denied")
+        );
+        let long = format!("/bin{}", ":/bin".repeat(100));
+        assert_eq!(
+            said(&judge_in(&listed, "sh", &long)),
+            (Verdict::Refuse, "exec-unreadable")
+        );
+    }
+
+    #[test]
+    fn a_program_in_another_root_than_that_of_the_mounts_cannot_be_told() {
+        let (folder, mut listed) = gate(ExecMode::Deny, &["/bin/sh"], false);
+        listed.rootfs = folder.path().to_owned();
+        assert_eq!(said(&judge(&listed, "/bin/sh")), (Verdict::Refuse, "exec-unreadable"));
     }
 
     #[test]

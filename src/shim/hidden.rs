@@ -67,6 +67,15 @@ impl Program {
             .map(below)
             .collect()
     }
+
+    /// Whether it is looked for in more places than [`candidates`](Self::candidates) names.
+    #[must_use]
+    pub fn is_searched_beyond(&self) -> bool {
+        let search = self.env.iter().filter_map(|entry| entry.strip_prefix("PATH="));
+        search
+            .max_by_key(|search| search.len())
+            .is_some_and(|search| search.split(':').count() > MAX_SEARCHED)
+    }
 }
 
 /// The error for an exec that failed: `error`, or that its program is hidden.

@@ -151,6 +151,24 @@ fn nothing_is_started_but_what_the_rule_names() {
     let records = case.daemon.execs(&container.id);
     let verdicts: Vec<_> = records.iter().map(|record| record.verdict).collect();
     assert_eq!(verdicts, [Verdict::Allow, Verdict::Refuse, Verdict::Refuse]);
+    // What it sees from another root is not what is started.
+    let mut moved = sleeper(&case, "moved")
+        .image_name(DENY)
+        .edit(|spec| {
+            spec["process"]["args"] = json!(["/bin/sh", "-c", "mkdir -p /tmp/j/bin; cp /bin/busybox /tmp/j/bin/date; cp /bin/busybox /tmp/j/bin/sleep; echo ready; exec chroot /tmp/j /bin/sleep 1000"]);
+        })
+        .start();
+    moved.stdio().expect("ready");
+    crate::harness::eventually("another root", || {
+        let root = fs::read_link(format!("/proc/{}/root", moved.pid)).unwrap();
+        if root.ends_with("j") {
+            Ok(())
+        } else {
+            Err(root.display().to_string())
+        }
+    });
+    refused(&moved, "date", &["/bin/date"], "exec-unreadable");
+    drop(moved);
     let listed = case.daemon.assay(&["decisions", "--denied"]);
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert!(

@@ -76,7 +76,7 @@ impl Tasks {
             terminal: request.terminal,
         };
         let bar = bar::path(&config.run, &self.services.namespace, &request.id);
-        let gate = Gate::new(&decision, &mounts, config.state.clone(), bar);
+        let gate = Gate::new(&decision, &mounts, bundle::rootfs(&bundle), config.state.clone(), bar);
         let container = Arc::new(Container::new(
             request.id.clone(),
             bundle,
