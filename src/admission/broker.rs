@@ -211,18 +211,8 @@ pub fn verify(
         decision.image = Some(shown(&image));
         watch.note(&mut decision, "identity");
         let case = Case {
-            name,
             kubernetes_namespace,
-            namespace,
-            container: "",
-            kind: Kind::Container,
-            image: Some(&image),
-            fault: None,
-            upper: Upper::Empty,
-            workload: None,
-            seen: &[],
-            clock: desk.clock,
-            grants: &desk.grants,
+            ..desk.case(name, namespace, &image)
         };
         decision.basis = Some(desk.blank_basis(Kind::Container, kubernetes_namespace));
         let mut used = Used::default();
@@ -250,20 +240,7 @@ pub fn pull(config: Result<&Config, &Diagnostics>, name: &str, digest: Digest) -
         let desk = Desk::open(config, started + config.admit_timeout / 10 * 9)?;
         let (image, is_known) = offered(&desk.evidence, name, digest);
         decision.image = Some(shown(&image));
-        let case = Case {
-            name,
-            kubernetes_namespace: None,
-            namespace: "",
-            container: "",
-            kind: Kind::Container,
-            image: Some(&image),
-            fault: None,
-            upper: Upper::Empty,
-            workload: None,
-            seen: &[],
-            clock: desk.clock,
-            grants: &desk.grants,
-        };
+        let case = desk.case(name, "", &image);
         let mut refused = None;
         let selections = desk.active.possible(Some(name), &ruling::digests(&image), is_known);
         for selection in &selections {
@@ -381,20 +358,10 @@ pub fn open_exec(config: Result<&Config, &Diagnostics>, plea: &Plea) -> Opened {
                 return Ok(());
             }
         };
+        // Whatever a rule refuses it opens; what is denied is so in every Kubernetes namespace.
         let case = Case {
-            name: &plea.name,
-            // Whatever a rule refuses it opens; what is denied is so in every namespace.
-            kubernetes_namespace: None,
-            namespace: &plea.namespace,
             container: &plea.container,
-            kind: Kind::Container,
-            image: Some(image),
-            fault: None,
-            upper: Upper::Empty,
-            workload: None,
-            seen: &[],
-            clock: desk.clock,
-            grants: &desk.grants,
+            ..desk.case(&plea.name, &plea.namespace, image)
         };
         let ruling = desk.rule(&case, &mut Used::default());
         match ruling.verdict {
@@ -458,18 +425,10 @@ pub fn look(config: &Config, subject: Subject<'_>) -> Result<Looked, (String, St
         None => block_on(deadline, started, identity::defaults(containerd, namespace, &image)).map_err(obstacle)?,
     };
     let case = Case {
-        name: image_name,
         kubernetes_namespace,
-        namespace,
         container: if recorded.is_some() { name } else { "" },
-        kind: Kind::Container,
-        image: Some(&image),
-        fault: None,
-        upper: Upper::Empty,
         workload: Some(&workload),
-        seen: &[],
-        clock: desk.clock,
-        grants: &desk.grants,
+        ..desk.case(image_name, namespace, &image)
     };
     let mut used = Used::default();
     let ruling = desk.rule(&case, &mut used);
@@ -588,20 +547,10 @@ pub fn prepare(config: &Config, expected: &Expected<'_>) -> Result<(), Unprepare
     let mut refused = None;
     let mut narrowed: Vec<(Ruling, Used)> = Vec::new();
     for kubernetes_namespace in kubernetes {
+        // What it is allowed to be is for its own pod to say.
         let case = Case {
-            name,
             kubernetes_namespace: kubernetes_namespace.as_deref(),
-            namespace,
-            container: "",
-            kind: Kind::Container,
-            image: Some(&image),
-            fault: None,
-            upper: Upper::Empty,
-            // What it is allowed to be is for its own pod to say.
-            workload: None,
-            seen: &[],
-            clock: desk.clock,
-            grants: &desk.grants,
+            ..desk.case(name, namespace, &image)
         };
         let mut used = Used::default();
         let ruling = desk.rule(&case, &mut used);
@@ -1166,6 +1115,24 @@ impl Desk {
             };
             // The decision is made and recorded; the next one that learns a time tries again.
             let _ = self.clock.advance(&self.state, latest.time, source);
+        }
+    }
+
+    /// An image by itself: no container, no pod, nothing written.
+    fn case<'a>(&'a self, name: &'a str, namespace: &'a str, image: &'a Image) -> Case<'a> {
+        Case {
+            name,
+            kubernetes_namespace: None,
+            namespace,
+            container: "",
+            kind: Kind::Container,
+            image: Some(image),
+            fault: None,
+            upper: Upper::Empty,
+            workload: None,
+            seen: &[],
+            clock: self.clock,
+            grants: &self.grants,
         }
     }
 
