@@ -44,7 +44,7 @@ fn root_of(json: String) -> TrustedRoot {
 
 /// The way of a bundle as in the evidence cache.
 fn verify(root: &TrustedRoot, bundle: &[u8], by: By<'_>, now: Timestamp) -> Result<Proof, Problem> {
-    let unverified = Bundle::parse(bundle)?.unverified()?;
+    let unverified = Bundle::parse(bundle.to_vec())?.unverified()?;
     if unverified.certificate().is_some_and(|leaf| !root.may_have_issued(leaf)) {
         return Err(Problem::RootUnknown);
     }

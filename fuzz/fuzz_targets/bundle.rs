@@ -7,9 +7,11 @@ use assay_fuzz::{NOW, ROOTS};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(bundle) = Bundle::parse(data) else { return };
-    let _ = bundle.subjects();
-    let Ok(unverified) = bundle.unverified() else { return };
+    let read = || Bundle::parse(data.to_vec());
+    let _ = read().and_then(Bundle::subjects);
+    let Ok(unverified) = read().and_then(Bundle::unverified) else {
+        return;
+    };
     let Some(&subject) = unverified.subjects().first() else {
         return;
     };

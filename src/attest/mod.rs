@@ -153,35 +153,36 @@ pub enum Error {
 ///
 /// Format: <https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md>.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Statement {
+pub struct Statement<'a> {
     /// SHA-256 digests of what it is about, each once, in order of appearance.
     pub subjects: Vec<Digest>,
     /// What kind of claim it makes.
     pub predicate_type: String,
     /// What it claims, as JSON; empty where there is nothing.
-    pub predicate: Vec<u8>,
+    pub predicate: &'a [u8],
 }
 
-impl Statement {
+impl<'a> Statement<'a> {
     /// Reads a payload.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn parse(payload: &[u8]) -> Result<Self, Error> {
+    pub fn parse(payload: &'a [u8]) -> Result<Self, Error> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Raw {
+        struct Raw<'a> {
             #[serde(rename = "_type")]
             r#type: String,
-            subject: Vec<Subject>,
+            subject: json::First<Subject, MAX_SUBJECTS>,
             predicate_type: String,
-            predicate: Option<Box<RawValue>>,
+            #[serde(borrow)]
+            predicate: Option<&'a RawValue>,
         }
         #[derive(Deserialize)]
         struct Subject {
-            digest: BTreeMap<String, String>,
+            digest: json::FirstNamed<String, MAX_DIGESTS>,
         }
-        let raw: Raw = json::parse(payload)?;
+        let raw: Raw<'a> = json::parse(payload)?;
         if !matches!(raw.r#type.as_str(), STATEMENT_V01 | STATEMENT_V1) {
             return Err(Error::Type {
                 found: shorten(&raw.r#type),
@@ -191,15 +192,16 @@ impl Statement {
         if raw.predicate_type.is_empty() {
             return Err(Error::NoPredicateType);
         }
-        if !(1..=MAX_SUBJECTS).contains(&raw.subject.len()) {
-            return Err(Error::Subjects(raw.subject.len()));
+        if !(1..=MAX_SUBJECTS).contains(&raw.subject.count) {
+            return Err(Error::Subjects(raw.subject.count));
         }
         let mut subjects = Vec::new();
         let mut known: BTreeMap<Digest, BTreeMap<&str, &str>> = BTreeMap::new();
-        for Subject { digest } in &raw.subject {
-            if digest.len() > MAX_DIGESTS {
-                return Err(Error::Digests(digest.len()));
+        for Subject { digest } in &raw.subject.items {
+            if digest.count > MAX_DIGESTS {
+                return Err(Error::Digests(digest.count));
             }
+            let digest = &digest.items;
             let mistakable = |name: &&String| {
                 let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
                 name.as_str() != "sha256" && matches!(plain.to_ascii_lowercase().as_str(), "sha256" | "sha2256")
@@ -231,7 +233,7 @@ impl Statement {
             predicate_type: raw.predicate_type,
             predicate: raw
                 .predicate
-                .map(|predicate| predicate.get().as_bytes().to_vec())
+                .map(|predicate| predicate.get().as_bytes())
                 .unwrap_or_default(),
         })
     }
@@ -312,16 +314,14 @@ mod tests {
 
     const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-    fn statement(subjects: &str) -> Result<Statement, Error> {
-        Statement::parse(
-            format!(
-                r#"{{"_type":"{STATEMENT_V1}","subject":[{subjects}],"predicateType":"p","predicate":{{"x":[1]}}}}"#
-            )
-            .as_bytes(),
-        )
+    fn statement(subjects: &str) -> Result<Statement<'static>, Error> {
+        let text = format!(
+            r#"{{"_type":"{STATEMENT_V1}","subject":[{subjects}],"predicateType":"p","predicate":{{"x":[1]}}}}"#
+        );
+        Statement::parse(text.leak().as_bytes())
     }
 
-    fn subject(digests: &str) -> Result<Statement, Error> {
+    fn subject(digests: &str) -> Result<Statement<'static>, Error> {
         statement(&format!(r#"{{"name":"n","digest":{{{digests}}},"annotations":{{}}}}"#))
     }
 
@@ -343,7 +343,7 @@ mod tests {
             Statement {
                 subjects: vec![digest, other],
                 predicate_type: "p".to_owned(),
-                predicate: br#"{"x":[1]}"#.to_vec(),
+                predicate: br#"{"x":[1]}"#,
             }
         );
         Statement::parse(

@@ -97,7 +97,7 @@ fn verify(args: &Args) -> Result<(), Refused> {
         }
     };
     let subject = subject(&args.artifact)?;
-    let evidence = Bundle::parse(&diagnostic::read_file(&args.bundle, MAX_BUNDLE)?)?.unverified()?;
+    let evidence = Bundle::parse(diagnostic::read_file(&args.bundle, MAX_BUNDLE)?)?.unverified()?;
     if let Some(path) = args.key.as_ref().filter(|_| !evidence.is_witnessed()) {
         return by_key_alone(&root, &evidence, path, subject);
     }

@@ -267,10 +267,15 @@ impl Judge<'_> {
             return Err(Problem::WorkLimit("signatures"));
         }
         self.spend(layer, attestation::MAX_STATEMENT)?;
-        let statement = match self.layout.blob(layer, attestation::MAX_STATEMENT) {
-            Ok(bytes) => Statement::parse(&bytes).map_err(Problem::Payload),
-            Err(error) => Err(attestation::missized(&error).map_or(Problem::Evidence(error), Problem::Attestation)),
+        let bytes = match self.layout.blob(layer, attestation::MAX_STATEMENT) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let problem = attestation::missized(&error).map_or(Problem::Evidence(error), Problem::Attestation);
+                self.finding(evidence, &problem);
+                return Ok(());
+            }
         };
+        let statement = Statement::parse(&bytes).map_err(Problem::Payload);
         let reached = statement.and_then(|statement| {
             let reached = manifest.reached(&statement, |digest| self.subjects.contains(digest));
             Ok((reached.map_err(Problem::Attestation)?, statement))
@@ -314,7 +319,7 @@ impl Judge<'_> {
         if proved.is_empty() {
             return Ok(());
         }
-        let Some((details, held)) = self.read(evidence, &claim, &statement.predicate) else {
+        let Some((details, held)) = self.read(evidence, &claim, statement.predicate) else {
             return Ok(());
         };
         for (subject, signature, index) in proved {

@@ -122,7 +122,7 @@ impl Content {
     /// A bundle or a simple-signing payload that is broken. Others are judged when they are asked for.
     pub(super) fn subjects(self, bytes: &[u8]) -> Result<Vec<Digest>, SkipReason> {
         match self {
-            Self::Bundle => Ok(Bundle::parse(bytes)?.subjects()?),
+            Self::Bundle => Ok(Bundle::parse(bytes.to_vec())?.subjects()?),
             Self::SimpleSigning => Ok(vec![SimpleSigning::parse(bytes).map_err(Problem::Payload)?.digest]),
             Self::Statement => Ok(statement(bytes)),
             Self::Envelope => Ok(enveloped(bytes).map(|payload| statement(&payload)).unwrap_or_default()),
@@ -159,9 +159,9 @@ impl Content {
             dsse_envelope: Envelope,
         }
         let predicate = |payload: Option<Vec<u8>>| {
-            payload
-                .and_then(|payload| Statement::parse(&payload).ok())
-                .map(|statement| shorten(&statement.predicate_type))
+            let payload = payload?;
+            let statement = Statement::parse(&payload).ok()?;
+            Some(shorten(&statement.predicate_type))
         };
         let certificate = || "a certificate".to_owned();
         let (claim, signer_hint) = match self {

@@ -62,9 +62,9 @@ pub const MAX_DOCUMENTS: usize = 16_384;
 /// Most signatures and attestations that are looked at for one question.
 pub const MAX_SIGNATURES: usize = 16_384;
 /// Most bytes that are read for one question, not counting the layout's own index.
-pub const MAX_BYTES: u64 = 256 << 20;
-/// Most bytes of signatures that are kept until those that name their key have been looked at.
-pub const MAX_DEFERRED: u64 = 64 << 20;
+pub const MAX_BYTES: u64 = 64 << 20;
+/// Most bytes of memory for signatures that are kept until those that name their key have been looked at.
+pub const MAX_DEFERRED: u64 = 20 << 20;
 /// Most work for one question that goes into certificates, log entries and timestamps, in units of about a
 /// signature check.
 pub const MAX_WORK: usize = 1024;
@@ -401,7 +401,7 @@ impl Judge<'_> {
             return Ok(());
         }
         let unverified = blob.and_then(|bytes| match kind {
-            Kind::Bundle => Bundle::parse(&bytes)?.unverified().map(Either::Signature),
+            Kind::Bundle => Bundle::parse(bytes)?.unverified().map(Either::Signature),
             Kind::SimpleSigning => legacy::simple_signing(layer, bytes).map(Either::Signature),
             Kind::Envelope => legacy::envelope(layer, &bytes).map(Either::Signature),
             Kind::Notation => Ok(Either::Notation(bytes)),
@@ -465,7 +465,7 @@ impl Judge<'_> {
         match self.keyring.named_signer(&unverified) {
             Some(key) => self.signed(manifest.digest, &unverified, key, &about),
             None => {
-                self.defer(manifest.digest, layer, about, unverified);
+                self.defer(manifest.digest, about, unverified);
                 Ok(())
             }
         }
@@ -649,9 +649,8 @@ impl Judge<'_> {
         None
     }
 
-    fn defer(&mut self, manifest: Digest, layer: &Descriptor, about: Vec<Digest>, unverified: Unverified) {
-        let annotations: usize = layer.annotations.values().map(String::len).sum();
-        let bytes = layer.size.saturating_add(annotations as u64);
+    fn defer(&mut self, manifest: Digest, about: Vec<Digest>, unverified: Unverified) {
+        let bytes = unverified.weight();
         if bytes > MAX_DEFERRED - self.deferred_bytes {
             self.deferred_all = false;
             return;

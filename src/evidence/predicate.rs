@@ -78,10 +78,10 @@ fn said(layer: &Descriptor, bytes: &[u8], fact: &Fact) -> Option<Vec<u8>> {
         let statement = Statement::parse(bytes).ok()?;
         let is_it =
             fact.claim == Claim::Attestation(statement.predicate_type) && statement.subjects.contains(&fact.subject);
-        return is_it.then_some(statement.predicate);
+        return is_it.then(|| statement.predicate.to_vec());
     }
     let unverified = match Kind::of(layer)? {
-        Kind::Bundle => Bundle::parse(bytes).ok()?.unverified().ok()?,
+        Kind::Bundle => Bundle::parse(bytes.to_vec()).ok()?.unverified().ok()?,
         Kind::Envelope => legacy::envelope(layer, bytes).ok()?,
         _ => return None,
     };

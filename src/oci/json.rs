@@ -1,11 +1,13 @@
 //! JSON as strict as security documents need it: what two readers could read differently is refused.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::marker::PhantomData;
 
 use crate::diagnostic::printable;
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// Deepest nesting of arrays and objects.
 pub const MAX_DEPTH: usize = 64;
@@ -41,9 +43,14 @@ impl From<serde_json::Error> for Error {
 /// # Errors
 /// Anything that is not JSON or not a `T`, bytes after the document, an object that holds a key twice at any
 /// depth, nesting deeper than [`MAX_DEPTH`].
-pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+pub fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Error> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    Strict { depth: 0 }.deserialize(&mut reader)?;
+    let hasher = RandomState::new();
+    Strict {
+        depth: 0,
+        hasher: &hasher,
+    }
+    .deserialize(&mut reader)?;
     reader.end()?;
     Ok(serde_json::from_slice(bytes)?)
 }
@@ -56,21 +63,160 @@ pub fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(dese
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Walks a whole value, keeps nothing of it.
-struct Strict {
-    depth: usize,
+/// A list of which no more than the first `MOST` items are kept, however long it is: a document must not take many times
+/// its size in memory before somebody sees that it has too much.
+#[derive(Debug)]
+pub struct First<T, const MOST: usize> {
+    /// The first items.
+    pub items: Vec<T>,
+    /// How many it really has.
+    pub count: usize,
 }
 
-impl Strict {
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for First<T, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List<T, const MOST: usize>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for List<T, MOST> {
+            type Value = First<T, MOST>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut items = Vec::new();
+                while items.len() < MOST {
+                    match seq.next_element()? {
+                        Some(item) => items.push(item),
+                        None => break,
+                    }
+                }
+                let mut count = items.len();
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(First { items, count })
+            }
+        }
+
+        deserializer.deserialize_seq(List(PhantomData))
+    }
+}
+
+/// An object of which no more than the first `MOST` entries are kept.
+#[derive(Debug)]
+pub struct FirstNamed<T, const MOST: usize> {
+    /// The first entries, by name.
+    pub items: BTreeMap<String, T>,
+    /// How many it really has.
+    pub count: usize,
+}
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for FirstNamed<T, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object<T, const MOST: usize>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Object<T, MOST> {
+            type Value = FirstNamed<T, MOST>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut items = BTreeMap::new();
+                while items.len() < MOST {
+                    match map.next_entry()? {
+                        Some((name, item)) => items.insert(name, item),
+                        None => break,
+                    };
+                }
+                let mut count = items.len();
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(FirstNamed { items, count })
+            }
+        }
+
+        deserializer.deserialize_map(Object(PhantomData))
+    }
+}
+
+/// Walks a whole value, keeps nothing of it.
+struct Strict<'a> {
+    depth: usize,
+    /// Of the names in objects only hashes are kept: two names with one hash would be refused as well, which nobody can
+    /// bring about who does not know the hasher's secret, and a repeated name is always seen.
+    hasher: &'a RandomState,
+}
+
+/// Hashes of names; they need not be hashed again.
+type Names = HashSet<u64, BuildHasherDefault<AsItIs>>;
+
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0 << 8 | u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+/// One name of an object, after those that were seen in it.
+struct Name<'a> {
+    hasher: &'a RandomState,
+    seen: &'a mut Names,
+}
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<(), E> {
+        if self.seen.insert(self.hasher.hash_one(name)) {
+            return Ok(());
+        }
+        let name: String = name.chars().take(80).collect();
+        Err(E::custom(format_args!("the key {name:?} appears twice")))
+    }
+}
+
+impl Strict<'_> {
     fn deeper<E: serde::de::Error>(&self) -> Result<Self, E> {
         if self.depth == MAX_DEPTH {
             return Err(E::custom(format_args!("nested deeper than {MAX_DEPTH} levels")));
         }
-        Ok(Self { depth: self.depth + 1 })
+        Ok(Self {
+            depth: self.depth + 1,
+            hasher: self.hasher,
+        })
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Strict {
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -78,7 +224,7 @@ impl<'de> DeserializeSeed<'de> for Strict {
     }
 }
 
-impl<'de> Visitor<'de> for Strict {
+impl<'de> Visitor<'de> for Strict<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,13 +261,15 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut keys = HashSet::new();
-        while let Some(key) = map.next_key::<String>()? {
-            if keys.contains(&key) {
-                let key: String = key.chars().take(80).collect();
-                return Err(serde::de::Error::custom(format_args!("the key {key:?} appears twice")));
-            }
-            keys.insert(key);
+        let mut seen = Names::default();
+        let hasher = self.hasher;
+        while map
+            .next_key_seed(Name {
+                hasher,
+                seen: &mut seen,
+            })?
+            .is_some()
+        {
             map.next_value_seed(self.deeper()?)?;
         }
         Ok(())
@@ -177,6 +325,18 @@ mod tests {
             assert!(refused(&nested(MAX_DEPTH + 1)).contains("nested deeper than 64 levels"));
             assert!(parse::<Value>(nested(1_000_000).as_bytes()).is_err());
         }
+    }
+
+    #[test]
+    fn of_what_is_too_long_the_rest_is_counted() {
+        let list: First<u8, 2> = parse(b"[1,2,{\"a\":[]},4]").unwrap();
+        assert_eq!((list.items, list.count), (vec![1, 2], 4));
+        let whole: First<u8, 2> = parse(b"[1,2]").unwrap();
+        assert_eq!((whole.items, whole.count), (vec![1, 2], 2));
+        let object: FirstNamed<u8, 1> = parse(br#"{"b":1,"a":"x"}"#).unwrap();
+        assert_eq!((object.items, object.count), (BTreeMap::from([("b".to_owned(), 1)]), 2));
+        assert!(parse::<First<u8, 1>>(b"{}").is_err());
+        assert!(parse::<FirstNamed<u8, 1>>(b"[]").is_err());
     }
 
     proptest! {

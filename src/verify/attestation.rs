@@ -414,7 +414,7 @@ mod tests {
         let statement = |names: &[&str]| Statement {
             subjects: names.iter().map(|name| link(name).digest).collect(),
             predicate_type: "x".to_owned(),
-            predicate: Vec::new(),
+            predicate: &[],
         };
         let all = |_: &Digest| true;
         let bound = manifest(&json!({"subject": descriptor("image")}));

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use super::certificate::{self, Leaf};
 use super::key::Message;
-use super::{Carrier, Claim, Maker, Problem, Unverified};
+use super::{Carrier, Claim, Maker, Predicate, Problem, Unverified};
 use crate::attest::{COSIGN_SIGN, Statement};
 use crate::digest::Digest;
 use crate::oci::{json, shorten};
@@ -68,7 +68,7 @@ struct Material {
     public_key: Option<Hint>,
     certificate: Option<Certificate>,
     x509_certificate_chain: Option<Chain>,
-    tlog_entries: Option<Vec<Box<RawValue>>>,
+    tlog_entries: Option<json::First<Box<RawValue>, MAX_ENTRIES>>,
     timestamp_verification_data: Option<Timestamps>,
 }
 
@@ -87,13 +87,13 @@ struct Certificate {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Chain {
-    certificates: Vec<Certificate>,
+    certificates: json::First<Certificate, MAX_CERTIFICATES>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Timestamps {
-    rfc3161_timestamps: Option<Vec<Timestamp>>,
+    rfc3161_timestamps: Option<json::First<Timestamp, MAX_TIMESTAMPS>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,7 +107,8 @@ struct Timestamp {
 struct Envelope {
     payload: String,
     payload_type: String,
-    signatures: Vec<Signature>,
+    /// There must be one.
+    signatures: json::First<Signature, 1>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -203,7 +204,7 @@ struct Checkpoint {
 struct Content {
     claim: Claim,
     subjects: Vec<Digest>,
-    predicate: Vec<u8>,
+    predicate: Predicate,
     message: Message,
     signature: Vec<u8>,
 }
@@ -213,11 +214,11 @@ impl Bundle {
     ///
     /// # Errors
     /// [`Problem::Bundle`].
-    pub fn parse(bytes: &[u8]) -> Result<Self, Problem> {
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, Problem> {
         Ok(Self {
-            raw: json::parse(bytes).map_err(Problem::Bundle)?,
+            raw: json::parse(&bytes).map_err(Problem::Bundle)?,
             // What is JSON is UTF-8.
-            text: String::from_utf8_lossy(bytes).into_owned(),
+            text: String::from_utf8(bytes).unwrap_or_default(),
         })
     }
 
@@ -225,7 +226,7 @@ impl Bundle {
     ///
     /// # Errors
     /// A payload that cannot be read.
-    pub fn subjects(&self) -> Result<Vec<Digest>, Problem> {
+    pub fn subjects(self) -> Result<Vec<Digest>, Problem> {
         Ok(self.raw.content()?.subjects)
     }
 
@@ -234,6 +235,13 @@ impl Bundle {
     /// # Errors
     /// A bundle that cannot be verified, each reason with its own [`Problem`].
     pub fn unverified(self) -> Result<Unverified, Problem> {
+        let (mut unverified, text) = self.read()?;
+        unverified.bundle = (unverified.carrier != Carrier::BundleKey).then_some(text);
+        Ok(unverified)
+    }
+
+    /// What is to be verified, and the text of the bundle, which that may need.
+    pub(super) fn read(self) -> Result<(Unverified, String), Problem> {
         let Self { raw, text } = self;
         if !MEDIA_TYPES.contains(&raw.media_type.as_str()) {
             return Err(Problem::BundleVersion(shorten(&raw.media_type)));
@@ -248,18 +256,19 @@ impl Bundle {
             (Maker::Key(_), 0) => Carrier::BundleKey,
             (Maker::Key(_), _) => Carrier::BundleKeyLogged,
         };
-        Ok(Unverified {
+        let unverified = Unverified {
             carrier,
             claim: content.claim,
             subjects: content.subjects,
             predicate: content.predicate,
             message: content.message,
             signature: content.signature,
-            bundle: (carrier != Carrier::BundleKey).then_some(text),
+            bundle: None,
             maker,
             intoto: None,
             work,
-        })
+        };
+        Ok((unverified, text))
     }
 }
 
@@ -286,8 +295,8 @@ pub fn is_certified(bytes: &[u8]) -> bool {
 }
 
 impl Raw {
-    fn content(&self) -> Result<Content, Problem> {
-        match (&self.dsse_envelope, &self.message_signature) {
+    fn content(self) -> Result<Content, Problem> {
+        match (self.dsse_envelope, self.message_signature) {
             (Some(envelope), None) => envelope.content(),
             (None, Some(signature)) => signature.content(),
             _ => Err(Problem::BundleContent),
@@ -298,28 +307,27 @@ impl Raw {
 impl Material {
     /// How many log entries and timestamps it has.
     fn witnesses(&self) -> Result<usize, Problem> {
-        let entries: Vec<&str> = self.tlog_entries.iter().flatten().map(|entry| entry.get()).collect();
+        let entries = self.tlog_entries.as_ref();
+        let timestamps = self
+            .timestamp_verification_data
+            .as_ref()
+            .and_then(|data| data.rfc3161_timestamps.as_ref());
+        few("log entries", entries)?;
+        few("timestamps", timestamps)?;
+        let entries: Vec<&str> = entries
+            .iter()
+            .flat_map(|entries| &entries.items)
+            .map(|entry| entry.get())
+            .collect();
         for entry in &entries {
             serde_json::from_str::<Entry>(entry).map_err(|error| Problem::Bundle(error.into()))?;
         }
-        let timestamps: Vec<&str> = self
-            .timestamp_verification_data
+        let timestamps: Vec<&str> = timestamps
             .iter()
-            .filter_map(|data| data.rfc3161_timestamps.as_ref())
-            .flatten()
+            .flat_map(|timestamps| &timestamps.items)
             .map(|timestamp| timestamp.signed_timestamp.as_str())
             .collect();
-        for (what, list, most) in [
-            ("log entries", &entries, MAX_ENTRIES),
-            ("timestamps", &timestamps, MAX_TIMESTAMPS),
-        ] {
-            if list.len() > most {
-                return Err(Problem::BundleTooMany {
-                    what,
-                    count: list.len(),
-                    most,
-                });
-            }
+        for (what, list) in [("log entries", &entries), ("timestamps", &timestamps)] {
             // They could be counted twice.
             if list.iter().collect::<HashSet<_>>().len() < list.len() {
                 return Err(Problem::BundleRepeats(what));
@@ -332,23 +340,31 @@ impl Material {
         match (&self.public_key, &self.certificate, &self.x509_certificate_chain) {
             (Some(Hint { hint }), None, None) => Ok(Maker::Key(hint.clone().filter(|hint| !hint.is_empty()))),
             (None, Some(certificate), None) => leaf(std::slice::from_ref(certificate)),
-            (None, None, Some(chain)) => leaf(&chain.certificates),
+            (None, None, Some(Chain { certificates })) => {
+                few("certificates", Some(certificates))?;
+                leaf(&certificates.items)
+            }
             (None, None, None) => Err(Problem::NoKey),
             _ => Err(Problem::BundleSigners),
         }
     }
 }
 
+/// Refuses a list of which not all is here.
+fn few<T, const MOST: usize>(what: &'static str, list: Option<&json::First<T, MOST>>) -> Result<(), Problem> {
+    match list {
+        Some(&json::First { count, .. }) if count > MOST => Err(Problem::BundleTooMany {
+            what,
+            count,
+            most: MOST,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// The first certificate is the signer's. Of the others nothing is used: which authorities are between the signer's
 /// certificate and the root of trust is the trusted root's to say.
 fn leaf(certificates: &[Certificate]) -> Result<Maker, Problem> {
-    if certificates.len() > MAX_CERTIFICATES {
-        return Err(Problem::BundleTooMany {
-            what: "certificates",
-            count: certificates.len(),
-            most: MAX_CERTIFICATES,
-        });
-    }
     let mut first = None;
     for certificate in certificates {
         let der = base64("certificate", &certificate.raw_bytes)?;
@@ -369,15 +385,27 @@ fn leaf(certificates: &[Certificate]) -> Result<Maker, Problem> {
 }
 
 impl Envelope {
-    fn content(&self) -> Result<Content, Problem> {
+    fn content(self) -> Result<Content, Problem> {
         if self.payload_type != IN_TOTO {
             return Err(Problem::PayloadType(shorten(&self.payload_type)));
         }
-        let [signature] = self.signatures.as_slice() else {
-            return Err(Problem::SignatureCount(self.signatures.len()));
+        let ([signature], 1) = (self.signatures.items.as_slice(), self.signatures.count) else {
+            return Err(Problem::SignatureCount(self.signatures.count));
         };
+        // Each of these may be large: none is kept beside the next.
         let payload = base64("payload", &self.payload)?;
-        let statement = Statement::parse(&payload).map_err(Problem::Payload)?;
+        drop(self.payload);
+        let message = pae(&self.payload_type, &payload);
+        let start = message.len() - payload.len();
+        drop(payload);
+        let statement = Statement::parse(message.get(start..).unwrap_or_default()).map_err(Problem::Payload)?;
+        let predicate = match statement.predicate {
+            [] => 0..0,
+            predicate => {
+                let start = predicate.as_ptr().addr() - message.as_ptr().addr();
+                start..start + predicate.len()
+            }
+        };
         let claim = if statement.predicate_type == COSIGN_SIGN {
             Claim::ImageSignature
         } else {
@@ -386,16 +414,16 @@ impl Envelope {
         Ok(Content {
             claim,
             subjects: statement.subjects,
-            predicate: statement.predicate,
-            message: Message::Bytes(pae(&self.payload_type, &payload)),
+            predicate: Predicate::Within(predicate),
             signature: base64("signature", &signature.sig)?,
+            message: Message::Bytes(message),
         })
     }
 }
 
 impl MessageSignature {
     /// A signature over a manifest's own bytes, of which the digest is all that is needed.
-    fn content(&self) -> Result<Content, Problem> {
+    fn content(self) -> Result<Content, Problem> {
         let MessageDigest { algorithm, digest } = &self.message_digest;
         if algorithm != "SHA2_256" {
             return Err(Problem::MessageDigest(shorten(algorithm)));
@@ -406,7 +434,7 @@ impl MessageSignature {
         Ok(Content {
             claim: Claim::ImageSignature,
             subjects: vec![digest],
-            predicate: Vec::new(),
+            predicate: Predicate::Within(0..0),
             message: Message::Sha256(digest),
             signature: base64("signature", &self.signature)?,
         })

@@ -28,7 +28,7 @@ use spki::der::Document;
 use super::bundle::{self, Bundle, base64};
 use super::key::Message;
 use super::sigstore::Refusal;
-use super::{Carrier, Problem, Unverified};
+use super::{Carrier, Predicate, Problem, Unverified};
 use crate::attest;
 use crate::digest::Digest;
 use crate::oci::{Descriptor, json, shorten};
@@ -72,7 +72,7 @@ pub fn simple_signing(layer: &Descriptor, payload: Vec<u8>) -> Result<Unverified
         carrier: Carrier::SimpleSigning,
         // As for any bundle the message is known by its digest, but here it can be read: it names the image.
         subjects: vec![signed.digest],
-        predicate: signed.optional,
+        predicate: Predicate::Apart(signed.optional),
         message: Message::Bytes(payload),
         ..unverified
     })
@@ -84,7 +84,7 @@ pub fn simple_signing(layer: &Descriptor, payload: Vec<u8>) -> Result<Unverified
 /// What is not acceptable in it, or not verified by this version.
 pub fn envelope(layer: &Descriptor, blob: &[u8]) -> Result<Unverified, Problem> {
     const KINDS: Kinds = &[("dsse", "0.0.1"), ("intoto", "0.0.2"), INTOTO];
-    let text: Box<RawValue> = json::parse(blob).map_err(Problem::Envelope)?;
+    let text: &RawValue = json::parse(blob).map_err(Problem::Envelope)?;
     let mut witnesses = Witnesses::parse(layer, KINDS)?;
     let intoto = match witnesses.entry.take() {
         Some(entry) if entry.kind() == INTOTO => Some(Box::new(Intoto::new(entry, Digest::of(blob))?)),
@@ -169,15 +169,13 @@ impl Witnesses {
             material["timestampVerificationData"] = json!({"rfc3161Timestamps": [{"signedTimestamp": token}]});
         }
         let text = format!(r#"{{"mediaType":"{media_type}","verificationMaterial":{material},"{name}":{content}}}"#);
-        let mut unverified = Bundle::parse(text.as_bytes())
-            .map_err(|problem| match problem {
-                Problem::Bundle(error) => Problem::Envelope(error),
-                other => other,
-            })?
-            .unverified()?;
-        if self.logged {
-            unverified.bundle = Some(text);
-        }
+        let bundle = Bundle::parse(text.into_bytes()).map_err(|problem| match problem {
+            Problem::Bundle(error) => Problem::Envelope(error),
+            other => other,
+        })?;
+        let (mut unverified, text) = bundle.read()?;
+        let has_more = self.logged || unverified.carrier != Carrier::BundleKey;
+        unverified.bundle = has_more.then_some(text);
         Ok(unverified)
     }
 }

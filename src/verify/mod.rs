@@ -1,6 +1,7 @@
 //! Signature carriers: bytes, subject digests and keys in, facts out.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -122,7 +123,7 @@ pub struct Unverified {
     claim: Claim,
     subjects: Vec<Digest>,
     maker: Maker,
-    predicate: Vec<u8>,
+    predicate: Predicate,
     message: Message,
     signature: Vec<u8>,
     /// The bundle that it was read from, where more than the signature has to be verified.
@@ -131,6 +132,15 @@ pub struct Unverified {
     intoto: Option<Box<legacy::Intoto>>,
     /// How much work that is at worst, in signature checks or so.
     work: usize,
+}
+
+/// Where a payload says what it claims.
+#[derive(Debug, Clone)]
+enum Predicate {
+    /// In this part of the message, of which there need be no second copy: it may be large.
+    Within(Range<usize>),
+    /// Put together from the payload.
+    Apart(Vec<u8>),
 }
 
 /// Who claims to have made a signature.
@@ -203,7 +213,21 @@ impl Unverified {
     /// What its payload claims, as JSON; empty where there is nothing.
     #[must_use]
     pub fn predicate(&self) -> &[u8] {
-        &self.predicate
+        match (&self.predicate, &self.message) {
+            (Predicate::Apart(bytes), _) => bytes,
+            (Predicate::Within(part), Message::Bytes(message)) => message.get(part.clone()).unwrap_or_default(),
+            (Predicate::Within(_), Message::Sha256(_)) => &[],
+        }
+    }
+
+    /// How many bytes of memory it takes, but for what is small in any case.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        let message = match &self.message {
+            Message::Bytes(bytes) => bytes.len(),
+            Message::Sha256(_) => 0,
+        };
+        (message + self.bundle.as_ref().map_or(0, String::len)) as u64
     }
 }
 

@@ -78,7 +78,7 @@ fn payload(bundle: &Value) -> String {
 }
 
 fn read(bundle: &Value) -> Result<Unverified, Problem> {
-    Bundle::parse(&serde_json::to_vec(bundle).unwrap())?.unverified()
+    Bundle::parse(serde_json::to_vec(bundle).unwrap())?.unverified()
 }
 
 /// Identifier of the key that counts, or the code of the refusal.
@@ -358,7 +358,7 @@ fn a_changed_bundle_is_refused_with_its_own_code() {
 fn a_bundle_is_read_in_one_way_only() {
     let keys = [key("p256")];
     let good = serde_json::to_string(&signed_by(&keys[0])).unwrap();
-    let code = |text: &str| judged(Bundle::parse(text.as_bytes()).and_then(Bundle::unverified), &keys);
+    let code = |text: &str| judged(Bundle::parse(text.into()).and_then(Bundle::unverified), &keys);
     assert_eq!(code(&good), Ok("p256".to_owned()));
     assert_eq!(code(&format!("{good}\n ")), Ok("p256".to_owned()));
     assert_eq!(code(&format!("{good}{{}}")), Err("bundle-malformed"));
@@ -1089,7 +1089,7 @@ fn what_a_person_reads() {
 proptest! {
     #[test]
     fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        prop_assert!(Bundle::parse(&bytes).is_err());
+        prop_assert!(Bundle::parse(bytes.clone()).is_err());
         let _ = PublicKey::from_spki(&bytes, HashAlgorithm::Sha256);
         let layer = simple_signing_layer();
         prop_assert!(legacy::simple_signing(&layer, bytes).is_err());
@@ -1100,11 +1100,11 @@ proptest! {
     fn a_changed_byte_changes_nothing_that_counts(position in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let keys = [key("p256")];
         let good = serde_json::to_vec(&signed_by(&keys[0])).unwrap();
-        let before = Bundle::parse(&good).unwrap().unverified().unwrap();
+        let before = Bundle::parse(good.clone()).unwrap().unverified().unwrap();
         let mut changed = good;
         let position = position.index(changed.len());
         changed[position] = byte;
-        if let Ok(after) = Bundle::parse(&changed).and_then(Bundle::unverified) {
+        if let Ok(after) = Bundle::parse(changed).and_then(Bundle::unverified) {
             let (mut keyring, _) = Keyring::new(&keys);
             if keyring.signer(&after).is_ok() {
                 prop_assert_eq!(after.message, before.message);
