@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::broker::{EVIDENCE, block_on, rule_again};
+use super::broker::block_on;
+use super::desk::EVIDENCE;
+use super::images::rule_again;
 use super::parser::{self, ParserFault};
 use super::ruling::{self, Case, Ruling};
 use super::{Audit, Basis, Decision, Verdict, log};

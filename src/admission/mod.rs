@@ -22,8 +22,10 @@ pub mod analysis;
 mod broker;
 pub(crate) mod child;
 pub mod comparison;
+mod desk;
 pub mod exec;
 pub mod filter;
+mod images;
 pub mod journal;
 mod layers;
 pub mod log;
@@ -51,12 +53,10 @@ use crate::view::View;
 pub use crate::grant::Granted;
 pub use crate::identity::{Image, Mount, Pod};
 pub use analysis::{Analysis, Route, Step};
-pub use broker::{
-    Expected, Looked, Recheck, Subject, Unprepared, admit, image, look, open_exec, prepare, processes, pull, recheck,
-    reject, verify,
-};
+pub use broker::{admit, open_exec, pull, reject, verify};
 pub use exec::Exec;
 pub use filter::Syscalls;
+pub use images::{Expected, Looked, Recheck, Subject, Unprepared, image, look, prepare, processes, recheck};
 pub use log::LOG;
 pub use needs::{Accounted, Counts, Elf, Needs, Unlisted};
 pub use survey::{Name, NameKind, Package, Survey};
