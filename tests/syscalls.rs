@@ -406,10 +406,101 @@ fn a_function_that_is_only_called_through_a_register_has_known_callers() {
         "push %rbx; call other; pop %rdi",
         "mov %rbx, seed(%rip)",
         "lea 8(%rbx), %rdx",
+        "or $1, %bl",
+        "push %r12; mov %rbx, %r12; mov %r12, %rdi; call other; pop %r12",
+        "mov %rbx, %rcx; call other",
         "cmp $0, %eax; jne out; pop %rbx; ret; out: mov %rbx, %rax; pop %rbx; ret",
     ] {
         let reasons: Vec<Why> = program(held).unknown.iter().map(|site| site.why).collect();
         assert_eq!(reasons, [Why::Caller], "{held}");
+    }
+}
+
+#[test]
+fn an_address_is_followed_through_copies_and_gone_with_its_first_byte() {
+    let program = |held: &str| {
+        bare(
+            &["-fPIE", "-static-pie"],
+            &format!(
+                r#"BARE L wrap(L n) {{ return call(n); }}
+                   __asm__(".globl held\n.type held, @function\n"
+                           "held: push %rbx\npush %r12\nlea wrap(%rip), %rbx\nmov $39, %edi\ncall *%rbx\n"
+                           "{held}\npop %r12\npop %rbx\nret\n.size held, . - held\n");
+                   void held(void);
+                   void _start(void) {{ held(); call(60); for (;;); }}"#
+            ),
+        )
+    };
+    for (held, expected) in [
+        (
+            "mov %rbx, %r12; mov $110, %edi; call *%r12",
+            &["getpid", "exit", "getppid"][..],
+        ),
+        (
+            "mov %rbx, %r12; xor %ebx, %ebx; again: mov $110, %edi; call *%r12; test %eax, %eax; je again",
+            &["getpid", "exit", "getppid"],
+        ),
+        (
+            "mov seed(%rip), %bl; test %bl, %bl; mov %rbx, seed(%rip)",
+            &["getpid", "exit"],
+        ),
+        ("test %bl, %bl; mov %bl, seed(%rip)", &["getpid", "exit"]),
+    ] {
+        let calls = program(held);
+        assert_eq!(names(&calls), expected, "{held}");
+        assert_eq!(calls.unknown, [], "{held}");
+    }
+}
+
+/// `getrandom` of Rust's standard library has the address of `syscall` in a register of arguments, and leaves it there.
+#[test]
+fn the_kernel_calls_no_address_that_it_gets_for_an_argument() {
+    let program = |end: &str| {
+        let source = format!(
+            r#"__asm__(".globl main\n.type main, @function\n"
+                       "main: push %r12\nmov syscall@GOTPCREL(%rip), %r8\nagain: mov $110, %edi\nmov %r8, %r12\ncall *%r8\n"
+                       "mov %r12, %r8\ntest %eax, %eax\njs again\nxor %eax, %eax\npop %r12\n{end}\nret\n.size main, . - main\n");"#
+        );
+        build("gcc", &["-O2"], "c", &source)
+    };
+    let built = program("nop");
+    let calls = with_libraries(&built.path);
+    assert_covers(&built.path, &[], &calls);
+    assert!(names(&calls).contains(&"getppid"));
+    let returned = with_libraries(&program("mov %r8, %rdx").path);
+    assert!(!returned.unknown.is_empty(), "the caller gets the address");
+}
+
+#[test]
+fn jumps_through_tables_are_told_apart_where_the_code_says_which() {
+    // What is in %ebx before the second jump reaches no case of the first one.
+    let program = |between: &str| {
+        bare(
+            &["-fPIE", "-static-pie"],
+            &format!(
+                r#"__asm__(".globl pick\n.type pick, @function\n"
+                   "pick: push %rbx\nmov $39, %ebx\nlea one(%rip), %rcx\nmovslq (%rcx,%rdi,4), %rax\n"
+                   "add %rcx, %rax\njmp *%rax\n"
+                   "one0: mov %ebx, %eax\nsyscall\njmp second\none1: mov %ebx, %eax\nsyscall\n"
+                   "second: mov $57, %ebx\nlea two(%rip), %rdx\n{between}\nmovslq (%rdx,%rsi,4), %rax\nadd %rdx, %rax\njmp *%rax\n"
+                   "two0: mov $110, %eax\nsyscall\ntwo1: pop %rbx\nret\n.size pick, . - pick\n"
+                   ".section .rodata\n.align 4\none: .long one0-one, one1-one\ntwo: .long two0-two, two1-two\n.text\n");
+                   void pick(L, L);
+                   void _start(void) {{ pick(seed & 1, seed & 1); call(60); for (;;); }}"#
+            ),
+        )
+    };
+    let calls = program("mov %rsi, %rax");
+    assert_eq!(names(&calls), ["getpid", "exit", "getppid"]);
+    assert_eq!(calls.unknown, []);
+    // Something leads in between with another table, or changes what the table is found by.
+    for between in [
+        "mov %rcx, %rdx",
+        "test %esi, %esi; js other; lea one(%rip), %rdx; other:",
+    ] {
+        let calls = program(between);
+        assert!(names(&calls).contains(&"fork"), "{between}");
+        assert_eq!(calls.unknown, []);
     }
 }
 

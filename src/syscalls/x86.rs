@@ -21,6 +21,7 @@ pub(super) const ABI: Abi = Abi {
     number: 0,
     // rax, rcx, rdx, rsi, rdi, r8–r11
     clobbered: 0b0000_1111_1100_0111,
+    results: &[0, 2, 1],
     arguments: &[7, 6, 2, 1, 8, 9, 10, 11],
     register_arguments: 6,
     return_address: 8,
@@ -147,6 +148,59 @@ impl<'a, 'b> X86<'a, 'b> {
 }
 
 impl Decode for X86<'_, '_> {
+    fn table(&mut self, jump: u32, before: &[u32]) -> Option<(u32, u32)> {
+        if !self.read(jump) || self.instruction.op0_kind() != OpKind::Register {
+            return None;
+        }
+        // Backwards: `jmp *entry`, `add base, entry`, `movslq (base, index, 4), entry`, `lea table(%rip), base`.
+        let target = self.instruction.op0_register();
+        let (mut added, mut base) = (None, None);
+        for at in before {
+            if !self.read(*at) {
+                return None;
+            }
+            let i = self.instruction;
+            let to = (i.op0_kind() == OpKind::Register).then(|| i.op0_register());
+            let (mnemonic, plain) = (i.mnemonic(), i.memory_displacement64() == 0);
+            match (added, base) {
+                (None, _) if mnemonic == Mnemonic::Add && to == Some(target) && i.op1_kind() == OpKind::Register => {
+                    added = Some(i.op1_register());
+                    continue;
+                }
+                (Some(other), None) if mnemonic == Mnemonic::Movsxd && i.op1_kind() == OpKind::Memory => {
+                    let pair = [(target, other), (other, target)];
+                    let found = pair.into_iter().find(|(entry, base)| {
+                        to == Some(*entry) && i.memory_base() == *base && i.memory_index_scale() == 4 && plain
+                    });
+                    if let Some((_, table)) = found.filter(|_| target != other) {
+                        base = Some(table);
+                        continue;
+                    }
+                }
+                (_, Some(base)) if mnemonic == Mnemonic::Lea && to == Some(base) => {
+                    return self
+                        .memory()
+                        .filter(|_| i.is_ip_rel_memory_operand())
+                        .map(|table| (*at, table));
+                }
+                _ => {}
+            }
+            let used = self.info.info_options(&i, InstructionInfoOptions::NO_MEMORY_USAGE);
+            let changes = used.used_registers().iter().any(|used| {
+                let whole = used.register().full_register();
+                let awaited = match (added, base) {
+                    (_, Some(base)) => whole == base,
+                    (other, None) => whole == target || Some(whole) == other,
+                };
+                writes(used.access()) && awaited
+            });
+            if changes {
+                return None;
+            }
+        }
+        None
+    }
+
     fn reset(&mut self) {
         self.added = Register::None;
     }
@@ -261,6 +315,7 @@ impl Decode for X86<'_, '_> {
                     | FlowControl::Return
                     | FlowControl::Exception
             ) || i.mnemonic() == Mnemonic::Hlt,
+            returns: i.flow_control() == FlowControl::Return,
             call: matches!(i.flow_control(), FlowControl::IndirectCall)
                 || (i.flow_control() == FlowControl::Call && i.code() != Opcode::Syscall),
             ..Step::default()
@@ -321,8 +376,9 @@ impl Decode for X86<'_, '_> {
                 continue;
             }
             match used.access() {
-                OpAccess::Write if used.register().size() >= 4 => treats = Treats::Overwrites,
-                OpAccess::None | OpAccess::NoMemAccess | OpAccess::Write | OpAccess::CondWrite => {}
+                OpAccess::Write => treats = Treats::Overwrites,
+                OpAccess::Read | OpAccess::CondRead if used.register().size() < 4 => {}
+                OpAccess::None | OpAccess::NoMemAccess | OpAccess::CondWrite => {}
                 _ => return Treats::Reads,
             }
         }
