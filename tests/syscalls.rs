@@ -505,6 +505,75 @@ fn jumps_through_tables_are_told_apart_where_the_code_says_which() {
 }
 
 #[test]
+fn a_table_is_as_long_as_the_index_that_was_compared_says() {
+    // The tables lie one behind the other; what is in %ebx before the first jump reaches no entry of the second one.
+    let program = |check: &str| {
+        bare(
+            &["-fno-pie", "-no-pie"],
+            &format!(
+                r#"__asm__(".globl pick\n.type pick, @function\n"
+                   "pick: push %rbx\nmov $57, %ebx\n{check}\njmp *one(,%rdi,8)\n"
+                   "one0: nop\none1: nop\n"
+                   "second: mov $39, %ebx\ncmp $1, %sil\nja out\nmovzx %sil, %eax\njmp *two(,%rax,8)\n"
+                   "two0: mov %ebx, %eax\nsyscall\ntwo1: nop\nout: pop %rbx\nret\n.size pick, . - pick\n"
+                   ".section .rodata\n.align 8\none: .quad one0, one1\ntwo: .quad two0, two1\n.text\n");
+                   void pick(L, L, L);
+                   void _start(void) {{ pick(seed & 1, seed & 1, seed); call(60); for (;;); }}"#
+            ),
+        )
+    };
+    for check in [
+        "cmp $1, %edi; ja second",
+        "cmp $1, %rdi; ja second; mov %edi, %edi",
+        "mov %edi, %eax; cmp $1, %eax; mov %eax, %ecx; ja second; mov %ecx, %edi",
+    ] {
+        let calls = program(check);
+        assert_eq!(names(&calls), ["getpid", "exit"], "{check}");
+        assert_eq!(calls.unknown, [], "{check}");
+    }
+    for check in [
+        "and $1, %edi",
+        "cmp $1, %edi; ja second; mov %rdx, %rdi",
+        "cmp $1, %edx; ja second",
+        "cmp $1, %edi; test %edx, %edx; ja second",
+        "cmp $1, %dil; ja second; mov %edi, %edi",
+        "test %edx, %edx; js inside; cmp $1, %edi; ja second; inside: nop",
+    ] {
+        let calls = program(check);
+        assert!(names(&calls).contains(&"fork"), "{check}");
+        assert_eq!(calls.unknown, [], "{check}");
+    }
+}
+
+#[test]
+fn the_loaders_table_of_symbols_is_no_pointer_to_a_function() {
+    let source = r#"
+        #include <unistd.h>
+        __attribute__((noipa)) long wrap(long number) {
+            long result;
+            __asm__ volatile("syscall" : "=a"(result) : "a"(number) : "rcx", "r11", "memory");
+            return result;
+        }
+        #ifdef POINTER
+        long (*volatile pointer)(long) = wrap;
+        int main(void) { return pointer(102) < 0; }
+        #else
+        int main(void) { return wrap(102) < 0; }
+        #endif
+    "#;
+    let built = build("gcc", &["-O2", "-no-pie", "-rdynamic"], "c", source);
+    let calls = with_libraries(&built.path);
+    assert_covers(&built.path, &[], &calls);
+    let built = build("gcc", &["-O2", "-no-pie", "-rdynamic", "-DPOINTER"], "c", source);
+    let reasons: Vec<Why> = with_libraries(&built.path)
+        .unknown
+        .iter()
+        .map(|site| site.why)
+        .collect();
+    assert_eq!(reasons, [Why::Caller]);
+}
+
+#[test]
 fn a_name_that_is_looked_up_through_a_pointer_is_not_known() {
     let looker = |body: &str| {
         let arguments = ["-O2", "-shared", "-fPIC", "-nostdlib", "-fno-builtin"];
@@ -786,6 +855,43 @@ fn a_lookup_gets_its_names_from_those_that_can_meet_it() {
     };
     assert_eq!(derived([&[0, 2, 3], &[1, 3]]), ["exit"]);
     assert_eq!(derived([&[0, 2, 3], &[1, 2, 3]]), ["getpid", "exit"]);
+}
+
+/// What a reviewer said of a file decides whose strings are names: its own, or those of the files that call it.
+#[test]
+fn a_lookup_that_is_known_takes_its_names_from_where_the_fact_says() {
+    let shared = |body: &str| {
+        let arguments = ["-O2", "-shared", "-fPIC", "-nostdlib", "-fno-builtin", "-Wl,-e,_start"];
+        let built = build("gcc", &arguments, "c", &format!("{BARE}{body}"));
+        summarise(&std::fs::read(&built.path).unwrap()).unwrap()
+    };
+    let caller = shared("void *find(const char *);\nvoid _start(void) { find(\"asked\"); call(60); for (;;); }");
+    let library = shared(
+        "L _start(void) { return 0; }\nvoid *dlsym(void *a, const char *b) { return 0; }\n
+         L asked(void) { return call(39); }\nL own(void) { return call(110); }",
+    );
+    let derived = |known: &str| {
+        let looker = shared(&format!(
+            "void *dlsym(void *, const char *);\nL _start(void) {{ return 0; }}\nvoid {known}(void) {{}}\n
+             const char *volatile name = \"own\";\n
+             void *find(const char *asked) {{ return dlsym(0, asked ? asked : name); }}"
+        ));
+        let files = [
+            (&caller, Role::Program),
+            (&looker, Role::Library),
+            (&library, Role::Library),
+        ];
+        let objects = files.map(|(summary, role)| Object {
+            path: "file",
+            summary,
+            role,
+        });
+        names(&close(&objects))
+    };
+    assert_eq!(derived("unheard_of"), ["getpid", "exit", "getppid"]);
+    assert_eq!(derived("__sanitizer_set_report_fd"), ["exit", "getppid"]);
+    assert_eq!(derived("LLVMSearchForAddressOfSymbol"), ["getpid", "exit"]);
+    assert_eq!(derived("hwloc_topology_init"), ["exit"]);
 }
 
 #[test]

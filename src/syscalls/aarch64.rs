@@ -285,6 +285,10 @@ impl Decode for Aarch64<'_, '_> {
         None
     }
 
+    fn entries(&mut self, _jump: u32, _before: &[u32]) -> Option<(u32, u32)> {
+        None
+    }
+
     fn treats(&mut self, _at: u32, _register: u8) -> Treats {
         // The matcher does not know every instruction that reads a register.
         Treats::Reads

@@ -98,6 +98,8 @@ pub(super) trait Decode {
     ///
     /// `before` are instructions of which each goes on to the one in front of it, the last one to the jump.
     fn table(&mut self, jump: u32, before: &[u32]) -> Option<(u32, u32)>;
+    /// How many entries the table of a jump has, and the first instruction that says so: the index is compared before.
+    fn entries(&mut self, jump: u32, before: &[u32]) -> Option<(u32, u32)>;
     /// Forgets what it remembers of earlier instructions: a new function begins.
     fn reset(&mut self);
 }
@@ -707,7 +709,7 @@ impl Scan<'_, '_> {
                     }
                 }
             } else {
-                self.absolute_table(jump.target, first, last)
+                self.absolute_table(jump.target, MAX_TABLE, first, last)
             };
             self.search(found.len())?;
             for target in &found {
@@ -728,22 +730,36 @@ impl Scan<'_, '_> {
         Ok(())
     }
 
-    /// Where the jumps lead whose table the instructions before them name.
+    /// Where the jumps lead whose table, or the length of it, the instructions before them name.
     ///
     /// A jump of a `switch` reads one table, whose address is computed once. That what computes it lies before the jump,
-    /// and nothing leads in between, says which of the function's it is.
+    /// and nothing leads in between, says which of the function's it is. In the same way an index that was found to be
+    /// no more than a number says how many entries there are.
     fn told_apart(&mut self, jumps: &[Event], ends: &[u32]) -> Result<HashMap<u32, Vec<u32>>, Error> {
         let mut found: Vec<(u32, u32, Vec<u32>)> = Vec::new();
-        for jump in jumps.iter().filter(|jump| jump.target == 0) {
+        for jump in jumps {
             let Some(range) = find(&self.code.ranges, jump.at).copied() else {
                 continue;
             };
             let before = self.straight(jump.at, range.start);
-            let Some((from, table)) = self.decoder.table(jump.at, &before) else {
-                continue;
-            };
             let mut targets = Vec::new();
-            self.relative_table(table, ends, range.start, range.end, &mut targets);
+            let from = if jump.target == 0 {
+                let Some((from, table)) = self.decoder.table(jump.at, &before) else {
+                    continue;
+                };
+                self.relative_table(table, ends, range.start, range.end, &mut targets);
+                from
+            } else {
+                let Some((from, entries)) = self.decoder.entries(jump.at, &before) else {
+                    continue;
+                };
+                targets = self.absolute_table(jump.target, entries, range.start, range.end);
+                // Where one of the entries leads nowhere, the table is not what it looked like.
+                if targets.len() < entries as usize {
+                    targets.clear();
+                }
+                from
+            };
             self.search(targets.len())?;
             found.push((from, jump.at, targets));
         }
@@ -849,8 +865,8 @@ impl Scan<'_, '_> {
     }
 
     /// A table of 64-bit addresses, in a program that is not relocated.
-    fn absolute_table(&self, table: u32, first: u32, last: u32) -> Vec<u32> {
-        (0..MAX_TABLE)
+    fn absolute_table(&self, table: u32, entries: u32, first: u32, last: u32) -> Vec<u32> {
+        (0..entries.min(MAX_TABLE))
             .map_while(|entry| {
                 let word = self.elf.word64(table.checked_add(entry * 8)?)?;
                 let target = self.elf.address(word)?;

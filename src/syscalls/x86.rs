@@ -201,6 +201,61 @@ impl Decode for X86<'_, '_> {
         None
     }
 
+    fn entries(&mut self, jump: u32, before: &[u32]) -> Option<(u32, u32)> {
+        if !self.read(jump) || self.instruction.op0_kind() != OpKind::Memory {
+            return None;
+        }
+        // Backwards: `jmp *table(,index,8)`, `movzx value, index`, `ja default`, `cmp $last, value`.
+        let mut index = self.instruction.memory_index().full_register();
+        if self.instruction.memory_index_scale() != 8 || self.instruction.memory_base() != Register::None {
+            return None;
+        }
+        let (mut above, mut size) = (false, 4);
+        for at in before {
+            if !self.read(*at) {
+                return None;
+            }
+            let i = self.instruction;
+            if i.mnemonic() == Mnemonic::Ja {
+                if above {
+                    return None;
+                }
+                above = true;
+                continue;
+            }
+            let whole =
+                |operand: u32| (i.op_kind(operand) == OpKind::Register).then(|| i.op_register(operand).full_register());
+            if above && i.rflags_modified() != 0 {
+                let compared = i.op0_register();
+                let is_index = i.mnemonic() == Mnemonic::Cmp && whole(0) == Some(index) && compared.size() >= size;
+                let high = compared.is_gpr8() && (4..8).contains(&compared.number());
+                let last = i.try_immediate(1).ok().filter(|_| is_index && !high)?;
+                let last = last & (u64::MAX >> (64 - 8 * compared.size()));
+                return Some((*at, u32::try_from(last).ok()?.checked_add(1)?));
+            }
+            let copied = match i.mnemonic() {
+                Mnemonic::Mov | Mnemonic::Movzx if i.op_count() == 2 && whole(0) == Some(index) => {
+                    whole(1).map(|from| (from, i.op1_register()))
+                }
+                _ => None,
+            };
+            if let Some((from, register)) = copied.filter(|_| wide(i.op0_register())) {
+                if register.is_gpr8() && (4..8).contains(&register.number()) {
+                    return None;
+                }
+                index = from;
+                size = size.min(register.size());
+                continue;
+            }
+            let used = self.info.info_options(&i, InstructionInfoOptions::NO_MEMORY_USAGE);
+            let mut used = used.used_registers().iter();
+            if used.any(|used| used.register().full_register() == index && writes(used.access())) {
+                return None;
+            }
+        }
+        None
+    }
+
     fn reset(&mut self) {
         self.added = Register::None;
     }
