@@ -406,11 +406,171 @@ fn a_function_that_is_only_called_through_a_register_has_known_callers() {
         "push %rbx; call other; pop %rdi",
         "mov %rbx, seed(%rip)",
         "lea 8(%rbx), %rdx",
+        "or $1, %bl",
+        "push %r12; mov %rbx, %r12; mov %r12, %rdi; call other; pop %r12",
+        "mov %rbx, %rcx; call other",
         "cmp $0, %eax; jne out; pop %rbx; ret; out: mov %rbx, %rax; pop %rbx; ret",
     ] {
         let reasons: Vec<Why> = program(held).unknown.iter().map(|site| site.why).collect();
         assert_eq!(reasons, [Why::Caller], "{held}");
     }
+}
+
+#[test]
+fn an_address_is_followed_through_copies_and_gone_with_its_first_byte() {
+    let program = |held: &str| {
+        bare(
+            &["-fPIE", "-static-pie"],
+            &format!(
+                r#"BARE L wrap(L n) {{ return call(n); }}
+                   __asm__(".globl held\n.type held, @function\n"
+                           "held: push %rbx\npush %r12\nlea wrap(%rip), %rbx\nmov $39, %edi\ncall *%rbx\n"
+                           "{held}\npop %r12\npop %rbx\nret\n.size held, . - held\n");
+                   void held(void);
+                   void _start(void) {{ held(); call(60); for (;;); }}"#
+            ),
+        )
+    };
+    for (held, expected) in [
+        (
+            "mov %rbx, %r12; mov $110, %edi; call *%r12",
+            &["getpid", "exit", "getppid"][..],
+        ),
+        (
+            "mov %rbx, %r12; xor %ebx, %ebx; again: mov $110, %edi; call *%r12; test %eax, %eax; je again",
+            &["getpid", "exit", "getppid"],
+        ),
+        (
+            "mov seed(%rip), %bl; test %bl, %bl; mov %rbx, seed(%rip)",
+            &["getpid", "exit"],
+        ),
+        ("test %bl, %bl; mov %bl, seed(%rip)", &["getpid", "exit"]),
+    ] {
+        let calls = program(held);
+        assert_eq!(names(&calls), expected, "{held}");
+        assert_eq!(calls.unknown, [], "{held}");
+    }
+}
+
+/// `getrandom` of Rust's standard library has the address of `syscall` in a register of arguments, and leaves it there.
+#[test]
+fn the_kernel_calls_no_address_that_it_gets_for_an_argument() {
+    let program = |end: &str| {
+        let source = format!(
+            r#"__asm__(".globl main\n.type main, @function\n"
+                       "main: push %r12\nmov syscall@GOTPCREL(%rip), %r8\nagain: mov $110, %edi\nmov %r8, %r12\ncall *%r8\n"
+                       "mov %r12, %r8\ntest %eax, %eax\njs again\nxor %eax, %eax\npop %r12\n{end}\nret\n.size main, . - main\n");"#
+        );
+        build("gcc", &["-O2"], "c", &source)
+    };
+    let built = program("nop");
+    let calls = with_libraries(&built.path);
+    assert_covers(&built.path, &[], &calls);
+    assert!(names(&calls).contains(&"getppid"));
+    let returned = with_libraries(&program("mov %r8, %rdx").path);
+    assert!(!returned.unknown.is_empty(), "the caller gets the address");
+}
+
+#[test]
+fn jumps_through_tables_are_told_apart_where_the_code_says_which() {
+    // What is in %ebx before the second jump reaches no case of the first one.
+    let program = |between: &str| {
+        bare(
+            &["-fPIE", "-static-pie"],
+            &format!(
+                r#"__asm__(".globl pick\n.type pick, @function\n"
+                   "pick: push %rbx\nmov $39, %ebx\nlea one(%rip), %rcx\nmovslq (%rcx,%rdi,4), %rax\n"
+                   "add %rcx, %rax\njmp *%rax\n"
+                   "one0: mov %ebx, %eax\nsyscall\njmp second\none1: mov %ebx, %eax\nsyscall\n"
+                   "second: mov $57, %ebx\nlea two(%rip), %rdx\n{between}\nmovslq (%rdx,%rsi,4), %rax\nadd %rdx, %rax\njmp *%rax\n"
+                   "two0: mov $110, %eax\nsyscall\ntwo1: pop %rbx\nret\n.size pick, . - pick\n"
+                   ".section .rodata\n.align 4\none: .long one0-one, one1-one\ntwo: .long two0-two, two1-two\n.text\n");
+                   void pick(L, L);
+                   void _start(void) {{ pick(seed & 1, seed & 1); call(60); for (;;); }}"#
+            ),
+        )
+    };
+    let calls = program("mov %rsi, %rax");
+    assert_eq!(names(&calls), ["getpid", "exit", "getppid"]);
+    assert_eq!(calls.unknown, []);
+    // Something leads in between with another table, or changes what the table is found by.
+    for between in [
+        "mov %rcx, %rdx",
+        "test %esi, %esi; js other; lea one(%rip), %rdx; other:",
+    ] {
+        let calls = program(between);
+        assert!(names(&calls).contains(&"fork"), "{between}");
+        assert_eq!(calls.unknown, []);
+    }
+}
+
+#[test]
+fn a_table_is_as_long_as_the_index_that_was_compared_says() {
+    // The tables lie one behind the other; what is in %ebx before the first jump reaches no entry of the second one.
+    let program = |check: &str| {
+        bare(
+            &["-fno-pie", "-no-pie"],
+            &format!(
+                r#"__asm__(".globl pick\n.type pick, @function\n"
+                   "pick: push %rbx\nmov $57, %ebx\n{check}\njmp *one(,%rdi,8)\n"
+                   "one0: nop\none1: nop\n"
+                   "second: mov $39, %ebx\ncmp $1, %sil\nja out\nmovzx %sil, %eax\njmp *two(,%rax,8)\n"
+                   "two0: mov %ebx, %eax\nsyscall\ntwo1: nop\nout: pop %rbx\nret\n.size pick, . - pick\n"
+                   ".section .rodata\n.align 8\none: .quad one0, one1\ntwo: .quad two0, two1\n.text\n");
+                   void pick(L, L, L);
+                   void _start(void) {{ pick(seed & 1, seed & 1, seed); call(60); for (;;); }}"#
+            ),
+        )
+    };
+    for check in [
+        "cmp $1, %edi; ja second",
+        "cmp $1, %rdi; ja second; mov %edi, %edi",
+        "mov %edi, %eax; cmp $1, %eax; mov %eax, %ecx; ja second; mov %ecx, %edi",
+    ] {
+        let calls = program(check);
+        assert_eq!(names(&calls), ["getpid", "exit"], "{check}");
+        assert_eq!(calls.unknown, [], "{check}");
+    }
+    for check in [
+        "and $1, %edi",
+        "cmp $1, %edi; ja second; mov %rdx, %rdi",
+        "cmp $1, %edx; ja second",
+        "cmp $1, %edi; test %edx, %edx; ja second",
+        "cmp $1, %dil; ja second; mov %edi, %edi",
+        "test %edx, %edx; js inside; cmp $1, %edi; ja second; inside: nop",
+    ] {
+        let calls = program(check);
+        assert!(names(&calls).contains(&"fork"), "{check}");
+        assert_eq!(calls.unknown, [], "{check}");
+    }
+}
+
+#[test]
+fn the_loaders_table_of_symbols_is_no_pointer_to_a_function() {
+    let source = r#"
+        #include <unistd.h>
+        __attribute__((noipa)) long wrap(long number) {
+            long result;
+            __asm__ volatile("syscall" : "=a"(result) : "a"(number) : "rcx", "r11", "memory");
+            return result;
+        }
+        #ifdef POINTER
+        long (*volatile pointer)(long) = wrap;
+        int main(void) { return pointer(102) < 0; }
+        #else
+        int main(void) { return wrap(102) < 0; }
+        #endif
+    "#;
+    let built = build("gcc", &["-O2", "-no-pie", "-rdynamic"], "c", source);
+    let calls = with_libraries(&built.path);
+    assert_covers(&built.path, &[], &calls);
+    let built = build("gcc", &["-O2", "-no-pie", "-rdynamic", "-DPOINTER"], "c", source);
+    let reasons: Vec<Why> = with_libraries(&built.path)
+        .unknown
+        .iter()
+        .map(|site| site.why)
+        .collect();
+    assert_eq!(reasons, [Why::Caller]);
 }
 
 #[test]
@@ -695,6 +855,43 @@ fn a_lookup_gets_its_names_from_those_that_can_meet_it() {
     };
     assert_eq!(derived([&[0, 2, 3], &[1, 3]]), ["exit"]);
     assert_eq!(derived([&[0, 2, 3], &[1, 2, 3]]), ["getpid", "exit"]);
+}
+
+/// What a reviewer said of a file decides whose strings are names: its own, or those of the files that call it.
+#[test]
+fn a_lookup_that_is_known_takes_its_names_from_where_the_fact_says() {
+    let shared = |body: &str| {
+        let arguments = ["-O2", "-shared", "-fPIC", "-nostdlib", "-fno-builtin", "-Wl,-e,_start"];
+        let built = build("gcc", &arguments, "c", &format!("{BARE}{body}"));
+        summarise(&std::fs::read(&built.path).unwrap()).unwrap()
+    };
+    let caller = shared("void *find(const char *);\nvoid _start(void) { find(\"asked\"); call(60); for (;;); }");
+    let library = shared(
+        "L _start(void) { return 0; }\nvoid *dlsym(void *a, const char *b) { return 0; }\n
+         L asked(void) { return call(39); }\nL own(void) { return call(110); }",
+    );
+    let derived = |known: &str| {
+        let looker = shared(&format!(
+            "void *dlsym(void *, const char *);\nL _start(void) {{ return 0; }}\nvoid {known}(void) {{}}\n
+             const char *volatile name = \"own\";\n
+             void *find(const char *asked) {{ return dlsym(0, asked ? asked : name); }}"
+        ));
+        let files = [
+            (&caller, Role::Program),
+            (&looker, Role::Library),
+            (&library, Role::Library),
+        ];
+        let objects = files.map(|(summary, role)| Object {
+            path: "file",
+            summary,
+            role,
+        });
+        names(&close(&objects))
+    };
+    assert_eq!(derived("unheard_of"), ["getpid", "exit", "getppid"]);
+    assert_eq!(derived("__sanitizer_set_report_fd"), ["exit", "getppid"]);
+    assert_eq!(derived("LLVMSearchForAddressOfSymbol"), ["getpid", "exit"]);
+    assert_eq!(derived("hwloc_topology_init"), ["exit"]);
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub(super) const ABI: Abi = Abi {
     number: 8,
     // x0–x18 and the link register
     clobbered: 0x4007_ffff,
+    results: &[0, 1, 2, 3, 4, 5, 6, 7],
     arguments: &[0, 1, 2, 3, 4, 5, 6, 7],
     register_arguments: 8,
     return_address: 0,
@@ -278,6 +279,14 @@ impl Decode for Aarch64<'_, '_> {
             _ => End::Next,
         };
         (4, end)
+    }
+
+    fn table(&mut self, _jump: u32, _before: &[u32]) -> Option<(u32, u32)> {
+        None
+    }
+
+    fn entries(&mut self, _jump: u32, _before: &[u32]) -> Option<(u32, u32)> {
+        None
     }
 
     fn treats(&mut self, _at: u32, _register: u8) -> Treats {

@@ -323,20 +323,23 @@ impl<'a> Closure<'a> {
             .collect();
         if object.summary.looks_up_unknown {
             let fact = Facts::get().lookup(object.summary);
-            let through: Vec<&str> = match fact {
-                Some(fact) => {
-                    names.extend(fact.names.iter().map(|name| hash(name.as_bytes())));
-                    fact.callers_of.iter().map(String::as_str).collect()
-                }
-                None => {
-                    names.extend(&object.summary.strings);
-                    object
-                        .summary
-                        .exports
-                        .iter()
-                        .map(|export| export.name.as_str())
-                        .collect()
-                }
+            if fact.is_none_or(|fact| fact.strings) {
+                names.extend(&object.summary.strings);
+            }
+            names.extend(
+                fact.iter()
+                    .flat_map(|fact| &fact.names)
+                    .map(|name| hash(name.as_bytes())),
+            );
+            let known = fact.map(|fact| &fact.callers_of).filter(|known| *known != &["*"]);
+            let through: Vec<&str> = match known {
+                Some(known) => known.iter().map(String::as_str).collect(),
+                None => object
+                    .summary
+                    .exports
+                    .iter()
+                    .map(|export| export.name.as_str())
+                    .collect(),
             };
             let importing = self.importing.get_or_insert_with(|| {
                 let mut importing: HashMap<&str, Vec<usize>> = HashMap::new();

@@ -27,6 +27,8 @@ const MAX_SITES: usize = 1 << 14;
 const MAX_SEARCHED: u32 = 16 << 20;
 /// Most entries of a jump table.
 const MAX_TABLE: u32 = 4096;
+/// Most instructions before a jump among which its table's address is looked for.
+const MAX_STRAIGHT: usize = 16;
 /// Most functions with jump tables and without bounds.
 const MAX_UNBOUNDED: usize = 1 << 14;
 /// Most times that code found through jump tables has jump tables itself.
@@ -92,6 +94,12 @@ pub(super) trait Decode {
     fn step(&mut self, at: u32) -> Option<Step>;
     /// What the instruction at `at` does with the value of a register.
     fn treats(&mut self, at: u32, register: u8) -> Treats;
+    /// The table of offsets that a jump reads, and the first instruction that says so, where those before the jump do.
+    ///
+    /// `before` are instructions of which each goes on to the one in front of it, the last one to the jump.
+    fn table(&mut self, jump: u32, before: &[u32]) -> Option<(u32, u32)>;
+    /// How many entries the table of a jump has, and the first instruction that says so: the index is compared before.
+    fn entries(&mut self, jump: u32, before: &[u32]) -> Option<(u32, u32)>;
     /// Forgets what it remembers of earlier instructions: a new function begins.
     fn reset(&mut self);
 }
@@ -656,6 +664,7 @@ impl Scan<'_, '_> {
         let mut ends: Vec<u32> = data.iter().map(|(_, target)| *target).collect();
         ends.sort_unstable();
         ends.dedup();
+        let told = self.told_apart(&jumps, &ends)?;
         // The first jump of each function through tables that are not told apart: all of them lead to the same places.
         let mut firsts: HashMap<u32, u32> = HashMap::new();
         for jump in jumps {
@@ -684,7 +693,9 @@ impl Scan<'_, '_> {
                 );
             }
             let (first, last) = (self.code.ranges[index].start, self.code.ranges[index].end);
-            let found = if jump.target == 0 {
+            let found = if let (Some(targets), true) = (told.get(&jump.at), known.is_some()) {
+                targets.clone()
+            } else if jump.target == 0 {
                 match firsts.entry(first) {
                     // As good as a jump to the first one: that jumps on, and does nothing else.
                     Entry::Occupied(one) => vec![*one.get()],
@@ -698,7 +709,7 @@ impl Scan<'_, '_> {
                     }
                 }
             } else {
-                self.absolute_table(jump.target, first, last)
+                self.absolute_table(jump.target, MAX_TABLE, first, last)
             };
             self.search(found.len())?;
             for target in &found {
@@ -717,6 +728,79 @@ impl Scan<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Where the jumps lead whose table, or the length of it, the instructions before them name.
+    ///
+    /// A jump of a `switch` reads one table, whose address is computed once. That what computes it lies before the jump,
+    /// and nothing leads in between, says which of the function's it is. In the same way an index that was found to be
+    /// no more than a number says how many entries there are.
+    fn told_apart(&mut self, jumps: &[Event], ends: &[u32]) -> Result<HashMap<u32, Vec<u32>>, Error> {
+        let mut found: Vec<(u32, u32, Vec<u32>)> = Vec::new();
+        for jump in jumps {
+            let Some(range) = find(&self.code.ranges, jump.at).copied() else {
+                continue;
+            };
+            let before = self.straight(jump.at, range.start);
+            let mut targets = Vec::new();
+            let from = if jump.target == 0 {
+                let Some((from, table)) = self.decoder.table(jump.at, &before) else {
+                    continue;
+                };
+                self.relative_table(table, ends, range.start, range.end, &mut targets);
+                from
+            } else {
+                let Some((from, entries)) = self.decoder.entries(jump.at, &before) else {
+                    continue;
+                };
+                targets = self.absolute_table(jump.target, entries, range.start, range.end);
+                // Where one of the entries leads nowhere, the table is not what it looked like.
+                if targets.len() < entries as usize {
+                    targets.clear();
+                }
+                from
+            };
+            self.search(targets.len())?;
+            found.push((from, jump.at, targets));
+        }
+        let mut leads: Vec<u32> = self
+            .code
+            .events
+            .iter()
+            .filter(|event| event.kind == Kind::Jump)
+            .map(|event| event.target)
+            .collect();
+        leads.extend(found.iter().flat_map(|(_, _, targets)| targets));
+        self.search(leads.len())?;
+        leads.sort_unstable();
+        let is_alone = |from: u32, to: u32| {
+            let next = leads.partition_point(|target| *target <= from);
+            leads.get(next).is_none_or(|target| *target > to)
+        };
+        Ok(found
+            .into_iter()
+            .filter(|(from, to, _)| is_alone(*from, *to))
+            .map(|(_, at, targets)| (at, targets))
+            .collect())
+    }
+
+    /// The instructions before an address, the nearest first, as far as each does nothing but go on to the next.
+    fn straight(&mut self, mut at: u32, first: u32) -> Vec<u32> {
+        let mut found = Vec::new();
+        while found.len() < MAX_STRAIGHT && self.code.flows.get(at) {
+            let before = (1..=15).filter_map(|length| at.checked_sub(length));
+            let before: Vec<u32> = before
+                .filter(|before| *before >= first && self.code.instructions.get(*before))
+                .collect();
+            let one = before.into_iter().find(|before| {
+                let step = self.decoder.step(*before);
+                step.is_some_and(|step| !step.ends && !step.call && before.checked_add(step.length) == Some(at))
+            });
+            let Some(one) = one else { break };
+            found.push(one);
+            at = one;
+        }
+        found
     }
 
     /// From the last start before an address to the next start, range or end of code after it.
@@ -754,30 +838,35 @@ impl Scan<'_, '_> {
         tables.sort_unstable();
         tables.dedup();
         let mut targets = Vec::new();
-        for table in &tables {
-            let end = ends.partition_point(|end| end <= table);
-            let end = ends.get(end).copied().unwrap_or(u32::MAX);
-            for entry in 0..MAX_TABLE {
-                let Some(place) = table.checked_add(entry * 4).filter(|place| *place < end) else {
-                    break;
-                };
-                if self.elf.segment(place).is_none_or(|segment| segment.writable) {
-                    break;
-                }
-                let Some(offset) = self.elf.word32(place) else { break };
-                let target = table.wrapping_add(offset);
-                if offset == 0 || !self.lands(target, first, last) || !self.elf.is_code(target) {
-                    break;
-                }
-                targets.push(target);
-            }
+        for table in tables {
+            self.relative_table(table, ends, first, last, &mut targets);
         }
         targets
     }
 
+    /// A table of 32-bit offsets from its own start.
+    fn relative_table(&self, table: u32, ends: &[u32], first: u32, last: u32, targets: &mut Vec<u32>) {
+        let end = ends.partition_point(|end| *end <= table);
+        let end = ends.get(end).copied().unwrap_or(u32::MAX);
+        for entry in 0..MAX_TABLE {
+            let Some(place) = table.checked_add(entry * 4).filter(|place| *place < end) else {
+                break;
+            };
+            if self.elf.segment(place).is_none_or(|segment| segment.writable) {
+                break;
+            }
+            let Some(offset) = self.elf.word32(place) else { break };
+            let target = table.wrapping_add(offset);
+            if offset == 0 || !self.lands(target, first, last) || !self.elf.is_code(target) {
+                break;
+            }
+            targets.push(target);
+        }
+    }
+
     /// A table of 64-bit addresses, in a program that is not relocated.
-    fn absolute_table(&self, table: u32, first: u32, last: u32) -> Vec<u32> {
-        (0..MAX_TABLE)
+    fn absolute_table(&self, table: u32, entries: u32, first: u32, last: u32) -> Vec<u32> {
+        (0..entries.min(MAX_TABLE))
             .map_while(|entry| {
                 let word = self.elf.word64(table.checked_add(entry * 8)?)?;
                 let target = self.elf.address(word)?;

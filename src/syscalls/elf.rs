@@ -129,6 +129,8 @@ pub(super) struct Elf<'a> {
     pub called_arrays: Vec<(u32, u32)>,
     /// Where the file's and the programs' headers end, when they lie at the lowest address.
     pub headers: u32,
+    /// Where the dynamic symbols lie.
+    pub symbols: (u32, u32),
     /// How many more bytes of names of symbols are read.
     names: usize,
     file: &'a [u8],
@@ -208,6 +210,7 @@ impl<'a> Elf<'a> {
                 .and_then(|start| start.checked_add(u32::try_from(size_of_val(headers)).ok()?))
                 .filter(|end| *end < MAX_HEADERS)
                 .unwrap_or_default(),
+            symbols: (0, 0),
             names: MAX_NAMES,
             file,
         };
@@ -565,6 +568,8 @@ impl<'a> Elf<'a> {
             return Err(Error::TooMany("dynamic symbols", MAX_SYMBOLS));
         }
         let symbols = many::<Sym64<LE>>(data, 0, count).ok_or(Error::Truncated("the dynamic symbols"))?;
+        let size = u32::try_from(size_of_val(symbols)).unwrap_or(u32::MAX);
+        self.symbols = (place, place.saturating_add(size));
         let names = self.version_names(tables, strings);
         let versions = tables
             .versions

@@ -83,7 +83,10 @@ pub(super) struct Lookup {
     /// A symbol that the file exports, by which it is known.
     exports: String,
     pub names: Vec<String>,
-    /// Its exported functions whose callers pass names: the strings of those callers count as well.
+    /// Its own strings are names.
+    #[serde(default)]
+    pub strings: bool,
+    /// Its exported functions whose callers pass names: the strings of those callers count as well. `*`: any of them.
     #[serde(default)]
     pub callers_of: Vec<String>,
     #[cfg_attr(not(test), expect(dead_code, reason = "for reviewers"))]

@@ -34,6 +34,8 @@ pub(super) struct Abi {
     pub number: u8,
     /// Registers that a called function may change.
     pub clobbered: u32,
+    /// Registers in which a C or Rust function returns.
+    pub results: &'static [u8],
     /// Registers of the first arguments of a C function.
     pub arguments: &'static [u8],
     /// How many arguments go into registers.
@@ -158,6 +160,8 @@ pub(super) struct Step {
     pub ends: bool,
     /// It calls a function.
     pub call: bool,
+    /// It goes back to the caller.
+    pub returns: bool,
     /// A register and the constant that it is compared with.
     pub compares: Option<(u8, u64)>,
     /// It jumps when the compared were equal, or when they were not.

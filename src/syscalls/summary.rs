@@ -18,7 +18,7 @@ use super::x86::{self, X86};
 use super::{Error, Machine};
 
 /// Changes whenever the same file would get another summary: part of the key under which summaries are kept.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// Most bytes of function names that are kept.
 const MAX_NAMES: usize = 16 << 20;
 /// Longest name that is looked for among the strings of a file that calls `dlsym`.
@@ -343,7 +343,13 @@ fn pointed(elf: &Elf<'_>, table: Option<(u32, u32)>) -> Pointed {
                 if place < elf.headers {
                     continue;
                 }
-                let in_table = table.is_some_and(|(start, end)| start <= place && place < end);
+                // Go's table of functions is read by its runtime, to tell them apart, and that of symbols by the loader: code
+                // gets the address of a symbol by a relocation or a lookup.
+                let tables = [table, Some(elf.symbols)];
+                let in_table = tables
+                    .iter()
+                    .flatten()
+                    .any(|(start, end)| *start <= place && place < *end);
                 if !in_table && elf.is_code(address) {
                     pointed.words.push(address);
                 }

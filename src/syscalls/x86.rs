@@ -21,6 +21,7 @@ pub(super) const ABI: Abi = Abi {
     number: 0,
     // rax, rcx, rdx, rsi, rdi, r8–r11
     clobbered: 0b0000_1111_1100_0111,
+    results: &[0, 2, 1],
     arguments: &[7, 6, 2, 1, 8, 9, 10, 11],
     register_arguments: 6,
     return_address: 8,
@@ -147,6 +148,114 @@ impl<'a, 'b> X86<'a, 'b> {
 }
 
 impl Decode for X86<'_, '_> {
+    fn table(&mut self, jump: u32, before: &[u32]) -> Option<(u32, u32)> {
+        if !self.read(jump) || self.instruction.op0_kind() != OpKind::Register {
+            return None;
+        }
+        // Backwards: `jmp *entry`, `add base, entry`, `movslq (base, index, 4), entry`, `lea table(%rip), base`.
+        let target = self.instruction.op0_register();
+        let (mut added, mut base) = (None, None);
+        for at in before {
+            if !self.read(*at) {
+                return None;
+            }
+            let i = self.instruction;
+            let to = (i.op0_kind() == OpKind::Register).then(|| i.op0_register());
+            let (mnemonic, plain) = (i.mnemonic(), i.memory_displacement64() == 0);
+            match (added, base) {
+                (None, _) if mnemonic == Mnemonic::Add && to == Some(target) && i.op1_kind() == OpKind::Register => {
+                    added = Some(i.op1_register());
+                    continue;
+                }
+                (Some(other), None) if mnemonic == Mnemonic::Movsxd && i.op1_kind() == OpKind::Memory => {
+                    let pair = [(target, other), (other, target)];
+                    let found = pair.into_iter().find(|(entry, base)| {
+                        to == Some(*entry) && i.memory_base() == *base && i.memory_index_scale() == 4 && plain
+                    });
+                    if let Some((_, table)) = found.filter(|_| target != other) {
+                        base = Some(table);
+                        continue;
+                    }
+                }
+                (_, Some(base)) if mnemonic == Mnemonic::Lea && to == Some(base) => {
+                    return self
+                        .memory()
+                        .filter(|_| i.is_ip_rel_memory_operand())
+                        .map(|table| (*at, table));
+                }
+                _ => {}
+            }
+            let used = self.info.info_options(&i, InstructionInfoOptions::NO_MEMORY_USAGE);
+            let changes = used.used_registers().iter().any(|used| {
+                let whole = used.register().full_register();
+                let awaited = match (added, base) {
+                    (_, Some(base)) => whole == base,
+                    (other, None) => whole == target || Some(whole) == other,
+                };
+                writes(used.access()) && awaited
+            });
+            if changes {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn entries(&mut self, jump: u32, before: &[u32]) -> Option<(u32, u32)> {
+        if !self.read(jump) || self.instruction.op0_kind() != OpKind::Memory {
+            return None;
+        }
+        // Backwards: `jmp *table(,index,8)`, `movzx value, index`, `ja default`, `cmp $last, value`.
+        let mut index = self.instruction.memory_index().full_register();
+        if self.instruction.memory_index_scale() != 8 || self.instruction.memory_base() != Register::None {
+            return None;
+        }
+        let (mut above, mut size) = (false, 4);
+        for at in before {
+            if !self.read(*at) {
+                return None;
+            }
+            let i = self.instruction;
+            if i.mnemonic() == Mnemonic::Ja {
+                if above {
+                    return None;
+                }
+                above = true;
+                continue;
+            }
+            let whole =
+                |operand: u32| (i.op_kind(operand) == OpKind::Register).then(|| i.op_register(operand).full_register());
+            if above && i.rflags_modified() != 0 {
+                let compared = i.op0_register();
+                let is_index = i.mnemonic() == Mnemonic::Cmp && whole(0) == Some(index) && compared.size() >= size;
+                let high = compared.is_gpr8() && (4..8).contains(&compared.number());
+                let last = i.try_immediate(1).ok().filter(|_| is_index && !high)?;
+                let last = last & (u64::MAX >> (64 - 8 * compared.size()));
+                return Some((*at, u32::try_from(last).ok()?.checked_add(1)?));
+            }
+            let copied = match i.mnemonic() {
+                Mnemonic::Mov | Mnemonic::Movzx if i.op_count() == 2 && whole(0) == Some(index) => {
+                    whole(1).map(|from| (from, i.op1_register()))
+                }
+                _ => None,
+            };
+            if let Some((from, register)) = copied.filter(|_| wide(i.op0_register())) {
+                if register.is_gpr8() && (4..8).contains(&register.number()) {
+                    return None;
+                }
+                index = from;
+                size = size.min(register.size());
+                continue;
+            }
+            let used = self.info.info_options(&i, InstructionInfoOptions::NO_MEMORY_USAGE);
+            let mut used = used.used_registers().iter();
+            if used.any(|used| used.register().full_register() == index && writes(used.access())) {
+                return None;
+            }
+        }
+        None
+    }
+
     fn reset(&mut self) {
         self.added = Register::None;
     }
@@ -261,6 +370,7 @@ impl Decode for X86<'_, '_> {
                     | FlowControl::Return
                     | FlowControl::Exception
             ) || i.mnemonic() == Mnemonic::Hlt,
+            returns: i.flow_control() == FlowControl::Return,
             call: matches!(i.flow_control(), FlowControl::IndirectCall)
                 || (i.flow_control() == FlowControl::Call && i.code() != Opcode::Syscall),
             ..Step::default()
@@ -321,8 +431,9 @@ impl Decode for X86<'_, '_> {
                 continue;
             }
             match used.access() {
-                OpAccess::Write if used.register().size() >= 4 => treats = Treats::Overwrites,
-                OpAccess::None | OpAccess::NoMemAccess | OpAccess::Write | OpAccess::CondWrite => {}
+                OpAccess::Write => treats = Treats::Overwrites,
+                OpAccess::Read | OpAccess::CondRead if used.register().size() < 4 => {}
+                OpAccess::None | OpAccess::NoMemAccess | OpAccess::CondWrite => {}
                 _ => return Treats::Reads,
             }
         }
