@@ -1515,7 +1515,8 @@ impl Trace<'_> {
     /// Files a module under the name by which it is imported. What no package owns and nobody imports by such a name
     /// is the application, and is searched at once.
     pub(super) fn note_module(&mut self, language: &Language, path: String) {
-        if !language.sources.iter().any(|wanted| pattern::path(wanted, &path)) {
+        let is_one_of = |wanted: &[String]| wanted.iter().any(|wanted| pattern::path(wanted, &path));
+        if !is_one_of(&language.sources) || is_one_of(&language.tests) && self.inventory.owner(&path).is_some() {
             return;
         }
         let inside = MODULES

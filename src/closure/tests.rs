@@ -562,7 +562,7 @@ fn what_a_servers_configuration_names_is_found() {
 
 #[test]
 fn an_interpreters_modules_stay_and_the_programs_that_they_start_are_found() {
-    let image = Image::new();
+    let mut image = Image::new();
     image.programs(&["python3.11", "sh", "convert", "identify", "unused"]);
     image.link("/usr/bin/python3", "python3.11");
     image.file(
@@ -580,6 +580,9 @@ fn an_interpreters_modules_stay_and_the_programs_that_they_start_are_found() {
         "subprocess.run(['unused'])",
         0o644,
     );
+    let tests = "/usr/lib/python3/dist-packages/used/tests/a.py";
+    image.file(tests, "subprocess.run(['unused'])", 0o644);
+    image.package("used", &[tests]);
     image.library("/usr/lib/python3.11/lib-dynload/x.cpython-311.so", &[]);
     image.file(
         "/app/main.py",
@@ -1142,6 +1145,23 @@ fn a_source_that_makes_calls_by_number_is_told() {
     for (path, count) in [("/srv/packaging/_manylinux.py", 0), ("/srv/other.py", 1)] {
         image.file(path, "#!/usr/bin/python3\nctypes.CDLL(None)\n", 0o755);
         assert_eq!(image.run(&[path]).foreign.len(), count, "{path}");
+    }
+    // What a reviewed module looks up by name, an application asks it for.
+    let image = Image::new();
+    image.programs(&["python3"]);
+    let module = "/usr/lib/python3/dist-packages/numpy/ctypeslib.py";
+    image.file(module, "def load_library(path):\n  return ctypes.cdll[path]\n", 0o644);
+    for (text, count) in [("numpy.zeros(1)", 0), ("numpy.ctypeslib.load_library('x')", 1)] {
+        image.file(
+            "/srv/array.py",
+            format!("#!/usr/bin/python3\nimport numpy\n{text}\n"),
+            0o755,
+        );
+        let foreign = image.run(&["/srv/array.py"]).foreign;
+        assert!(
+            foreign.len() == count && !foreign.iter().any(|why| why.contains("dist-packages")),
+            "{foreign:?}"
+        );
     }
 }
 
