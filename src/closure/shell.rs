@@ -60,6 +60,8 @@ pub(super) struct Script {
     pub(super) commands: Vec<Command>,
     /// Names and what is assigned to them; `None` is a value that is made when the script runs.
     pub(super) bindings: Vec<(String, Option<Word>)>,
+    /// What `set --` makes the arguments, each time.
+    pub(super) arguments: Vec<Vec<Word>>,
     pub(super) functions: BTreeSet<String>,
     /// Targets of redirections.
     pub(super) redirected: Vec<Word>,
@@ -859,14 +861,17 @@ impl Lexer<'_> {
                 }
             }
             Some("set") => {
-                let behind = words
+                let behind: Vec<Word> = words
                     .iter()
                     .skip(1)
                     .skip_while(|word| word.literal().as_deref() != Some("--"))
-                    .skip(1);
+                    .skip(1)
+                    .cloned()
+                    .collect();
                 self.script
                     .bindings
-                    .extend(behind.map(|word| ("@".to_owned(), Some(word.clone()))));
+                    .extend(behind.iter().map(|word| ("@".to_owned(), Some(word.clone()))));
+                self.script.arguments.push(behind);
             }
             _ => {}
         }

@@ -612,10 +612,56 @@ fn an_interpreters_modules_stay_and_the_programs_that_they_start_are_found() {
     );
     let kept = executables(&image.run(&["python3", "/app/main.py"]));
     assert!(kept.contains("/usr/bin/convert") && kept.contains("/usr/bin/unused"));
+    image.file(
+        "/app/main.py",
+        "subprocess.run(['sh', '-c', 'convert x | identify y'])\nprint('a b unused')\n",
+        0o644,
+    );
+    let kept = executables(&image.run(&["python3", "/app/main.py"]));
+    assert!(kept.is_superset(&names(&["sh", "convert", "identify"])) && !kept.contains("/usr/bin/unused"));
     image.file("/app/main.py", "print('convert')\n", 0o644);
     assert!(!executables(&image.run(&["python3", "/app/main.py"])).contains("/usr/bin/convert"));
     let closure = image.run(&["python3", "-c", "import os; os.system('convert x')"]);
     assert!(executables(&closure).is_superset(&names(&["sh", "convert"])));
+}
+
+#[test]
+fn compiled_classes_are_searched_for_the_programs_that_they_start() {
+    let image = Image::new();
+    image.programs(&["java", "sh", "first", "second", "unused"]);
+    let class = |texts: &[&str]| {
+        let mut bytes = b"\xca\xfe\xba\xbe\0\0\0\x3d\0\x20".to_vec();
+        for text in texts {
+            bytes.push(1);
+            bytes.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+            bytes.extend(text.as_bytes());
+            bytes.extend([7, 0, 2]);
+        }
+        bytes
+    };
+    let starts = class(&["java/lang/ProcessBuilder", "sh", "-c", "first -x | second"]);
+    image.file("/app/Main.class", &starts, 0o644).file(
+        "/app/Other.class",
+        class(&["java/lang/String", "unused"]),
+        0o644,
+    );
+    let expected = names(&["java", "sh", "first", "second"]);
+    assert_eq!(executables(&image.run(&["java", "-cp", "/app", "Main"])), expected);
+    let image = Image::new();
+    image.programs(&["java", "sh", "first", "second", "unused"]);
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    archive
+        .start_file("Main.class", zip::write::SimpleFileOptions::default())
+        .unwrap();
+    std::io::Write::write_all(&mut archive, &starts).unwrap();
+    let archive = archive.finish().unwrap().into_inner();
+    image.file("/app/main.jar", &archive, 0o644);
+    assert_eq!(executables(&image.run(&["java", "-jar", "/app/main.jar"])), expected);
+    image.file("/app/main.jar", &archive[..archive.len() / 2], 0o644);
+    assert_eq!(
+        executables(&image.run(&["java", "-jar", "/app/main.jar"])),
+        names(&["java"])
+    );
 }
 
 #[test]
@@ -1126,6 +1172,28 @@ fn scripts_below_the_directory_that_an_applet_serves_are_kept() {
         names(&["busybox", "/www/cgi-bin/who.sh", "/www/start.sh"])
     );
     assert!(closure.unfollowed.is_empty(), "{:?}", closure.unfollowed);
+}
+
+#[test]
+fn what_a_script_makes_its_arguments_is_started() {
+    let image = Image::new();
+    image
+        .programs(&["sh", "first", "second", "third", "given", "unused"])
+        .file(
+            "/start",
+            "#!/bin/sh\nretry() { \"$@\" || exec \"$@\"; }\nretry first -x\nretry second\nset -- \"$@\" -extra\n\
+             NAME=third\nset -- \"$NAME\" -z \"$@\"\nset -- \"$VAL\" \"$@\"\nexec \"$@\"\n",
+            0o755,
+        );
+    for args in [&["/start"][..], &["/start", "/srv/file", "1"], &["/start", "given"]] {
+        let closure = image.run(args);
+        let mut expected = names(&["/start", "sh", "first", "second", "third"]);
+        expected.extend(names(
+            args.get(1..2).filter(|args| args == &["given"]).unwrap_or_default(),
+        ));
+        assert_eq!(executables(&closure), expected, "{args:?}");
+        assert!(closure.unfollowed.is_empty(), "{:?}", closure.unfollowed);
+    }
 }
 
 #[test]
