@@ -97,7 +97,9 @@ impl Word {
         let Some(Part::Text { text, quoted: false }) = self.parts.first() else {
             return None;
         };
-        let (name, value) = text.split_once('=')?;
+        let Some((name, value)) = text.split_once('=') else {
+            return self.element(text);
+        };
         let name = name.strip_suffix('+').unwrap_or(name);
         let name = name.split_once('[').map_or(name, |(name, _)| name);
         if !is_name(name) {
@@ -108,6 +110,24 @@ impl Word {
             quoted: false,
         }];
         parts.extend(self.parts.iter().skip(1).cloned());
+        Some((name.to_owned(), Self { parts }))
+    }
+
+    /// `name[$number]=value`, of which `begin` is the first text.
+    fn element(&self, begin: &str) -> Option<(String, Self)> {
+        let (name, _) = begin
+            .split_once('[')
+            .filter(|(name, _)| !name.is_empty() && is_name(name))?;
+        let mut rest = self.parts.iter().skip(1);
+        let value = rest.find_map(|part| match part {
+            Part::Text { text, quoted: false } => text.strip_prefix("]=").or_else(|| text.strip_prefix("]+=")),
+            _ => None,
+        })?;
+        let mut parts = vec![Part::Text {
+            text: value.to_owned(),
+            quoted: false,
+        }];
+        parts.extend(rest.cloned());
         Some((name.to_owned(), Self { parts }))
     }
 }

@@ -1175,6 +1175,52 @@ fn scripts_below_the_directory_that_an_applet_serves_are_kept() {
 }
 
 #[test]
+fn an_element_of_an_array_that_is_set_is_no_command() {
+    let image = Image::new();
+    image.programs(&["bash", "first", "unused"]).file(
+        "/start",
+        "#!/usr/bin/bash\ni=0\nfor one in \"$@\"; do\n  tools[$i]=\"fir$x\"\n  tools[$((i+1))]+=-x\ndone\nfirst\n",
+        0o755,
+    );
+    let closure = image.run(&["/start"]);
+    assert_eq!(executables(&closure), names(&["/start", "bash", "first"]));
+    assert!(closure.unfollowed.is_empty(), "{:?}", closure.unfollowed);
+}
+
+#[test]
+fn a_directory_that_a_link_of_a_package_leads_to_stays() {
+    let mut image = Image::new();
+    image
+        .programs(&["draw"])
+        .file("/usr/share/draw/data", "x", 0o644)
+        .file("/usr/share/color/profiles/a", "x", 0o644)
+        .file("/usr/share/color/others/a", "x", 0o644)
+        .file("/usr/share/doc/draw/README", "x", 0o644)
+        .link("/usr/share/draw/profiles", "../color/profiles")
+        .link("/usr/share/draw/doc", "../doc/draw")
+        .link("/usr/share/draw/all", "/usr/share")
+        .link("/usr/share/none/others", "../color/others");
+    image.package(
+        "draw",
+        &[
+            "/usr/bin/draw",
+            "/usr/share/draw/data",
+            "/usr/share/draw/profiles",
+            "/usr/share/draw/doc",
+            "/usr/share/draw/all",
+            "/usr/share/doc/draw/README",
+        ],
+    );
+    image.package("colors", &["/usr/share/color/profiles/a", "/usr/share/color/others/a"]);
+    image.package("none", &["/usr/share/none/others"]);
+    let kept = image.run(&["draw"]).kept;
+    assert!(kept.contains_key("/usr/share/color/profiles/a"));
+    for hidden in ["/usr/share/color/others/a", "/usr/share/doc/draw/README"] {
+        assert!(!kept.contains_key(hidden), "{hidden}");
+    }
+}
+
+#[test]
 fn what_a_script_makes_its_arguments_is_started() {
     let image = Image::new();
     image
