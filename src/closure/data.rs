@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::space::What;
-use super::trace::{By, Trace};
+use super::trace::{By, SHARED, Trace};
 use super::{Class, Closure, Hidden, Level, Origin, pattern};
 use crate::packages::PackageId;
 use crate::tree::Kind;
@@ -100,7 +100,9 @@ impl Trace<'_> {
                 if self.level != Level::Files
                     && let Some(reached) = self.packages.get(&id).cloned()
                 {
-                    self.keep_data(path, "data of a package that is reached", &Origin::Path(reached));
+                    let origin = Origin::Path(reached);
+                    self.keep_data(path, "data of a package that is reached", &origin);
+                    self.linked_directory(path, &origin);
                 }
             }
             None => {
@@ -136,6 +138,18 @@ impl Trace<'_> {
             return;
         }
         self.keep(path, rule, origin, By::Convention);
+    }
+
+    /// Data that a package has through a link: `profiles -> ../color/profiles`, which is a directory of another package.
+    fn linked_directory(&mut self, path: &str, origin: &Origin) {
+        let Some(end) = self.space.resolve(path).filter(|end| end.path != path) else {
+            return;
+        };
+        let is_shared = SHARED.iter().any(|shared| pattern::path(shared, &end.path));
+        if self.space.what(&end.path) == Some(What::Directory) && !is_shared && self.is_left_out(&end.path).is_none() {
+            let rule = "in a directory that a link of a package leads to";
+            self.whole_directory(end.path, rule, origin, By::Convention);
+        }
     }
 
     /// Every directory on the way to what is kept, and those in which nothing is hidden: programs expect to find them.

@@ -10,6 +10,7 @@
 //! then every executable of eligible packages stays.
 
 mod budget;
+mod classes;
 mod configuration;
 mod data;
 mod elf;

@@ -57,6 +57,7 @@ const LANGUAGE_KEYS: &[&str] = &[
     "modules",
     "programs",
     "library",
+    "tests",
     "sources",
     "calls",
     "shell",
@@ -104,6 +105,8 @@ pub(super) struct Language {
     pub(super) programs: Vec<String>,
     /// Modules that are the language's own, and are not searched.
     pub(super) library: Vec<String>,
+    /// Tests of modules, which nobody imports: they are not searched.
+    pub(super) tests: Vec<String>,
     pub(super) sources: Vec<String>,
     pub(super) calls: Vec<String>,
     pub(super) shell: Vec<String>,
@@ -334,6 +337,7 @@ fn parse_language(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Language {
         modules: paths(reader, table, "modules"),
         programs: paths(reader, table, "programs"),
         library: paths(reader, table, "library"),
+        tests: paths(reader, table, "tests"),
         sources: texts(reader, table, "sources"),
         calls: texts(reader, table, "calls"),
         shell: texts(reader, table, "shell"),

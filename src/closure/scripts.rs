@@ -9,7 +9,7 @@ use super::shell::{self, Command, Part, Script, Word};
 use super::space::What;
 use super::trace::{By, Trace};
 use super::values::{HOLE, MAX_VALUE, MAX_VALUES, Values, strip, stripped};
-use super::{Class, Content, Mounted, Origin, pattern};
+use super::{Class, Content, Mounted, Origin, classes, pattern};
 use crate::diagnostic::printable;
 use crate::tree::join;
 
@@ -26,6 +26,8 @@ const MAX_WORDS: usize = 4096;
 /// Bytes of sources that are searched for calls, and of one file.
 const MAX_SOURCES: u64 = 128 << 20;
 const MAX_SOURCE: u64 = 4 << 20;
+/// Bytes of archives of compiled ones.
+const MAX_ARCHIVES: u64 = 48 << 20;
 /// Longest interpreter line.
 pub(super) const MAX_LINE: usize = 4096;
 /// Most scripts of which each interprets the one before, as in Linux.
@@ -158,6 +160,8 @@ struct Shell {
     environment: BTreeMap<String, String>,
     commands: Vec<Command>,
     bindings: BTreeMap<String, Vec<Option<Word>>>,
+    /// What its arguments can be beside its own: what `set --` makes them, and what its functions are called with.
+    arguments: Vec<Vec<Word>>,
     functions: BTreeSet<String>,
     last_text: usize,
     /// Commands by the text that they stand in.
@@ -189,8 +193,19 @@ impl Shell {
         for (name, word) in script.bindings {
             self.bindings.entry(name).or_default().push(word);
         }
+        for words in script.arguments {
+            self.add_arguments(words);
+        }
         self.functions.extend(script.functions);
         self.memory.clear();
+    }
+
+    /// What begins with the arguments that there are already is followed with these.
+    fn add_arguments(&mut self, words: Vec<Word>) {
+        let begins = words.first().is_some_and(|word| !is_arguments(word));
+        if begins && self.arguments.len() < MAX_VALUES && !self.arguments.contains(&words) {
+            self.arguments.push(words);
+        }
     }
 
     fn values(&mut self, word: &Word, chain: usize) -> Values {
@@ -424,7 +439,7 @@ impl Shell {
                 continue;
             }
             let values = self.values(word, 0);
-            let all = matches!(word.parts.as_slice(), [Part::Variable { name, operator, .. }] if name == "@" && operator.is_empty());
+            let all = is_arguments(word);
             let splits = word
                 .parts
                 .iter()
@@ -1045,6 +1060,7 @@ impl Trace<'_> {
             environment,
             commands: Vec::new(),
             bindings: BTreeMap::new(),
+            arguments: Vec::new(),
             functions: BTreeSet::new(),
             last_text: 0,
             by_text: BTreeMap::new(),
@@ -1154,6 +1170,7 @@ impl Trace<'_> {
             let given = shell.bindings.entry("@".to_owned()).or_default();
             if given.len() < MAX_WORDS {
                 given.extend(words.iter().skip(1).cloned().map(Some));
+                shell.add_arguments(words.iter().skip(1).cloned().collect());
                 shell.memory.clear();
             }
             return;
@@ -1305,17 +1322,22 @@ impl Trace<'_> {
             self.closure
                 .cannot_follow(&shell.path, "has a command of too many words");
         }
-        let mut argv = shell.argv(&command.words);
-        // A word that is nothing leaves its place to the next one: `$SUDO command`.
-        let mut first = 0;
-        while first < argv.len() {
-            self.find_command(shell, &mut argv, first);
-            self.follow_name(shell, &mut argv, first, command.has_input);
-            let may_be_nothing = |(values, _): &(Values, String)| values.known.iter().any(String::is_empty);
-            if !argv.get(first).is_some_and(may_be_nothing) {
-                break;
+        let argv = shell.argv(&command.words);
+        let argv = self.follow_argv(shell, argv, command.has_input);
+        // `exec "$@"` after `set -- command`, and `"$@"` in a function that is called with a command.
+        let place = command.words.iter().take(MAX_WORDS).position(is_arguments);
+        for words in place.map(|_| shell.arguments.clone()).into_iter().flatten() {
+            let (before, behind) = command.words.split_at(place.unwrap_or_default());
+            let words = [before, &words, behind.get(1..).unwrap_or_default()].concat();
+            if !self.budget.spend(STEP / 8 + words.len() as u64) {
+                return;
             }
-            first += 1;
+            let mut argv = shell.argv(&words);
+            // That it can be something else says the call itself.
+            if let Some((values, _)) = argv.get_mut(before.len()) {
+                values.holed.clear();
+            }
+            self.follow_argv(shell, argv, command.has_input);
         }
         for (values, _) in argv.iter().skip(1) {
             for value in &values.known {
@@ -1324,6 +1346,27 @@ impl Trace<'_> {
                 }
             }
         }
+    }
+
+    /// Follows the command that a line begins with.
+    fn follow_argv(
+        &mut self,
+        shell: &mut Shell,
+        mut argv: Vec<(Values, String)>,
+        has_input: bool,
+    ) -> Vec<(Values, String)> {
+        // A word that is nothing leaves its place to the next one: `$SUDO command`.
+        let mut first = 0;
+        while first < argv.len() {
+            self.find_command(shell, &mut argv, first);
+            self.follow_name(shell, &mut argv, first, has_input);
+            let may_be_nothing = |(values, _): &(Values, String)| values.known.iter().any(String::is_empty);
+            if !argv.get(first).is_some_and(may_be_nothing) {
+                break;
+            }
+            first += 1;
+        }
+        argv
     }
 
     /// Puts the commands that a word with holes can name in its place.
@@ -1482,7 +1525,7 @@ impl Trace<'_> {
 
     /// Searches the sources of a language among these files for the programs that they start.
     pub(super) fn search_sources(&mut self, language: &Language, paths: &[String]) {
-        let mut read = 0;
+        let (mut read, mut archives) = (0, 0);
         for path in paths {
             let Some(found) = self.space.resolve(path) else {
                 continue;
@@ -1498,24 +1541,40 @@ impl Trace<'_> {
             {
                 continue;
             }
-            let Some(bytes) = self.space.bytes(&found.path, MAX_SOURCE) else {
+            let is_archive = found.path.ends_with(".jar") || found.path.ends_with(".war");
+            let limit = if is_archive {
+                MAX_ARCHIVES.saturating_sub(archives)
+            } else {
+                MAX_SOURCE
+            };
+            let Some(bytes) = self.space.bytes(&found.path, limit) else {
+                if is_archive {
+                    self.closure.note(format!(
+                        "{path} is not searched for programs that it starts: it is too large"
+                    ));
+                }
                 continue;
             };
+            if is_archive {
+                archives += bytes.len() as u64;
+            }
             read += bytes.len() as u64;
             if read > MAX_SOURCES {
                 self.closure
                     .cannot_follow(path, "is one source too many to search for the programs that it starts");
                 return;
             }
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            self.search_text(language, &text, &Origin::Path(found.path));
+            for text in classes::texts(&bytes) {
+                self.search_text(language, &text, &Origin::Path(found.path.clone()));
+            }
         }
     }
 
     /// Files a module under the name by which it is imported. What no package owns and nobody imports by such a name
     /// is the application, and is searched at once.
     pub(super) fn note_module(&mut self, language: &Language, path: String) {
-        if !language.sources.iter().any(|wanted| pattern::path(wanted, &path)) {
+        let is_one_of = |wanted: &[String]| wanted.iter().any(|wanted| pattern::path(wanted, &path));
+        if !is_one_of(&language.sources) || is_one_of(&language.tests) && self.inventory.owner(&path).is_some() {
             return;
         }
         let inside = MODULES
@@ -1592,29 +1651,37 @@ impl Trace<'_> {
         }
     }
 
-    /// Texts of the application's own source that are a command, or begin with one: it starts programs, and a variable or
+    /// Texts of the application's own source that are a command, or a command line: it starts programs, and a variable or
     /// a list leads from the text to the call.
     fn search_literals(&mut self, text: &str, origin: &Origin) {
-        for (at, quote) in text.match_indices(['"', '\'']) {
+        let rule = "a text of the application is its name, and it starts programs";
+        for (at, quote) in text.match_indices(['"', '\'', '`']) {
             let Some(rest) = text.get(at + 1..) else { continue };
             let end = rest
                 .bytes()
                 .take(64)
                 .position(|byte| !(byte.is_ascii_alphanumeric() || b"._+-[".contains(&byte)))
                 .unwrap_or(0);
-            let Some(name) = rest.get(..end).filter(|name| name.len() > 1) else {
-                continue;
-            };
+            let name = rest.get(..end).unwrap_or("");
             let ends = rest
                 .get(end..)
                 .is_some_and(|rest| rest.starts_with(' ') || rest.starts_with(quote));
-            if ends && let Some(path) = self.command(name, "/") {
-                self.keep(
-                    &path,
-                    "a text of the application is its name, and it starts programs",
-                    origin,
-                    By::Rule,
-                );
+            if name.len() > 1
+                && ends
+                && let Some(path) = self.command(name, "/")
+            {
+                self.keep(&path, rule, origin, By::Rule);
+            }
+            // `sh -c` as a list of arguments has the commands in a text of their own.
+            let length = rest
+                .bytes()
+                .take(MAX_LINE)
+                .position(|byte| Some(&byte) == quote.as_bytes().first());
+            if let Some(line) = length
+                .and_then(|length| rest.get(..length))
+                .filter(|line| line.contains(' '))
+            {
+                self.search_command_text(line, false, rule, origin, 0);
             }
         }
     }
@@ -1690,6 +1757,11 @@ impl Trace<'_> {
             }
         }
     }
+}
+
+/// Whether a word is all of the arguments, or one of them.
+fn is_arguments(word: &Word) -> bool {
+    matches!(word.parts.as_slice(), [Part::Variable { name, operator, .. }] if name == "@" && operator.is_empty())
 }
 
 /// What stands behind a call without quotes, to the end of the line or to the sign that ends it.

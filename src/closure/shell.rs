@@ -60,6 +60,8 @@ pub(super) struct Script {
     pub(super) commands: Vec<Command>,
     /// Names and what is assigned to them; `None` is a value that is made when the script runs.
     pub(super) bindings: Vec<(String, Option<Word>)>,
+    /// What `set --` makes the arguments, each time.
+    pub(super) arguments: Vec<Vec<Word>>,
     pub(super) functions: BTreeSet<String>,
     /// Targets of redirections.
     pub(super) redirected: Vec<Word>,
@@ -95,7 +97,9 @@ impl Word {
         let Some(Part::Text { text, quoted: false }) = self.parts.first() else {
             return None;
         };
-        let (name, value) = text.split_once('=')?;
+        let Some((name, value)) = text.split_once('=') else {
+            return self.element(text);
+        };
         let name = name.strip_suffix('+').unwrap_or(name);
         let name = name.split_once('[').map_or(name, |(name, _)| name);
         if !is_name(name) {
@@ -106,6 +110,24 @@ impl Word {
             quoted: false,
         }];
         parts.extend(self.parts.iter().skip(1).cloned());
+        Some((name.to_owned(), Self { parts }))
+    }
+
+    /// `name[$number]=value`, of which `begin` is the first text.
+    fn element(&self, begin: &str) -> Option<(String, Self)> {
+        let (name, _) = begin
+            .split_once('[')
+            .filter(|(name, _)| !name.is_empty() && is_name(name))?;
+        let mut rest = self.parts.iter().skip(1);
+        let value = rest.find_map(|part| match part {
+            Part::Text { text, quoted: false } => text.strip_prefix("]=").or_else(|| text.strip_prefix("]+=")),
+            _ => None,
+        })?;
+        let mut parts = vec![Part::Text {
+            text: value.to_owned(),
+            quoted: false,
+        }];
+        parts.extend(rest.cloned());
         Some((name.to_owned(), Self { parts }))
     }
 }
@@ -859,14 +881,17 @@ impl Lexer<'_> {
                 }
             }
             Some("set") => {
-                let behind = words
+                let behind: Vec<Word> = words
                     .iter()
                     .skip(1)
                     .skip_while(|word| word.literal().as_deref() != Some("--"))
-                    .skip(1);
+                    .skip(1)
+                    .cloned()
+                    .collect();
                 self.script
                     .bindings
-                    .extend(behind.map(|word| ("@".to_owned(), Some(word.clone()))));
+                    .extend(behind.iter().map(|word| ("@".to_owned(), Some(word.clone()))));
+                self.script.arguments.push(behind);
             }
             _ => {}
         }

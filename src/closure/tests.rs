@@ -562,7 +562,7 @@ fn what_a_servers_configuration_names_is_found() {
 
 #[test]
 fn an_interpreters_modules_stay_and_the_programs_that_they_start_are_found() {
-    let image = Image::new();
+    let mut image = Image::new();
     image.programs(&["python3.11", "sh", "convert", "identify", "unused"]);
     image.link("/usr/bin/python3", "python3.11");
     image.file(
@@ -580,6 +580,9 @@ fn an_interpreters_modules_stay_and_the_programs_that_they_start_are_found() {
         "subprocess.run(['unused'])",
         0o644,
     );
+    let tests = "/usr/lib/python3/dist-packages/used/tests/a.py";
+    image.file(tests, "subprocess.run(['unused'])", 0o644);
+    image.package("used", &[tests]);
     image.library("/usr/lib/python3.11/lib-dynload/x.cpython-311.so", &[]);
     image.file(
         "/app/main.py",
@@ -609,10 +612,56 @@ fn an_interpreters_modules_stay_and_the_programs_that_they_start_are_found() {
     );
     let kept = executables(&image.run(&["python3", "/app/main.py"]));
     assert!(kept.contains("/usr/bin/convert") && kept.contains("/usr/bin/unused"));
+    image.file(
+        "/app/main.py",
+        "subprocess.run(['sh', '-c', 'convert x | identify y'])\nprint('a b unused')\n",
+        0o644,
+    );
+    let kept = executables(&image.run(&["python3", "/app/main.py"]));
+    assert!(kept.is_superset(&names(&["sh", "convert", "identify"])) && !kept.contains("/usr/bin/unused"));
     image.file("/app/main.py", "print('convert')\n", 0o644);
     assert!(!executables(&image.run(&["python3", "/app/main.py"])).contains("/usr/bin/convert"));
     let closure = image.run(&["python3", "-c", "import os; os.system('convert x')"]);
     assert!(executables(&closure).is_superset(&names(&["sh", "convert"])));
+}
+
+#[test]
+fn compiled_classes_are_searched_for_the_programs_that_they_start() {
+    let image = Image::new();
+    image.programs(&["java", "sh", "first", "second", "unused"]);
+    let class = |texts: &[&str]| {
+        let mut bytes = b"\xca\xfe\xba\xbe\0\0\0\x3d\0\x20".to_vec();
+        for text in texts {
+            bytes.push(1);
+            bytes.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+            bytes.extend(text.as_bytes());
+            bytes.extend([7, 0, 2]);
+        }
+        bytes
+    };
+    let starts = class(&["java/lang/ProcessBuilder", "sh", "-c", "first -x | second"]);
+    image.file("/app/Main.class", &starts, 0o644).file(
+        "/app/Other.class",
+        class(&["java/lang/String", "unused"]),
+        0o644,
+    );
+    let expected = names(&["java", "sh", "first", "second"]);
+    assert_eq!(executables(&image.run(&["java", "-cp", "/app", "Main"])), expected);
+    let image = Image::new();
+    image.programs(&["java", "sh", "first", "second", "unused"]);
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    archive
+        .start_file("Main.class", zip::write::SimpleFileOptions::default())
+        .unwrap();
+    std::io::Write::write_all(&mut archive, &starts).unwrap();
+    let archive = archive.finish().unwrap().into_inner();
+    image.file("/app/main.jar", &archive, 0o644);
+    assert_eq!(executables(&image.run(&["java", "-jar", "/app/main.jar"])), expected);
+    image.file("/app/main.jar", &archive[..archive.len() / 2], 0o644);
+    assert_eq!(
+        executables(&image.run(&["java", "-jar", "/app/main.jar"])),
+        names(&["java"])
+    );
 }
 
 #[test]
@@ -1126,6 +1175,74 @@ fn scripts_below_the_directory_that_an_applet_serves_are_kept() {
 }
 
 #[test]
+fn an_element_of_an_array_that_is_set_is_no_command() {
+    let image = Image::new();
+    image.programs(&["bash", "first", "unused"]).file(
+        "/start",
+        "#!/usr/bin/bash\ni=0\nfor one in \"$@\"; do\n  tools[$i]=\"fir$x\"\n  tools[$((i+1))]+=-x\ndone\nfirst\n",
+        0o755,
+    );
+    let closure = image.run(&["/start"]);
+    assert_eq!(executables(&closure), names(&["/start", "bash", "first"]));
+    assert!(closure.unfollowed.is_empty(), "{:?}", closure.unfollowed);
+}
+
+#[test]
+fn a_directory_that_a_link_of_a_package_leads_to_stays() {
+    let mut image = Image::new();
+    image
+        .programs(&["draw"])
+        .file("/usr/share/draw/data", "x", 0o644)
+        .file("/usr/share/color/profiles/a", "x", 0o644)
+        .file("/usr/share/color/others/a", "x", 0o644)
+        .file("/usr/share/doc/draw/README", "x", 0o644)
+        .link("/usr/share/draw/profiles", "../color/profiles")
+        .link("/usr/share/draw/doc", "../doc/draw")
+        .link("/usr/share/draw/all", "/usr/share")
+        .link("/usr/share/none/others", "../color/others");
+    image.package(
+        "draw",
+        &[
+            "/usr/bin/draw",
+            "/usr/share/draw/data",
+            "/usr/share/draw/profiles",
+            "/usr/share/draw/doc",
+            "/usr/share/draw/all",
+            "/usr/share/doc/draw/README",
+        ],
+    );
+    image.package("colors", &["/usr/share/color/profiles/a", "/usr/share/color/others/a"]);
+    image.package("none", &["/usr/share/none/others"]);
+    let kept = image.run(&["draw"]).kept;
+    assert!(kept.contains_key("/usr/share/color/profiles/a"));
+    for hidden in ["/usr/share/color/others/a", "/usr/share/doc/draw/README"] {
+        assert!(!kept.contains_key(hidden), "{hidden}");
+    }
+}
+
+#[test]
+fn what_a_script_makes_its_arguments_is_started() {
+    let image = Image::new();
+    image
+        .programs(&["sh", "first", "second", "third", "given", "unused"])
+        .file(
+            "/start",
+            "#!/bin/sh\nretry() { \"$@\" || exec \"$@\"; }\nretry first -x\nretry second\nset -- \"$@\" -extra\n\
+             NAME=third\nset -- \"$NAME\" -z \"$@\"\nset -- \"$VAL\" \"$@\"\nexec \"$@\"\n",
+            0o755,
+        );
+    for args in [&["/start"][..], &["/start", "/srv/file", "1"], &["/start", "given"]] {
+        let closure = image.run(args);
+        let mut expected = names(&["/start", "sh", "first", "second", "third"]);
+        expected.extend(names(
+            args.get(1..2).filter(|args| args == &["given"]).unwrap_or_default(),
+        ));
+        assert_eq!(executables(&closure), expected, "{args:?}");
+        assert!(closure.unfollowed.is_empty(), "{:?}", closure.unfollowed);
+    }
+}
+
+#[test]
 fn a_source_that_makes_calls_by_number_is_told() {
     let image = Image::new();
     image
@@ -1142,6 +1259,23 @@ fn a_source_that_makes_calls_by_number_is_told() {
     for (path, count) in [("/srv/packaging/_manylinux.py", 0), ("/srv/other.py", 1)] {
         image.file(path, "#!/usr/bin/python3\nctypes.CDLL(None)\n", 0o755);
         assert_eq!(image.run(&[path]).foreign.len(), count, "{path}");
+    }
+    // What a reviewed module looks up by name, an application asks it for.
+    let image = Image::new();
+    image.programs(&["python3"]);
+    let module = "/usr/lib/python3/dist-packages/numpy/ctypeslib.py";
+    image.file(module, "def load_library(path):\n  return ctypes.cdll[path]\n", 0o644);
+    for (text, count) in [("numpy.zeros(1)", 0), ("numpy.ctypeslib.load_library('x')", 1)] {
+        image.file(
+            "/srv/array.py",
+            format!("#!/usr/bin/python3\nimport numpy\n{text}\n"),
+            0o755,
+        );
+        let foreign = image.run(&["/srv/array.py"]).foreign;
+        assert!(
+            foreign.len() == count && !foreign.iter().any(|why| why.contains("dist-packages")),
+            "{foreign:?}"
+        );
     }
 }
 

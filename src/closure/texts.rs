@@ -102,7 +102,14 @@ impl Trace<'_> {
     }
 
     /// Keeps the commands of a text that reads as a command line: of several words or commands, unless `is_starting`.
-    fn search_command_text(&mut self, text: &str, is_starting: bool, rule: &str, origin: &Origin, depth: usize) {
+    pub(super) fn search_command_text(
+        &mut self,
+        text: &str,
+        is_starting: bool,
+        rule: &str,
+        origin: &Origin,
+        depth: usize,
+    ) {
         let text = text.trim();
         // Most texts are no commands, and are told by their words: what is parsed is paid for.
         if depth > MAX_DEPTH || !self.may_be_command(text, is_starting) || !self.budget.spend(text.len() as u64) {
