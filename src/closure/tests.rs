@@ -1444,3 +1444,36 @@ fn an_engine_of_openssl_stays_only_where_a_program_or_a_configuration_asks_for_o
     let closure = elsewhere.close(&given, Level::Balanced);
     assert!(closure.paths().any(|path| path == ENGINE));
 }
+
+#[test]
+fn a_library_that_looks_for_modules_beside_it_keeps_those_of_its_name() {
+    let image = Image::new();
+    let loading = "void *dlopen(const char *, int); int dladdr(void *, void *); void *opendir(const char *);\n\
+                   void *f(void) { dladdr(0, 0); opendir(0); return dlopen(0, 0); }";
+    let library = |path: &str, source: &str| {
+        let name = format!("-Wl,-soname,{}", path.rsplit('/').next().unwrap());
+        image.compile(path, source, &["-shared", "-nostdlib", &name]);
+    };
+    library("/usr/lib/libloop.so.1", loading);
+    library("/usr/lib/libother.so.1", &loading.replace("opendir(0);", ""));
+    for module in ["libloop-epoll.so.1", "liblooped.so.1", "libother-epoll.so.1"] {
+        image.library(&format!("/usr/lib/{module}"), &[]);
+    }
+    let flags = [
+        "-nostdlib",
+        "-Wl,--no-as-needed",
+        "ROOT/usr/lib/libloop.so.1",
+        "ROOT/usr/lib/libother.so.1",
+        "-Wl,--allow-shlib-undefined",
+    ];
+    image.compile("/usr/bin/server", "void _start(void) { for (;;) {} }", &flags);
+    let closure = image.run(&["server"]);
+    let kept = executables(&closure);
+    assert!(kept.contains("/usr/lib/libloop-epoll.so.1"), "{kept:?}");
+    assert!(
+        !kept.contains("/usr/lib/liblooped.so.1") && !kept.contains("/usr/lib/libother-epoll.so.1"),
+        "{kept:?}"
+    );
+    // Which of its functions the program calls is not known.
+    assert_eq!(closure.objects["/usr/lib/libloop-epoll.so.1"].how, How::Dlopen);
+}
