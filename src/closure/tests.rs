@@ -873,11 +873,11 @@ fn what_an_interpreted_text_starts_without_quotes_is_found() {
 #[test]
 fn a_program_that_looks_commands_up_keeps_those_that_it_names() {
     let image = Image::new();
-    image.programs(&["mailer", "ls"]);
+    image.programs(&["mailer", "ls", "cron"]);
     image.file("/usr/bin/service", "#!/bin/sh\n", 0o755);
     let source = |call: &str| {
         format!(
-            "extern int {call}(const char *, char **); const char *a = \"mailer\", *b = \"service\", *c = \"ls\"; void _start(void) {{ {call}(a, 0); }}"
+            "extern int {call}(const char *, char **); const char *a = \"mailer\", *b = \"service\", *c = \"ls\", *d = \"cron\"; void _start(void) {{ {call}(a, 0); }}"
         )
     };
     let flags = ["-shared", "-nostdlib", "-fPIC"];
@@ -885,6 +885,32 @@ fn a_program_that_looks_commands_up_keeps_those_that_it_names() {
     image.compile("/usr/bin/runs-paths", &source("execv"), &flags);
     assert_eq!(executables(&image.run(&["runs"])), names(&["runs", "mailer"]));
     assert_eq!(executables(&image.run(&["runs-paths"])), names(&["runs-paths"]));
+}
+
+#[test]
+fn the_jobs_of_cron_that_every_debian_image_has_can_be_followed() {
+    let mut image = Image::new();
+    image.programs(&["/usr/sbin/cron", "sh", "test", "lsblk", "backup", "unused"]);
+    image.package("tools", &["/usr/bin/unused"]);
+    image.file(
+        "/etc/cron.d/e2scrub_all",
+        "10 3 * * * root test -e /run/systemd/system || SERVICE_MODE=1 /usr/sbin/e2scrub_all -A -r\n",
+        0o644,
+    );
+    image.file("/etc/cron.d/own", "@daily root backup\n", 0o644);
+    image.file(
+        "/usr/sbin/e2scrub_all",
+        "#!/bin/sh\nlsblk -P | while read vars ; do\neval \"${vars}\"\ndone\n",
+        0o755,
+    );
+    let closure = image.run(&["cron", "-f"]);
+    assert_eq!(closure.unfollowed, []);
+    let kept = executables(&closure);
+    assert!(
+        kept.contains("/usr/bin/backup") && kept.contains("/usr/bin/lsblk"),
+        "{kept:?}"
+    );
+    assert!(!kept.contains("/usr/bin/unused"), "{kept:?}");
 }
 
 #[test]

@@ -1107,7 +1107,9 @@ impl<'a> Trace<'a> {
                     // The names of scripts are words: `service`, `install`.
                     if let Some(path) = self.command(name, "/")
                         && (name.len() > 2 || name == "sh")
-                        && self.space.resolve(&path).map(|found| self.class(&found.path)) == Some(Class::Program)
+                        && let Some(found) = self.space.resolve(&path)
+                        && self.class(&found.path) == Class::Program
+                        && !self.is_commanded(&found.path)
                     {
                         self.keep(
                             &path,
