@@ -1472,6 +1472,26 @@ fn an_engine_of_openssl_stays_only_where_a_program_or_a_configuration_asks_for_o
 }
 
 #[test]
+fn a_variable_that_is_made_from_itself_is_followed_to_what_a_script_starts() {
+    let image = Image::new();
+    // As ZooKeeper finds the file that says where Java is.
+    image.programs(&["bash", "java", "dirname", "grep"]);
+    image.file("/etc/server/environment", "JAVA=/usr/bin/java\n", 0o644);
+    image.link("/usr/share/server/env.sh", "/etc/server/environment");
+    image.file(
+        "/usr/share/server/server.sh",
+        "#!/usr/bin/env bash\nBIN=\"${BASH_SOURCE-$0}\"\nBIN=\"$(dirname \"${BIN}\")\"\nDIR=\"$(cd \"${BIN}\"; pwd)\"\n\
+         if [ -e \"$BIN/../libexec/env.sh\" ]; then\n. \"$DIR\"/../libexec/env.sh\nelse\n. \"$DIR\"/env.sh\nfi\n\
+         case $1 in\nforeground)\nCMD=(exec \"$JAVA\")\nif [ \"${NOEXEC}\" != \"\" ]; then\nCMD=(\"$JAVA\")\nfi\n\
+         \"${CMD[@]}\" $AUTO \"-Dlog=${LOG}\" \\\n-XX:OnError='kill -9 %p' \\\n-cp \"$CLASSPATH\" $FLAGS\n;;\nesac\n",
+        0o755,
+    );
+    let closure = image.run(&["/usr/share/server/server.sh", "foreground"]);
+    assert_eq!(closure.unfollowed, []);
+    assert!(executables(&closure).contains("/usr/bin/java"));
+}
+
+#[test]
 fn a_library_that_looks_for_modules_beside_it_keeps_those_of_its_name() {
     let image = Image::new();
     let loading = "void *dlopen(const char *, int); int dladdr(void *, void *); void *opendir(const char *);\n\
