@@ -897,7 +897,7 @@ fn the_jobs_of_cron_that_every_debian_image_has_can_be_followed() {
         "10 3 * * * root test -e /run/systemd/system || SERVICE_MODE=1 /usr/sbin/e2scrub_all -A -r\n",
         0o644,
     );
-    image.file("/etc/cron.d/own", "@daily root backup\n", 0o644);
+    image.file("/etc/cron.d/own", "@daily root cd /tmp && exec backup\n", 0o644);
     image.file(
         "/usr/sbin/e2scrub_all",
         "#!/bin/sh\nlsblk -P | while read vars ; do\neval \"${vars}\"\ndone\n",
