@@ -79,6 +79,10 @@ const SEARCHES: &[&str] = &[
 /// Functions that load a library of the caller's choice.
 const LOADS: &[&str] = &["dlopen", "dlmopen"];
 
+/// Functions that say where a library lies, and functions that list a directory.
+const LOCATES: &[&str] = &["dladdr", "dladdr1"];
+const LISTS: &[&str] = &["glob", "glob64", "opendir", "scandir", "scandir64"];
+
 /// What cannot be mixed in one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Abi {
@@ -107,6 +111,10 @@ pub(super) struct Elf {
     pub(super) imports: BTreeSet<String>,
     /// It loads libraries by name.
     pub(super) loads: bool,
+    /// It can ask where it lies.
+    pub(super) locates: bool,
+    /// It can list directories.
+    pub(super) lists: bool,
     /// It starts programs.
     pub(super) starts: bool,
     /// It starts a shell through the C library.
@@ -225,6 +233,8 @@ fn parse_as<H: FileHeader<Endian = Endianness>>(
         no_default: false,
         imports: BTreeSet::new(),
         loads: false,
+        locates: false,
+        lists: false,
         starts: false,
         starts_shell: false,
         searches: false,
@@ -395,6 +405,8 @@ fn read_dynamic<H: FileHeader<Endian = Endianness>>(
         let Some(name) = text(symbol.st_name(endian).into()) else {
             continue;
         };
+        elf.locates |= LOCATES.contains(&name);
+        elf.lists |= LISTS.contains(&name);
         if STARTS.contains(&name) || SEARCHES.contains(&name) || LOADS.contains(&name) || asked.contains(name) {
             elf.imports.insert(name.to_owned());
             elf.loads |= LOADS.contains(&name);

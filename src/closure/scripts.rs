@@ -15,6 +15,8 @@ use crate::tree::join;
 
 /// Largest script.
 const MAX_SCRIPT: u64 = 2 << 20;
+/// Most values that a variable has from earlier assignments where a later one is made from them.
+const MAX_EARLIER: usize = 8;
 /// How many variables may lead to one another.
 const MAX_CHAIN: usize = 24;
 /// Most files that one script may source, and texts that it may evaluate.
@@ -275,7 +277,6 @@ impl Shell {
         if chain > MAX_CHAIN {
             return Values::unknown();
         }
-        // A variable that is made from itself adds nothing to what its other assignments say.
         self.memory.insert(name.to_owned(), Values::default());
         let mut values = Values::default();
         if name == "@"
@@ -300,6 +301,11 @@ impl Shell {
         for binding in bindings {
             match binding {
                 Some(word) => {
+                    // What it is made from itself is made from what came before, where that is known and not much:
+                    // `HERE=$(dirname "$HERE")`, but no list that grows.
+                    let is_clear = name != "@" && !values.has_more() && values.known.len() <= MAX_EARLIER;
+                    let earlier = if is_clear { values.clone() } else { Values::default() };
+                    self.memory.insert(name.to_owned(), earlier);
                     let next = self.values(&word, chain + 1);
                     values.join(next);
                 }

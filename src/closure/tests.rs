@@ -922,11 +922,11 @@ fn what_an_interpreted_text_starts_without_quotes_is_found() {
 #[test]
 fn a_program_that_looks_commands_up_keeps_those_that_it_names() {
     let image = Image::new();
-    image.programs(&["mailer", "ls"]);
+    image.programs(&["mailer", "ls", "cron"]);
     image.file("/usr/bin/service", "#!/bin/sh\n", 0o755);
     let source = |call: &str| {
         format!(
-            "extern int {call}(const char *, char **); const char *a = \"mailer\", *b = \"service\", *c = \"ls\"; void _start(void) {{ {call}(a, 0); }}"
+            "extern int {call}(const char *, char **); const char *a = \"mailer\", *b = \"service\", *c = \"ls\", *d = \"cron\"; void _start(void) {{ {call}(a, 0); }}"
         )
     };
     let flags = ["-shared", "-nostdlib", "-fPIC"];
@@ -934,6 +934,32 @@ fn a_program_that_looks_commands_up_keeps_those_that_it_names() {
     image.compile("/usr/bin/runs-paths", &source("execv"), &flags);
     assert_eq!(executables(&image.run(&["runs"])), names(&["runs", "mailer"]));
     assert_eq!(executables(&image.run(&["runs-paths"])), names(&["runs-paths"]));
+}
+
+#[test]
+fn the_jobs_of_cron_that_every_debian_image_has_can_be_followed() {
+    let mut image = Image::new();
+    image.programs(&["/usr/sbin/cron", "sh", "test", "lsblk", "backup", "unused"]);
+    image.package("tools", &["/usr/bin/unused"]);
+    image.file(
+        "/etc/cron.d/e2scrub_all",
+        "10 3 * * * root test -e /run/systemd/system || SERVICE_MODE=1 /usr/sbin/e2scrub_all -A -r\n",
+        0o644,
+    );
+    image.file("/etc/cron.d/own", "@daily root cd /tmp && exec backup\n", 0o644);
+    image.file(
+        "/usr/sbin/e2scrub_all",
+        "#!/bin/sh\nlsblk -P | while read vars ; do\neval \"${vars}\"\ndone\n",
+        0o755,
+    );
+    let closure = image.run(&["cron", "-f"]);
+    assert_eq!(closure.unfollowed, []);
+    let kept = executables(&closure);
+    assert!(
+        kept.contains("/usr/bin/backup") && kept.contains("/usr/bin/lsblk"),
+        "{kept:?}"
+    );
+    assert!(!kept.contains("/usr/bin/unused"), "{kept:?}");
 }
 
 #[test]
@@ -1577,4 +1603,57 @@ fn an_engine_of_openssl_stays_only_where_a_program_or_a_configuration_asks_for_o
     given.env.push("OPENSSL_CONF=/srv/openssl.cnf".to_owned());
     let closure = elsewhere.close(&given, Level::Balanced);
     assert!(closure.paths().any(|path| path == ENGINE));
+}
+
+#[test]
+fn a_variable_that_is_made_from_itself_is_followed_to_what_a_script_starts() {
+    let image = Image::new();
+    // As ZooKeeper finds the file that says where Java is.
+    image.programs(&["bash", "java", "dirname", "grep"]);
+    image.file("/etc/server/environment", "JAVA=/usr/bin/java\n", 0o644);
+    image.link("/usr/share/server/env.sh", "/etc/server/environment");
+    image.file(
+        "/usr/share/server/server.sh",
+        "#!/usr/bin/env bash\nBIN=\"${BASH_SOURCE-$0}\"\nBIN=\"$(dirname \"${BIN}\")\"\nDIR=\"$(cd \"${BIN}\"; pwd)\"\n\
+         if [ -e \"$BIN/../libexec/env.sh\" ]; then\n. \"$DIR\"/../libexec/env.sh\nelse\n. \"$DIR\"/env.sh\nfi\n\
+         case $1 in\nforeground)\nCMD=(exec \"$JAVA\")\nif [ \"${NOEXEC}\" != \"\" ]; then\nCMD=(\"$JAVA\")\nfi\n\
+         \"${CMD[@]}\" $AUTO \"-Dlog=${LOG}\" \\\n-XX:OnError='kill -9 %p' \\\n-cp \"$CLASSPATH\" $FLAGS\n;;\nesac\n",
+        0o755,
+    );
+    let closure = image.run(&["/usr/share/server/server.sh", "foreground"]);
+    assert_eq!(closure.unfollowed, []);
+    assert!(executables(&closure).contains("/usr/bin/java"));
+}
+
+#[test]
+fn a_library_that_looks_for_modules_beside_it_keeps_those_of_its_name() {
+    let image = Image::new();
+    let loading = "void *dlopen(const char *, int); int dladdr(void *, void *); void *opendir(const char *);\n\
+                   void *f(void) { dladdr(0, 0); opendir(0); return dlopen(0, 0); }";
+    let library = |path: &str, source: &str| {
+        let name = format!("-Wl,-soname,{}", path.rsplit('/').next().unwrap());
+        image.compile(path, source, &["-shared", "-nostdlib", &name]);
+    };
+    library("/usr/lib/libloop.so.1", loading);
+    library("/usr/lib/libother.so.1", &loading.replace("opendir(0);", ""));
+    for module in ["libloop-epoll.so.1", "liblooped.so.1", "libother-epoll.so.1"] {
+        image.library(&format!("/usr/lib/{module}"), &[]);
+    }
+    let flags = [
+        "-nostdlib",
+        "-Wl,--no-as-needed",
+        "ROOT/usr/lib/libloop.so.1",
+        "ROOT/usr/lib/libother.so.1",
+        "-Wl,--allow-shlib-undefined",
+    ];
+    image.compile("/usr/bin/server", "void _start(void) { for (;;) {} }", &flags);
+    let closure = image.run(&["server"]);
+    let kept = executables(&closure);
+    assert!(kept.contains("/usr/lib/libloop-epoll.so.1"), "{kept:?}");
+    assert!(
+        !kept.contains("/usr/lib/liblooped.so.1") && !kept.contains("/usr/lib/libother-epoll.so.1"),
+        "{kept:?}"
+    );
+    // Which of its functions the program calls is not known.
+    assert_eq!(closure.objects["/usr/lib/libloop-epoll.so.1"].how, How::Dlopen);
 }

@@ -126,9 +126,15 @@ impl Trace<'_> {
                 let Some(name) = word.literal().filter(|name| name.len() > 1) else {
                     break;
                 };
-                let Some(path) = self.command(&name, "/") else { break };
-                self.keep(&path, rule, origin, By::Rule);
                 let base = name.rsplit('/').next().unwrap_or(&name);
+                match self.command(&name, "/") {
+                    Some(path) => {
+                        self.keep(&path, rule, origin, By::Rule);
+                    }
+                    // `exec` and `command` start what they are given, and are no files.
+                    None if self.rules.wrappers.contains(base) => {}
+                    None => break,
+                }
                 if self.rules.shells.contains(base) {
                     let mut rest = words.clone().filter_map(Word::literal);
                     if rest.any(|option| option.starts_with('-') && option.contains('c'))

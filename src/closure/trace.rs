@@ -877,8 +877,13 @@ impl<'a> Trace<'a> {
                 let Some(elf) = self.elf(&member).filter(|elf| elf.is_dynamic) else {
                     continue;
                 };
-                let texts = self.texts(&member, &elf);
                 let origin = Origin::Path(member.clone());
+                if elf.loads && elf.locates && elf.lists {
+                    let beside = self.modules_beside(&member);
+                    let rule = "it lists its own directory for modules, and this one has its name";
+                    self.take_libraries(&beside, rule, &origin, How::Dlopen, &mut members, &mut seen);
+                }
+                let texts = self.texts(&member, &elf);
                 for name in texts.libraries.iter().take(MAX_LIBRARIES) {
                     let found = self.find_libraries(name, &member, &elf, &rpath, is_musl);
                     self.take_libraries(
@@ -904,6 +909,23 @@ impl<'a> Trace<'a> {
             self.missing.extend(missing);
         }
         self.follow_texts(start, &program, &members);
+    }
+
+    /// The libraries beside one whose names continue its own: `libloop-epoll.so.1` of `libloop.so.1`.
+    fn modules_beside(&self, library: &str) -> Vec<String> {
+        let Some((directory, name)) = library.rsplit_once('/') else {
+            return Vec::new();
+        };
+        let Some((stem, _)) = name.split_once(".so") else {
+            return Vec::new();
+        };
+        let mut beside = self.space.children(directory);
+        let is_its = |name: &str| {
+            let rest = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix(['-', '_']));
+            rest.is_some_and(|rest| rest.contains(".so"))
+        };
+        beside.retain(|path| path.rsplit('/').next().is_some_and(is_its));
+        beside
     }
 
     /// Says which libraries are missing.
@@ -1085,7 +1107,9 @@ impl<'a> Trace<'a> {
                     // The names of scripts are words: `service`, `install`.
                     if let Some(path) = self.command(name, "/")
                         && (name.len() > 2 || name == "sh")
-                        && self.space.resolve(&path).map(|found| self.class(&found.path)) == Some(Class::Program)
+                        && let Some(found) = self.space.resolve(&path)
+                        && self.class(&found.path) == Class::Program
+                        && !self.is_commanded(&found.path)
                     {
                         self.keep(
                             &path,
