@@ -76,8 +76,11 @@ fn named(bytes: usize, value: &str) -> String {
     text
 }
 
+/// Writes bundles into the folder; answers the table of a test about their image.
+type Make = fn(&Path) -> PathBuf;
+
 /// What is in each bundle, the code that the image is refused with, and how it is written.
-pub const INPUTS: [(&str, &str, fn(&Path) -> PathBuf); 6] = [
+pub const INPUTS: [(&str, &str, Make); 6] = [
     ("SBOM of one long text", "key-unknown", |place| {
         let predicate = format!(r#"{{"a":"{}"}}"#, "x".repeat(PAYLOAD));
         bundles(place, &|| Parts {
