@@ -27,8 +27,10 @@ const MAX_SITES: usize = 1 << 14;
 const MAX_SEARCHED: u32 = 16 << 20;
 /// Most entries of a jump table.
 const MAX_TABLE: u32 = 4096;
-/// Most instructions before a jump among which its table's address is looked for.
+/// Most instructions before a jump among which its table's address is looked for, and most that are decoded for that;
+/// jumps behind those are not told apart.
 const MAX_STRAIGHT: usize = 16;
+const MAX_TOLD: usize = 1 << 20;
 /// Most functions with jump tables and without bounds.
 const MAX_UNBOUNDED: usize = 1 << 14;
 /// Most times that code found through jump tables has jump tables itself.
@@ -396,6 +398,7 @@ pub(super) fn decode(elf: &Elf<'_>, decoder: &mut dyn Decode, seeds: Seeds) -> R
         searched: MAX_SEARCHED,
         sites: 0,
         extra: MAX_UNBOUNDED,
+        told: MAX_TOLD,
         padding: Vec::new(),
     };
     for index in 0..scan.code.ranges.len() {
@@ -493,6 +496,8 @@ struct Scan<'a, 'b> {
     searched: u32,
     sites: usize,
     extra: usize,
+    /// How many more instructions are decoded to tell tables apart.
+    told: usize,
     /// What does nothing behind an instruction that ends a path, and what comes after it.
     padding: Vec<(u32, u32)>,
 }
@@ -787,11 +792,12 @@ impl Scan<'_, '_> {
     /// The instructions before an address, the nearest first, as far as each does nothing but go on to the next.
     fn straight(&mut self, mut at: u32, first: u32) -> Vec<u32> {
         let mut found = Vec::new();
-        while found.len() < MAX_STRAIGHT && self.code.flows.get(at) {
+        while found.len() < MAX_STRAIGHT && self.told > 0 && self.code.flows.get(at) {
             let before = (1..=15).filter_map(|length| at.checked_sub(length));
             let before: Vec<u32> = before
                 .filter(|before| *before >= first && self.code.instructions.get(*before))
                 .collect();
+            self.told = self.told.saturating_sub(before.len());
             let one = before.into_iter().find(|before| {
                 let step = self.decoder.step(*before);
                 step.is_some_and(|step| !step.ends && !step.call && before.checked_add(step.length) == Some(at))
