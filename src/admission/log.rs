@@ -68,6 +68,15 @@ pub enum Line {
 }
 
 impl Line {
+    /// The start of the line's digest, which is enough to find it again.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Decision(entry) => entry.id(),
+            Self::Reevaluation(id, _) | Self::Exec(id, _) | Self::Grant(id, _) => id,
+        }
+    }
+
     fn parse(bytes: &[u8]) -> Option<Self> {
         let id = || Digest::of(bytes).hex();
         if let Ok(decision) = serde_json::from_slice(bytes) {
@@ -189,18 +198,26 @@ pub fn evidence_by_container(state: &StateDir) -> Result<BTreeMap<Container, BTr
     Ok(found)
 }
 
-/// The latest decision whose identifier starts with `wanted`, or that is about a container of that id (or an id that
-/// starts so, of which at least [`MIN_PREFIX`] characters are given).
+/// The latest line whose identifier starts with `wanted`, or the latest decision about a container of that id (or an id
+/// that starts so, of which at least [`MIN_PREFIX`] characters are given).
 ///
 /// # Errors
 /// A log that cannot be read.
-pub fn find(state: &StateDir, wanted: &str) -> Result<(Option<Entry>, Unread), store::Error> {
+pub fn find(state: &StateDir, wanted: &str) -> Result<(Option<Line>, Unread), store::Error> {
     let starts = |text: &str| wanted.len() >= MIN_PREFIX && text.starts_with(wanted);
+    // An identifier may be given in full, of which a line other than a decision keeps the start.
+    let is_id = |id: &str| starts(id) || (wanted.len() > id.len() && id.len() >= SHOWN_ID && wanted.starts_with(id));
     let mut found = None;
-    let unread = read(state, |entry| {
-        let container = &entry.decision.container;
-        if starts(&entry.id) || starts(container) || (!wanted.is_empty() && container == wanted) {
-            found = Some(entry);
+    let unread = follow(state, &mut Bookmark::default(), |line| {
+        let is_it = match &line {
+            Line::Decision(entry) => {
+                let container = &entry.decision.container;
+                starts(&entry.id) || starts(container) || (!wanted.is_empty() && container == wanted)
+            }
+            other => is_id(other.id()),
+        };
+        if is_it {
+            found = Some(line);
         }
     })?;
     Ok((found, unread))
@@ -237,7 +254,10 @@ mod tests {
             state.append(name, &decision(container, code).json(), 1 << 20).unwrap();
         }
         state.append(LOG, "{\"version\":1}", 1 << 20).unwrap();
-        let code = |wanted: &str| find(&state, wanted).unwrap().0.map(|entry| entry.decision.code);
+        let code = |wanted: &str| match find(&state, wanted).unwrap().0 {
+            Some(Line::Decision(entry)) => Some(entry.decision.code),
+            _ => None,
+        };
         assert_eq!(code("web").as_deref(), Some("second"));
         assert_eq!(code("we"), None);
         assert_eq!(code(""), None);
@@ -246,6 +266,19 @@ mod tests {
         let mut ids = Vec::new();
         let unread = read(&state, |entry| ids.push((entry.id().to_owned(), entry.decision.code))).unwrap();
         assert_eq!((ids.len(), unread.lines), (4, 1));
+        let asked = crate::admission::exec::Asked {
+            id: "probe",
+            arguments: &["sh".to_owned()],
+            terminal: false,
+            user: 0,
+        };
+        let exec = serde_json::to_string(&ExecRecord::new(asked)).unwrap();
+        state.append(LOG, &exec, 1 << 20).unwrap();
+        let whole = Digest::of(exec.as_bytes()).hex();
+        for id in [&whole, &whole[..SHOWN_ID], &whole[..MIN_PREFIX]] {
+            let (found, _) = find(&state, id).unwrap();
+            assert!(matches!(found, Some(Line::Exec(..))), "{id}: {found:?}");
+        }
         for (id, said) in ids {
             assert_eq!(id.len(), SHOWN_ID);
             assert_eq!(code(&id), Some(said));

@@ -78,7 +78,8 @@ fn is_refusal(line: &Line) -> bool {
     verdict == Verdict::Refuse
 }
 
-fn written(line: &Line, output: Output) -> String {
+/// A line of the log.
+pub(super) fn written(line: &Line, output: Output) -> String {
     match (output, line) {
         (Output::Text, Line::Decision(entry)) => decided(entry.id(), &entry.decision),
         (Output::Text, Line::Reevaluation(id, record)) => again(id, record),

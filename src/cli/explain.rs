@@ -1,12 +1,12 @@
-//! `assay explain`: a decision, the latest decision about a container, or a code.
+//! `assay explain`: a line of the decision log, the latest decision about a container, or a code.
 
 use serde::Serialize;
 
-use super::decisions::decided;
+use super::decisions::{decided, written};
 use super::{Exit, Output, complain, print};
 use crate::admission::again::word;
-use crate::admission::log::{self, Entry, MIN_PREFIX};
-use crate::admission::{self, Basis, Decision, Recheck, Verdict};
+use crate::admission::log::{self, Entry, Line, MIN_PREFIX};
+use crate::admission::{self, Basis, Decision, Granted, Recheck, Verdict};
 use crate::config::Config;
 use crate::diagnostic::printable;
 use crate::store::StateDir;
@@ -28,8 +28,9 @@ const LISTED: usize = 20;
 /// Arguments of `assay explain`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A decision by its identifier, a container by its id, or a code; without it, the latest decisions are listed
-    #[arg(value_name = "DECISION|CONTAINER|CODE")]
+    /// A line of the decision log by its identifier, a container by its id, or a code; without it, the latest decisions
+    /// are listed
+    #[arg(value_name = "ID|CONTAINER|CODE")]
     what: Option<String>,
     /// What the explanation is written as
     #[arg(long, short, value_enum, default_value_t)]
@@ -100,13 +101,17 @@ fn explain(what: &str, output: Output, state: &StateDir, config: &Config) -> Exi
         Err(error) => return unreadable(&error),
     };
     note(unread);
-    let Some(entry) = found else {
+    let Some(line) = found else {
         complain(format_args!(
-            "'{}' is neither a code nor a decision or container of the decision log; of an identifier, give at least \
-             {MIN_PREFIX} characters; assay explain lists the latest decisions",
+            "'{}' is neither a code nor a line or container of the decision log; of an identifier, give at least \
+             {MIN_PREFIX} characters; assay decisions lists all lines",
             printable(&what.chars().take(80).collect::<String>())
         ));
         return Exit::NotFound;
+    };
+    let Line::Decision(entry) = line else {
+        print(record(&line, output));
+        return Exit::Done;
     };
     let decision = &entry.decision;
     let recheck = (decision.verdict == Verdict::Allow)
@@ -118,6 +123,41 @@ fn explain(what: &str, output: Output, state: &StateDir, config: &Config) -> Exi
         recheck: recheck.as_ref(),
     };
     write(output, &explained, || text(&entry, recheck.as_ref()))
+}
+
+/// What became of something that is no decision on a container: as the log's list has it, with its reason.
+fn record(line: &Line, output: Output) -> String {
+    let mut sheet = Sheet::default();
+    sheet.line(&written(line, output));
+    if output == Output::Text {
+        match line {
+            Line::Exec(_, record) => {
+                sheet.field("reason", &record.reason);
+                sheet.field("to fix", &record.fix);
+                sheet.field("rule", record.rule.as_deref().unwrap_or_default());
+                granted(&mut sheet, record.grant.as_ref());
+            }
+            Line::Reevaluation(_, record) => {
+                sheet.field("reason", &record.new.reason);
+                sheet.field("to fix", &record.new.fix);
+                sheet.field("before", format_args!("{}: {}", record.old.code, record.old.reason));
+            }
+            Line::Grant(..) | Line::Decision(_) => {}
+        }
+    }
+    sheet.0.join("\n")
+}
+
+/// The grant that something rests on.
+fn granted(sheet: &mut Sheet, grant: Option<&Granted>) {
+    let Some(grant) = grant else { return };
+    sheet.field("grant", format_args!("{} until {:.0}", grant.id, grant.until));
+    sheet.field(
+        "granted by",
+        format_args!("{}, signed by key {}", grant.owner, grant.key),
+    );
+    sheet.field("granted for", &grant.reason);
+    sheet.field("without it", format_args!("refused: {}: {}", grant.refused, grant.why));
 }
 
 pub(super) fn note(unread: log::Unread) {
@@ -219,15 +259,7 @@ fn text(entry: &Entry, recheck: Option<&Recheck>) -> String {
     if let Some(rule) = &decision.rule {
         sheet.field("rule", format_args!("\"{rule}\""));
     }
-    if let Some(grant) = &decision.grant {
-        sheet.field("grant", format_args!("{} until {:.0}", grant.id, grant.until));
-        sheet.field(
-            "granted by",
-            format_args!("{}, signed by key {}", grant.owner, grant.key),
-        );
-        sheet.field("granted for", &grant.reason);
-        sheet.field("without it", format_args!("refused: {}: {}", grant.refused, grant.why));
-    }
+    granted(&mut sheet, decision.grant.as_ref());
     sheet.field("policy", generation);
     for (id, digest) in basis.iter().flat_map(|basis| &basis.roots) {
         sheet.field("trusted root", format_args!("{id} ({digest})"));
@@ -452,8 +484,36 @@ impl Meaning {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::exec::{Asked, ExecRecord};
     use crate::digest::Digest;
     use crate::verify::{Carrier, Chain, Proof};
+
+    #[test]
+    fn a_refused_exec_says_why_and_what_to_do() {
+        let arguments = ["sh".to_owned(), "-c".to_owned(), "id".to_owned()];
+        let mut exec = ExecRecord::new(Asked {
+            id: "shell",
+            arguments: &arguments,
+            terminal: true,
+            user: 0,
+        });
+        exec.time = "2026-11-22T05:16:20Z".to_owned();
+        exec.rule = Some("production".to_owned());
+        let reason = "/bin/sh is none of the programs of the image's closure";
+        exec.refuse("exec-denied", reason.to_owned(), "ask for a grant");
+        let line = Line::Exec("0123456789ab".to_owned(), Box::new(exec));
+        insta::assert_snapshot!(record(&line, Output::Text), @r"
+        0123456789ab  2026-11-22T05:16:20Z  refused  exec-denied           /  exec by user 0 with a terminal: sh -c id
+          reason          /bin/sh is none of the programs of the image's closure
+          to fix          ask for a grant
+          rule            production
+        ");
+        let json: serde_json::Value = serde_json::from_str(&record(&line, Output::Json)).unwrap();
+        assert_eq!(
+            (&json["id"], &json["code"]),
+            (&"0123456789ab".into(), &"exec-denied".into())
+        );
+    }
 
     #[test]
     fn a_chain_is_shown_from_the_signature_to_the_image() {
