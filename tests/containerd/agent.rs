@@ -336,7 +336,7 @@ fn what_runs_on_a_grant_ends_with_it() {
     assert_eq!(records[0].cause, [Cause::Grant]);
     assert_eq!(revoked.wait(), 7);
     // Nobody has to tell the agent when one ends.
-    grant("5s");
+    grant("20s");
     let ended = start("ended");
     let records = node.wait_for(&ended, &[Step::Changed, Step::Done]);
     assert_eq!(records[0].cause, [Cause::Grant]);
