@@ -301,9 +301,10 @@ impl Shell {
         for binding in bindings {
             match binding {
                 Some(word) => {
-                    // What it is made from itself is made from what came before, where that is known and not much:
-                    // `HERE=$(dirname "$HERE")`, but no list that grows.
-                    let is_clear = name != "@" && !values.has_more() && values.known.len() <= MAX_EARLIER;
+                    // What a command makes of it is made from what came before, where that is known and not much:
+                    // `HERE=$(dirname "$HERE")`, but no list that grows, and nothing that is cut off word by word.
+                    let is_command = word.parts.iter().any(|part| matches!(part, Part::Substitution { .. }));
+                    let is_clear = is_command && name != "@" && !values.has_more() && values.known.len() <= MAX_EARLIER;
                     let earlier = if is_clear { values.clone() } else { Values::default() };
                     self.memory.insert(name.to_owned(), earlier);
                     let next = self.values(&word, chain + 1);
