@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(json["recheck"]["lost"].as_array().unwrap().len(), 1);
         let (code, _, err) = node.run(&["explain", "nobody"]);
         assert_eq!(code, Some(7));
-        assert!(err.contains("is neither a code nor a decision or container"), "{err}");
+        assert!(err.contains("is neither a code nor a line or container"), "{err}");
     }
 
     #[test]
