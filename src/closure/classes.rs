@@ -17,34 +17,40 @@ const STARTING: &[&str] = &[
     "clojure.java.shell",
 ];
 
-/// The texts to search for calls: the file itself, or what the classes in it that start programs have in quotes.
-pub(super) fn texts(bytes: &[u8]) -> Vec<String> {
+/// The texts to search for calls: the file itself, or what the classes in it that start programs have in quotes. And
+/// whether that is all of it: an archive can be damaged, or too large.
+pub(super) fn texts(bytes: &[u8]) -> (Vec<String>, bool) {
     if bytes.starts_with(b"\xca\xfe\xba\xbe") {
-        return constants(bytes).into_iter().collect();
+        return (constants(bytes).into_iter().collect(), true);
     }
     if !bytes.starts_with(b"PK\x03\x04") {
-        return vec![String::from_utf8_lossy(bytes).into_owned()];
+        return (vec![String::from_utf8_lossy(bytes).into_owned()], true);
     }
     let Ok(mut archive) = ZipArchive::new(Cursor::new(bytes)) else {
-        return Vec::new();
+        return (Vec::new(), false);
     };
     let mut all = Vec::new();
     let mut inflated = 0;
+    let mut is_whole = archive.len() <= MAX_CLASSES;
     for number in 0..archive.len().min(MAX_CLASSES) {
-        let Ok(entry) = archive.by_index(number) else { continue };
+        let Ok(entry) = archive.by_index(number) else {
+            is_whole = false;
+            continue;
+        };
         if !entry.name().is_ok_and(|name| name.ends_with(".class")) {
             continue;
         }
         let mut class = Vec::new();
+        let is_cut = entry.size() > MAX_CLASS;
         // What is damaged is searched as far as it goes.
-        let _ = entry.take(MAX_CLASS).read_to_end(&mut class);
+        is_whole &= entry.take(MAX_CLASS).read_to_end(&mut class).is_ok() && !is_cut;
         inflated += class.len();
         all.extend(constants(&class));
         if inflated > MAX_INFLATED {
-            break;
+            return (all, false);
         }
     }
-    all
+    (all, is_whole)
 }
 
 /// The texts of a class file that starts programs, each in quotes on a line of its own. Before each stand its kind, 1,
@@ -70,4 +76,33 @@ fn constants(class: &[u8]) -> Option<String> {
         rest = behind.get(2 + text.len()..).unwrap_or_default();
     }
     STARTING.iter().any(|mark| found.contains(mark)).then_some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use zip::write::{SimpleFileOptions, ZipWriter};
+
+    use super::*;
+
+    #[test]
+    fn an_archive_that_is_not_searched_whole_says_so() {
+        let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
+        archive.start_file("App.class", SimpleFileOptions::default()).unwrap();
+        let mut class = b"\xca\xfe\xba\xbe".to_vec();
+        for text in ["java/lang/ProcessBuilder", "/usr/bin/tool"] {
+            class.push(1);
+            class.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+            class.extend(text.as_bytes());
+        }
+        archive.write_all(&class).unwrap();
+        let mut bytes = archive.finish().unwrap().into_inner();
+        let (found, is_whole) = texts(&bytes);
+        assert!(found.concat().contains("\"/usr/bin/tool\"") && is_whole, "{found:?}");
+        // The data of the class, which its checksum no longer fits.
+        bytes[45] ^= 0xff;
+        assert!(!texts(&bytes).1);
+        assert_eq!(texts(b"PK\x03\x04"), (Vec::new(), false));
+    }
 }

@@ -1571,7 +1571,13 @@ impl Trace<'_> {
                     .cannot_follow(path, "is one source too many to search for the programs that it starts");
                 return;
             }
-            for text in classes::texts(&bytes) {
+            let (texts, is_whole) = classes::texts(&bytes);
+            if !is_whole {
+                self.closure.note(format!(
+                    "{path} is not searched whole for programs that it starts: it is damaged or too large"
+                ));
+            }
+            for text in texts {
                 self.search_text(language, &text, &Origin::Path(found.path.clone()));
             }
         }
