@@ -127,23 +127,24 @@ fn explain(what: &str, output: Output, state: &StateDir, config: &Config) -> Exi
 
 /// What became of something that is no decision on a container: as the log's list has it, with its reason.
 fn record(line: &Line, output: Output) -> String {
-    let mut sheet = Sheet::default();
-    sheet.line(&written(line, output));
-    if output == Output::Text {
-        match line {
-            Line::Exec(_, record) => {
-                sheet.field("reason", &record.reason);
-                sheet.field("to fix", &record.fix);
-                sheet.field("rule", record.rule.as_deref().unwrap_or_default());
-                granted(&mut sheet, record.grant.as_ref());
-            }
-            Line::Reevaluation(_, record) => {
-                sheet.field("reason", &record.new.reason);
-                sheet.field("to fix", &record.new.fix);
-                sheet.field("before", format_args!("{}: {}", record.old.code, record.old.reason));
-            }
-            Line::Grant(..) | Line::Decision(_) => {}
+    let first = written(line, output);
+    if output == Output::Json {
+        return first;
+    }
+    let mut sheet = Sheet(vec![first]);
+    match line {
+        Line::Exec(_, record) => {
+            sheet.field("reason", &record.reason);
+            sheet.field("to fix", &record.fix);
+            sheet.field("rule", record.rule.as_deref().unwrap_or_default());
+            granted(&mut sheet, record.grant.as_ref());
         }
+        Line::Reevaluation(_, record) => {
+            sheet.field("reason", &record.new.reason);
+            sheet.field("to fix", &record.new.fix);
+            sheet.field("before", format_args!("{}: {}", record.old.code, record.old.reason));
+        }
+        Line::Grant(..) | Line::Decision(_) => {}
     }
     sheet.0.join("\n")
 }
