@@ -1,10 +1,13 @@
 //! How long the system calls of a program and its libraries take to derive, with nothing kept and with summaries kept.
 //!
-//! `cargo bench --bench syscalls [PROGRAM …]`; without a program, this machine's nginx, or the one that the tests unpack.
-//! Prints medians of processor time on one core: other work on the machine does not count.
+//! `cargo bench --bench syscalls [PROGRAM …]`; without a program of this machine, nginx and `true` of Debian, from the image
+//! that the tests use. Prints medians of processor time on one core: other work on the machine does not count.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails where it stands")]
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use assay::syscalls::{Object, Role, Summary, close, summarise};
@@ -13,20 +16,42 @@ const ROUNDS: usize = 15;
 const DIRECTORIES: [&str; 2] = ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu"];
 
 fn main() {
-    let mut programs: Vec<String> = std::env::args()
+    let programs: Vec<String> = std::env::args()
         .skip(1)
         .filter(|argument| !argument.starts_with("--"))
         .collect();
-    if programs.is_empty() {
-        programs.extend(["/usr/sbin/nginx", "/bin/true"].map(str::to_owned));
+    for program in &programs {
+        measure(Path::new("/"), program);
     }
-    for program in programs.iter().filter(|program| std::path::Path::new(program).exists()) {
-        measure(program);
+    if programs.is_empty() {
+        let root = tempfile::tempdir().unwrap();
+        unpack(root.path());
+        for program in ["/usr/sbin/nginx", "/usr/bin/true"] {
+            measure(root.path(), program);
+        }
     }
 }
 
-fn measure(program: &str) {
-    let files = files(program);
+/// The one layer of the image is by far the largest of its blobs.
+fn unpack(root: &Path) {
+    let blobs = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/images/nginx/blobs/sha256");
+    let blob = fs::read_dir(blobs)
+        .expect("run make setup")
+        .map(|blob| blob.unwrap())
+        .max_by_key(|blob| blob.metadata().unwrap().len())
+        .unwrap();
+    let unpacked = Command::new("tar")
+        .arg("-xf")
+        .arg(blob.path())
+        .arg("-C")
+        .arg(root)
+        .status()
+        .unwrap();
+    assert!(unpacked.success());
+}
+
+fn measure(root: &Path, program: &str) {
+    let files = files(root, program);
     let (mut cold, mut warm, mut calls) = (Vec::new(), Vec::new(), 0);
     for _ in 0..ROUNDS {
         let start = processor_time();
@@ -62,13 +87,13 @@ fn join(files: &[(String, Vec<u8>, Role)], summaries: &[Summary]) -> usize {
     close(&objects).calls.len()
 }
 
-fn files(program: &str) -> Vec<(String, Vec<u8>, Role)> {
+fn files(root: &Path, program: &str) -> Vec<(String, Vec<u8>, Role)> {
     let mut files: Vec<(String, Vec<u8>, Role)> = Vec::new();
     let mut wanted = vec![(program.to_owned(), Role::Program)];
     let mut at = 0;
     while let Some((path, role)) = wanted.get(at).cloned() {
         at += 1;
-        let bytes = std::fs::read(&path).unwrap();
+        let bytes = fs::read(root.join(&path[1..])).unwrap();
         let summary = summarise(&bytes).unwrap();
         let needed = summary
             .needed
@@ -76,7 +101,7 @@ fn files(program: &str) -> Vec<(String, Vec<u8>, Role)> {
             .filter(|name| !name.starts_with("ld-"))
             .filter_map(|name| {
                 let mut paths = DIRECTORIES.iter().map(|directory| format!("{directory}/{name}"));
-                paths.find(|path| std::path::Path::new(path).exists())
+                paths.find(|path| root.join(&path[1..]).exists())
             });
         let mut new: Vec<(String, Role)> = needed.map(|path| (path, Role::Library)).collect();
         new.extend(
@@ -95,10 +120,10 @@ fn files(program: &str) -> Vec<(String, Vec<u8>, Role)> {
     files
 }
 
-/// Time that this thread has run; needs a kernel with scheduler statistics, as all distributions' have.
+/// Time that this thread has run.
 fn processor_time() -> Duration {
-    let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    Duration::from_nanos(statistics.split(' ').next().unwrap().parse().unwrap())
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap())
 }
 
 fn median(mut times: Vec<Duration>) -> f64 {
