@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use assay::admission::{Decision, Verdict};
-use node::{IMAGE, Node, Shim};
+use node::{IMAGE, NAMESPACE, NGINX, Node, Shim};
 
 /// Pairs of each measurement of time.
 const PAIRS: usize = 40;
@@ -25,6 +25,27 @@ const IDLE: u32 = 50;
 const FIRST: usize = 20;
 /// Whole runs of `assay admit` about one container.
 const REPEATED: usize = 200;
+/// What all phases of a decision take.
+const SUM: &str = "sum";
+/// Programs of the image that only one container starts.
+const PROGRAMS: [&str; 16] = [
+    "/usr/bin/cat",
+    "/usr/bin/cut",
+    "/usr/bin/date",
+    "/usr/bin/df",
+    "/usr/bin/env",
+    "/usr/bin/find",
+    "/usr/bin/grep",
+    "/usr/bin/gzip",
+    "/usr/bin/ls",
+    "/usr/bin/mv",
+    "/usr/bin/sed",
+    "/usr/bin/sort",
+    "/usr/bin/stat",
+    "/usr/bin/tar",
+    "/usr/bin/wc",
+    "/usr/bin/xargs",
+];
 
 fn main() {
     let node = Node::start();
@@ -77,6 +98,7 @@ fn main() {
 
     admission(&node);
     whole_program(&node);
+    minimized(&node);
 }
 
 /// Measures both shims in turn, each first every other time.
@@ -151,7 +173,7 @@ fn size(program: &std::path::Path) -> f64 {
 /// Where the time of a decision goes, taken afresh and repeated, from the decisions themselves.
 fn admission(node: &Node) {
     for index in 0..FIRST {
-        node.apply_policy(&format!("bench {index}"));
+        node.apply_policy(&format!("bench {index}"), "");
         for time in ["first", "repeated"] {
             let id = format!("admit-{time}-{index}");
             node.ctr([
@@ -165,25 +187,82 @@ fn admission(node: &Node) {
             ]);
         }
     }
-    let log = node.decisions();
-    // Execs, of which other lines are, were measured above.
-    let decisions: Vec<Decision> = log
-        .lines()
-        .filter(|line| line.contains(r#""container":"admit-"#))
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let (repeated, first): (Vec<&Decision>, Vec<&Decision>) = decisions.iter().partition(|decision| decision.repeated);
-    println!("\n{:<28}{:>12}{:>12}", "admit by phase", "first", "repeated");
-    let (first, repeated) = (phases(&first), phases(&repeated));
-    let mut names: Vec<&String> = first.iter().map(|(name, _)| name).collect();
-    names.extend(
-        repeated
-            .iter()
-            .map(|(name, _)| name)
-            .filter(|name| !first.iter().any(|(other, _)| other == *name)),
+    by_phase(node, "admit by phase", &["admit-first-", "admit-repeated-"]);
+}
+
+/// What an image costs whose containers get a view and a profile of their own: run beside the bare one with containerd's
+/// default profile, and decided about once it was prepared, again, and with a program that nobody has started yet.
+fn minimized(node: &Node) {
+    node.import("nginx");
+    let enforce = "[rule.filesystem]\nmode = \"enforce\"\n[rule.seccomp]\nmode = \"enforce\"\n";
+    node.apply_policy("minimized", enforce);
+    println!(
+        "\n{:<28}{:>12}{:>12}{:>8}",
+        "files and calls enforced", "stock shim", "Assay", "ratio"
     );
-    for name in names {
-        println!("{name:<28}{:>12}{:>12}", cell(&first, name), cell(&repeated, name));
+    let run = |shim: Shim, id: &str, command: &[&str]| {
+        let words = ["run", "--rm", "--seccomp", "--runtime", shim.runtime(), NGINX, id];
+        node.ctr(words.iter().chain(command));
+    };
+    time("ctr run --rm nginx -v", |shim, id| {
+        let since = Instant::now();
+        run(shim, id, &["/usr/sbin/nginx", "-v"]);
+        since.elapsed()
+    });
+    let socket = node.folder().join("containerd.sock").display().to_string();
+    for (index, program) in PROGRAMS.iter().enumerate() {
+        node.apply_policy(&format!("minimized {index}"), enforce);
+        node.assay(["prepare", "--address", &socket, "--namespace", NAMESPACE, NGINX]);
+        for time in ["prepared", "repeated"] {
+            let id = format!("{time}-{index}");
+            node.ctr([
+                "run",
+                "--detach",
+                "--seccomp",
+                "--runtime",
+                Shim::Assay.runtime(),
+                NGINX,
+                &id,
+            ]);
+            node.remove(&id);
+        }
+        run(Shim::Assay, &format!("other-{index}"), &[program, "--version"]);
+    }
+    by_phase(node, "files and calls, by phase", &["prepared-", "repeated-", "other-"]);
+}
+
+/// Prints the medians of each phase of the decisions about the containers whose names begin alike.
+fn by_phase(node: &Node, what: &str, groups: &[&str]) {
+    let log = node.decisions();
+    // Execs are other lines.
+    let decisions: Vec<Decision> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let columns: Vec<_> = groups
+        .iter()
+        .map(|group| {
+            let of_group = decisions
+                .iter()
+                .filter(|decision| decision.container.starts_with(group));
+            phases(&of_group.collect::<Vec<_>>())
+        })
+        .collect();
+    print!("\n{what:<28}");
+    for group in groups {
+        let name = group.trim_end_matches('-').trim_start_matches("admit-");
+        print!("{name:>12}");
+    }
+    println!();
+    let mut names: Vec<&String> = Vec::new();
+    for (name, _) in columns.iter().flatten() {
+        if name != SUM && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    for name in names.into_iter().map(String::as_str).chain([SUM]) {
+        print!("{name:<28}");
+        for column in &columns {
+            print!("{:>12}", cell(column, name));
+        }
+        println!();
     }
 }
 
@@ -229,7 +308,7 @@ fn phases(decisions: &[&Decision]) -> Vec<(String, f64)> {
     let mut samples: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for decision in decisions {
         let total: u64 = decision.phases.iter().map(|(_, micros)| micros).sum();
-        for (name, micros) in decision.phases.iter().chain([&("sum".to_owned(), total)]) {
+        for (name, micros) in decision.phases.iter().chain([&(SUM.to_owned(), total)]) {
             if !order.contains(name) {
                 order.push(name.clone());
             }

@@ -23,6 +23,8 @@ use tempfile::TempDir;
 /// The image that every container is started from.
 pub const IMAGE: &str = "assay.test/busybox:latest";
 
+/// An image with packages, for [`Node::import`].
+pub const NGINX: &str = "assay.test/nginx:latest";
 /// containerd's namespace.
 pub const NAMESPACE: &str = "assay-bench";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -127,17 +129,24 @@ impl Node {
             runtime,
             channel,
         };
-        node.ctr(["image", "import", images.join("busybox.tar").to_str().unwrap()]);
-        node.apply_policy("bench");
-        node.assay(["evidence", "import", images.join("signed/busybox").to_str().unwrap()]);
+        node.apply_policy("bench", "");
+        node.import("busybox");
         node
     }
 
-    /// Puts a policy in force that differs from any with another name, so that nothing decided before counts.
-    pub fn apply_policy(&self, rule: &str) {
+    /// Brings an image of the tests, with its signature, to the node.
+    pub fn import(&self, name: &str) {
+        let images = root().join("target/images");
+        self.ctr(["image", "import", images.join(format!("{name}.tar")).to_str().unwrap()]);
+        self.assay(["evidence", "import", images.join("signed").join(name).to_str().unwrap()]);
+    }
+
+    /// Puts a policy in force that differs from any with another name, so that nothing decided before counts; `tables` are
+    /// further ones of its rule.
+    pub fn apply_policy(&self, rule: &str, tables: &str) {
         self.apply(&format!(
             "[[rule]]\nname = \"{rule}\"\nmatch = {{ image = [\"assay.test/**\"] }}\nmode = \"enforce\"\n\n\
-             [[rule.signature]]\nany = [{{ key = \"release\" }}]\n"
+             [[rule.signature]]\nany = [{{ key = \"release\" }}]\n{tables}"
         ));
     }
 
