@@ -191,7 +191,8 @@ fn admission(node: &Node) {
 }
 
 /// What an image costs whose containers get a view and a profile of their own: run beside the bare one with containerd's
-/// default profile, and decided about once it was prepared, again, and with a program that nobody has started yet.
+/// default profile, and decided about once it was prepared, again, with other arguments, and with a program that nobody has
+/// started yet.
 fn minimized(node: &Node) {
     node.import("nginx");
     let enforce = "[rule.filesystem]\nmode = \"enforce\"\n[rule.seccomp]\nmode = \"enforce\"\n";
@@ -226,9 +227,16 @@ fn minimized(node: &Node) {
             ]);
             node.remove(&id);
         }
-        run(Shim::Assay, &format!("other-{index}"), &[program, "--version"]);
+        let prefix = format!("/srv/{index}");
+        run(
+            Shim::Assay,
+            &format!("arguments-{index}"),
+            &["/usr/sbin/nginx", "-v", "-p", &prefix],
+        );
+        run(Shim::Assay, &format!("program-{index}"), &[program, "--version"]);
     }
-    by_phase(node, "files and calls, by phase", &["prepared-", "repeated-", "other-"]);
+    let groups = ["prepared-", "repeated-", "arguments-", "program-"];
+    by_phase(node, "files and calls, by phase", &groups);
 }
 
 /// Prints the medians of each phase of the decisions about the containers whose names begin alike.
