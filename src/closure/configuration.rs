@@ -227,19 +227,17 @@ impl Trace<'_> {
         }
     }
 
-    /// The configuration that a program's package brings along, and what was put beside it.
+    /// The configuration that a program's package brings along, what was put beside it, and the directory of its name.
     pub(super) fn search_own_configuration(&mut self, program: &str) {
-        let Some(package) = self.inventory.owner(program).and_then(|id| self.inventory.package(id)) else {
-            return;
-        };
         if self.is_everything || self.is_interpreter(program) {
             return;
         }
+        let package = self.inventory.owner(program).and_then(|id| self.inventory.package(id));
         let mut places = BTreeSet::new();
-        for path in package.files.iter().filter(|path| path.starts_with("/etc/")) {
+        for path in package.into_iter().flat_map(|package| &package.files) {
             let is_others = OTHERS.iter().any(|others| pattern::path(others, path));
             let is_file = matches!(self.space.what(path), Some(What::File { .. }));
-            if is_others || !is_file {
+            if !path.starts_with("/etc/") || is_others || !is_file {
                 continue;
             }
             let mut parts = path.splitn(4, '/').skip(2);
@@ -247,6 +245,17 @@ impl Trace<'_> {
                 (Some(first), Some(_)) => places.insert(format!("/etc/{first}/**")),
                 _ => places.insert(path.clone()),
             };
+        }
+        // A package of its own may bring the configuration along, and what whoever built the image wrote is no package's.
+        let names = program.rsplit('/').next().into_iter();
+        for name in names.chain(package.map(|package| package.name.as_str())) {
+            let directory = format!("/etc/{name}");
+            let is_others = OTHERS
+                .iter()
+                .any(|others| pattern::path(others, &format!("{directory}/x")));
+            if !is_others && self.space.what(&directory) == Some(What::Directory) {
+                places.insert(format!("{directory}/**"));
+            }
         }
         for place in places {
             for file in self.space.expand(&place) {

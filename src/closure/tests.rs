@@ -1657,3 +1657,23 @@ fn a_library_that_looks_for_modules_beside_it_keeps_those_of_its_name() {
     // Which of its functions the program calls is not known.
     assert_eq!(closure.objects["/usr/lib/libloop-epoll.so.1"].how, How::Dlopen);
 }
+
+#[test]
+fn a_directory_of_etc_that_has_a_programs_name_configures_it_whoever_brought_it_along() {
+    let mut image = Image::new();
+    image
+        .programs(&["/usr/sbin/radiusd", "/usr/sbin/served", "echo", "notify", "unused"])
+        .file(
+            "/etc/radius/mods/echo",
+            "exec {\n  program = \"/bin/echo x\"\n}\n",
+            0o644,
+        )
+        .file("/etc/served/served.conf", "on_change /usr/bin/notify\n", 0o644)
+        .file("/etc/other/other.conf", "on_change /usr/bin/unused\n", 0o644);
+    image.package("radius", &["/usr/sbin/radiusd"]);
+    image.package("radius-config", &["/etc/radius/mods/echo"]);
+    let kept = executables(&image.run(&["/usr/sbin/radiusd"]));
+    assert_eq!(kept, names(&["/usr/sbin/radiusd", "echo"]));
+    let kept = executables(&image.run(&["/usr/sbin/served"]));
+    assert_eq!(kept, names(&["/usr/sbin/served", "notify"]));
+}
