@@ -173,6 +173,8 @@ struct Shell {
     memory: BTreeMap<String, Values>,
     /// Arguments of the function whose output is asked for.
     given: Option<Values>,
+    /// That function, and those that asked for its output.
+    returning: Vec<String>,
     /// What it is called.
     names: Values,
     /// Where its own path ends when links are followed.
@@ -344,7 +346,9 @@ impl Shell {
     fn returned(&mut self, function: &str, words: &[Word], chain: usize) -> Values {
         let is_its = |command: &&Command| command.function.as_deref() == Some(function);
         let body: Vec<Command> = self.commands.iter().filter(is_its).cloned().collect();
-        if chain > MAX_CHAIN || body.is_empty() || !self.budget.spend(STEP + self.commands.len() as u64) {
+        // Functions that share a variable and print it ask for one another in every order, each time afresh.
+        let is_asked = self.returning.iter().any(|outer| outer == function);
+        if is_asked || chain > MAX_CHAIN || body.is_empty() || !self.budget.spend(STEP + self.commands.len() as u64) {
             return Values::unknown();
         }
         let mut given = Values::default();
@@ -352,6 +356,7 @@ impl Shell {
             given.join(self.values(word, chain + 1));
         }
         let outer = (self.given.replace(given), std::mem::take(&mut self.memory));
+        self.returning.push(function.to_owned());
         let mut all = Values::default();
         for command in body {
             let name = command.words.first().and_then(Word::literal).unwrap_or_default();
@@ -359,6 +364,7 @@ impl Shell {
                 all.join(self.printed(&command.words, chain + 1));
             }
         }
+        self.returning.pop();
         (self.given, self.memory) = outer;
         all
     }
@@ -1075,6 +1081,7 @@ impl Trace<'_> {
             evaluated: 0,
             memory: BTreeMap::new(),
             given: None,
+            returning: Vec::new(),
             names,
             target,
             absent: BTreeSet::new(),

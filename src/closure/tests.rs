@@ -1677,3 +1677,30 @@ fn a_directory_of_etc_that_has_a_programs_name_configures_it_whoever_brought_it_
     let kept = executables(&image.run(&["/usr/sbin/served"]));
     assert_eq!(kept, names(&["/usr/sbin/served", "notify"]));
 }
+
+#[test]
+fn functions_that_print_a_variable_which_they_share_are_followed_to_their_end() {
+    let image = Image::new();
+    image.programs(&["sh", "cut", "grep", "tool"]);
+    let mut script = "#!/bin/sh\n".to_owned();
+    for number in 0..4 {
+        let inner = (number + 3) % 4;
+        script += &format!(
+            "option{number} () {{\n  OPTION=$1\n  VALUE=$(option{inner} Default$OPTION)\n  VALUE=${{VALUE##*=}}\n  \
+             VALUE=`grep \"$OPTION\" \"$FILE\" | cut -d' ' -f2-`\n  printf '%s' \"$VALUE\"\n}}\n"
+        );
+    }
+    for number in 0..40 {
+        script += &format!(
+            "SIZE{number}=$(option{} name{number})\necho \"$SIZE{number}\"\n",
+            number % 4
+        );
+    }
+    image.file("/start.sh", script + "exec tool\n", 0o755);
+    let closure = image.run(&["/start.sh"]);
+    assert_eq!(closure.unfollowed, []);
+    assert_eq!(
+        executables(&closure),
+        names(&["sh", "cut", "grep", "tool", "/start.sh"])
+    );
+}
