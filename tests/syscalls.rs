@@ -504,6 +504,38 @@ fn jumps_through_tables_are_told_apart_where_the_code_says_which() {
     }
 }
 
+/// `other` gets into the way of the second jump of `pick` with its own table, by a jump that only its table shows.
+#[test]
+fn a_jump_that_a_table_shows_later_joins_what_was_told_apart() {
+    let program = |shown: &str| {
+        bare(
+            &["-fPIE", "-static-pie"],
+            &format!(
+                r#"__asm__(".globl pick\n.type pick, @function\n"
+                   "pick: push %rbx\nmov $39, %ebx\nlea one(%rip), %rcx\nmovslq (%rcx,%rdi,4), %rax\n"
+                   "add %rcx, %rax\njmp *%rax\n"
+                   "one0: mov %ebx, %eax\nsyscall\njmp second\none1: mov %ebx, %eax\nsyscall\n"
+                   "second: mov $39, %ebx\nlea two(%rip), %rdx\ninside: movslq (%rdx,%rsi,4), %rax\nadd %rdx, %rax\njmp *%rax\n"
+                   "two0: mov $110, %eax\nsyscall\ntwo1: pop %rbx\nret\n.size pick, . - pick\n"
+                   ".globl other\n.type other, @function\n"
+                   "other: push %rbx\nmov $57, %ebx\nmov pointer(%rip), %rdx\nlea three(%rip), %r8\nmov %r8, %r9\n"
+                   "movslq (%r9,%rdi,4), %rax\nadd %r9, %rax\njmp *%rax\n"
+                   "three0: pop %rbx\nret\n.size other, . - other\n"
+                   ".section .rodata\n.align 4\none: .long one0-one, one1-one\ntwo: .long two0-two, two1-two\n"
+                   "three: .long three0-three, {shown}-three\n"
+                   ".section .data.rel.ro, \"aw\"\n.align 8\npointer: .quad one\n.text\n");
+                   void pick(L, L); void other(L, L);
+                   void _start(void) {{ pick(seed & 1, seed & 1); other(seed & 1, seed & 1); call(60); for (;;); }}"#
+            ),
+        )
+    };
+    for (shown, forks) in [("three0", false), ("inside", true)] {
+        let calls = program(shown);
+        assert_eq!(names(&calls).contains(&"fork"), forks, "{shown}");
+        assert_eq!(calls.unknown, [], "{shown}");
+    }
+}
+
 #[test]
 fn a_table_is_as_long_as_the_index_that_was_compared_says() {
     // The tables lie one behind the other; what is in %ebx before the first jump reaches no entry of the second one.

@@ -345,6 +345,12 @@ impl Code {
     }
 }
 
+/// Whether one of sorted addresses lies behind an instruction, up to another one.
+fn is_entered(leads: &[u32], from: u32, to: u32) -> bool {
+    let next = leads.partition_point(|target| *target <= from);
+    leads.get(next).is_some_and(|target| *target <= to)
+}
+
 fn find(ranges: &[Range], address: u32) -> Option<&Range> {
     let after = ranges.partition_point(|range| range.start <= address);
     ranges.get(after.checked_sub(1)?).filter(|range| address < range.end)
@@ -399,6 +405,9 @@ pub(super) fn decode(elf: &Elf<'_>, decoder: &mut dyn Decode, seeds: Seeds) -> R
         sites: 0,
         extra: MAX_UNBOUNDED,
         told: MAX_TOLD,
+        apart: Vec::new(),
+        words: seeds.words.clone(),
+        checked: (0, 0, true),
         padding: Vec::new(),
     };
     for index in 0..scan.code.ranges.len() {
@@ -498,6 +507,12 @@ struct Scan<'a, 'b> {
     extra: usize,
     /// How many more instructions are decoded to tell tables apart.
     told: usize,
+    /// Jumps whose tables were told apart, each with the first instruction that says so.
+    apart: Vec<(u32, Event)>,
+    /// Words of data that may be addresses of code, sorted: of labels within a function as well.
+    words: Vec<u32>,
+    /// Events and starts up to here lead into none of these, and there are no unknown jumps that were not looked at.
+    checked: (usize, usize, bool),
     /// What does nothing behind an instruction that ends a path, and what comes after it.
     padding: Vec<(u32, u32)>,
 }
@@ -588,6 +603,8 @@ impl Scan<'_, '_> {
     /// Follows references until they lead nowhere new.
     fn settle(&mut self) -> Result<(), Error> {
         let mut tables = 0;
+        // All tables are read again.
+        self.apart.clear();
         for _ in 0..MAX_ROUNDS {
             while self.seen < self.code.events.len() || !self.pending.is_empty() {
                 while let Some(event) = self.code.events.get(self.seen).copied() {
@@ -606,11 +623,18 @@ impl Scan<'_, '_> {
                 }
             }
             let end = self.code.events.len();
-            if tables == end {
+            if tables < end {
+                let jumps = self.code.events[tables..end].iter();
+                let jumps = jumps.filter(|event| event.kind == Kind::TableJump).copied().collect();
+                self.tables(jumps, true)?;
+                tables = end;
+                continue;
+            }
+            let joined = self.no_longer_apart()?;
+            if joined.is_empty() {
                 return Ok(());
             }
-            self.tables(tables, end)?;
-            tables = end;
+            self.tables(joined, false)?;
         }
         Err(Error::TooMany("rounds of jump tables that lead to others", MAX_ROUNDS))
     }
@@ -645,13 +669,8 @@ impl Scan<'_, '_> {
         }
     }
 
-    /// Reads the jump tables of the jumps among some events, and decodes what they lead to.
-    fn tables(&mut self, from: usize, to: usize) -> Result<(), Error> {
-        let jumps: Vec<Event> = self.code.events[from..to]
-            .iter()
-            .filter(|event| event.kind == Kind::TableJump)
-            .copied()
-            .collect();
+    /// Reads the jump tables of some jumps, those of each apart where that may be, and notes what they lead to.
+    fn tables(&mut self, jumps: Vec<Event>, apart: bool) -> Result<(), Error> {
         if jumps.is_empty() {
             return Ok(());
         }
@@ -669,7 +688,11 @@ impl Scan<'_, '_> {
         let mut ends: Vec<u32> = data.iter().map(|(_, target)| *target).collect();
         ends.sort_unstable();
         ends.dedup();
-        let told = self.told_apart(&jumps, &ends)?;
+        let told = if apart {
+            self.told_apart(&jumps, &ends)?
+        } else {
+            HashMap::new()
+        };
         // The first jump of each function through tables that are not told apart: all of them lead to the same places.
         let mut firsts: HashMap<u32, u32> = HashMap::new();
         for jump in jumps {
@@ -726,6 +749,7 @@ impl Scan<'_, '_> {
             }
             if found.is_empty() && !self.code.ranges[index].has_unknown_jumps {
                 self.code.ranges[index].has_unknown_jumps = true;
+                self.checked.2 = false;
                 if known.is_none() {
                     // Nothing bounds the function and nothing says where it jumps: all of it up to the next one.
                     self.run(first, last, false)?;
@@ -741,9 +765,10 @@ impl Scan<'_, '_> {
     /// and nothing leads in between, says which of the function's it is. In the same way an index that was found to be
     /// no more than a number says how many entries there are.
     fn told_apart(&mut self, jumps: &[Event], ends: &[u32]) -> Result<HashMap<u32, Vec<u32>>, Error> {
-        let mut found: Vec<(u32, u32, Vec<u32>)> = Vec::new();
+        let mut found: Vec<(u32, Event, Vec<u32>)> = Vec::new();
         for jump in jumps {
-            let Some(range) = find(&self.code.ranges, jump.at).copied() else {
+            let range = find(&self.code.ranges, jump.at).filter(|range| !range.has_unknown_jumps);
+            let Some(range) = range.copied() else {
                 continue;
             };
             let before = self.straight(jump.at, range.start);
@@ -766,27 +791,51 @@ impl Scan<'_, '_> {
                 from
             };
             self.search(targets.len())?;
-            found.push((from, jump.at, targets));
+            found.push((from, *jump, targets));
         }
-        let mut leads: Vec<u32> = self
-            .code
-            .events
-            .iter()
-            .filter(|event| event.kind == Kind::Jump)
-            .map(|event| event.target)
-            .collect();
-        leads.extend(found.iter().flat_map(|(_, _, targets)| targets));
+        if self.apart.is_empty() {
+            self.checked = (self.code.events.len(), self.found.len(), self.checked.2);
+        }
+        let more: Vec<u32> = found.iter().flat_map(|(_, _, targets)| targets).copied().collect();
+        let leads = self.leads(0, 0, more)?;
+        let entered = |from, at| is_entered(&leads, from, at) || is_entered(&self.words, from, at);
+        found.retain(|(from, jump, _)| !entered(*from, jump.at));
+        self.apart.extend(found.iter().map(|(from, jump, _)| (*from, *jump)));
+        Ok(found.into_iter().map(|(_, jump, targets)| (jump.at, targets)).collect())
+    }
+
+    /// Where something leads to, by events and starts from some on, and some more; sorted.
+    fn leads(&mut self, events: usize, starts: usize, more: Vec<u32>) -> Result<Vec<u32>, Error> {
+        let mut leads = more;
+        let events = self.code.events.get(events..).unwrap_or_default().iter();
+        leads.extend(
+            events
+                .filter(|event| matches!(event.kind, Kind::Jump | Kind::Word))
+                .map(|event| event.target),
+        );
+        leads.extend(self.found.get(starts..).unwrap_or_default());
         self.search(leads.len())?;
         leads.sort_unstable();
-        let is_alone = |from: u32, to: u32| {
-            let next = leads.partition_point(|target| *target <= from);
-            leads.get(next).is_none_or(|target| *target > to)
-        };
-        Ok(found
+        Ok(leads)
+    }
+
+    /// The jumps that were told apart before something was found that may lead in between: tables which were read at the
+    /// same time or later show jumps that nobody knew of then.
+    fn no_longer_apart(&mut self) -> Result<Vec<Event>, Error> {
+        let (events, starts, all_known) = self.checked;
+        self.checked = (self.code.events.len(), self.found.len(), true);
+        if self.apart.is_empty() || (events, starts, all_known) == self.checked {
+            return Ok(Vec::new());
+        }
+        self.search(self.apart.len())?;
+        let leads = self.leads(events, starts, Vec::new())?;
+        let ranges = &self.code.ranges;
+        let is_hidden = |at: u32| !all_known && find(ranges, at).is_none_or(|range| range.has_unknown_jumps);
+        let (joined, apart): (Vec<_>, Vec<_>) = std::mem::take(&mut self.apart)
             .into_iter()
-            .filter(|(from, to, _)| is_alone(*from, *to))
-            .map(|(_, at, targets)| (at, targets))
-            .collect())
+            .partition(|(from, jump)| is_entered(&leads, *from, jump.at) || is_hidden(jump.at));
+        self.apart = apart;
+        Ok(joined.into_iter().map(|(_, jump)| jump).collect())
     }
 
     /// The instructions before an address, the nearest first, as far as each does nothing but go on to the next.
@@ -798,11 +847,14 @@ impl Scan<'_, '_> {
                 .filter(|before| *before >= first && self.code.instructions.get(*before))
                 .collect();
             self.told = self.told.saturating_sub(before.len());
-            let one = before.into_iter().find(|before| {
+            let mut ones = before.into_iter().filter(|before| {
                 let step = self.decoder.step(*before);
                 step.is_some_and(|step| !step.ends && !step.call && before.checked_add(step.length) == Some(at))
             });
-            let Some(one) = one else { break };
+            // Of instructions that overlap it is not known which one was run.
+            let (Some(one), None) = (ones.next(), ones.next()) else {
+                break;
+            };
             found.push(one);
             at = one;
         }

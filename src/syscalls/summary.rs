@@ -18,7 +18,7 @@ use super::x86::{self, X86};
 use super::{Error, Machine};
 
 /// Changes whenever the same file would get another summary: part of the key under which summaries are kept.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// Most bytes of function names that are kept.
 const MAX_NAMES: usize = 16 << 20;
 /// Longest name that is looked for among the strings of a file that calls `dlsym`.
