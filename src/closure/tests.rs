@@ -1009,6 +1009,66 @@ fn an_interpreter_that_calls_libraries_by_names_of_its_own_is_said() {
 }
 
 #[test]
+fn a_compiler_that_starts_its_parts_by_names_that_it_puts_together_keeps_them() {
+    let image = Image::new();
+    let (tool, unused) = (
+        "/usr/lib/go-1.19/pkg/tool/linux_amd64/compile",
+        "/usr/lib/go-1.19/misc/x",
+    );
+    image.programs(&["/usr/lib/go-1.19/bin/go", tool, unused, "git", "other"]);
+    image.link("/usr/bin/go", "../lib/go-1.19/bin/go");
+    image.file("/srv/main.go", "exec.Command(\"other\")\n", 0o644);
+    let closure = image.run(&["go", "run", "/srv/main.go"]);
+    assert!(executables(&closure).is_superset(&names(&["/usr/lib/go-1.19/bin/go", tool, "git", "other"])));
+    assert!(!closure.kept.contains_key(unused));
+    // What it makes of the source is started, and is in no file.
+    assert_eq!(closure.foreign.len(), 1);
+    image.programs(&["x86_64-linux-gnu-gfortran-12", "/usr/lib/gcc/x86_64-linux-gnu/12/f951"]);
+    image.link("/usr/bin/gfortran", "x86_64-linux-gnu-gfortran-12");
+    for command in ["gfortran", "x86_64-linux-gnu-gfortran-12"] {
+        assert!(
+            executables(&image.run(&[command])).contains("/usr/lib/gcc/x86_64-linux-gnu/12/f951"),
+            "{command}"
+        );
+    }
+}
+
+#[test]
+fn what_a_description_of_libraries_names_is_loaded_and_called() {
+    let image = Image::new();
+    image.library("/usr/lib/x86_64-linux-gnu/libgirepository-1.0.so.1", &[]);
+    image.library("/usr/lib/x86_64-linux-gnu/libdescribed.so.2", &[]);
+    image.programs(&["sh"]);
+    image.compile(
+        "/usr/bin/gjs-console",
+        "void _start(void) { for (;;) {} }",
+        &[
+            "-nostdlib",
+            "-Wl,--no-as-needed",
+            "ROOT/usr/lib/x86_64-linux-gnu/libgirepository-1.0.so.1",
+        ],
+    );
+    let closure = image.run(&["gjs-console"]);
+    assert!(closure.kept.contains_key("/usr/lib/x86_64-linux-gnu/libdescribed.so.2"));
+    assert_eq!(closure.foreign.len(), 1);
+}
+
+#[test]
+fn a_text_that_is_a_command_by_itself_is_started() {
+    let image = Image::new();
+    image.programs(&["regina", "picolisp", "newlisp", "sh", "date", "uname", "unused"]);
+    image.file("/srv/a.rexx", "/* */\nsay 1\n'date'\n", 0o644);
+    let kept = executables(&image.run(&["regina", "/srv/a.rexx"]));
+    assert!(kept.is_superset(&names(&["sh", "date"])) && !kept.contains("/usr/bin/unused"));
+    image.file("/srv/a.l", "(call \"uname\")\n(in '(date) (line))\n", 0o644);
+    assert!(executables(&image.run(&["picolisp", "/srv/a.l"])).contains("/usr/bin/uname"));
+    image.file("/srv/a.lsp", "(exec \"uname -s\")\n", 0o644);
+    assert!(image.run(&["newlisp", "/srv/a.lsp"]).foreign.is_empty());
+    image.file("/srv/a.lsp", "(import \"libc.so.6\" \"mount\")\n", 0o644);
+    assert_eq!(image.run(&["newlisp", "/srv/a.lsp"]).foreign.len(), 1);
+}
+
+#[test]
 fn where_the_search_of_configuration_ends_is_said() {
     let image = Image::new();
     image.programs(&["server", "tool"]);
